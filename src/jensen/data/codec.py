@@ -1,0 +1,115 @@
+"""Codecs: deterministic bijections between data units and the units a model works in.
+
+Units live here and only here. A codec is fitted on training data, maps the space as well as the values, and
+knows its log |det|: with y = encode(x),
+
+    log p_X(x) = log p_Y(y) + log |det dy/dx|      for a density,    log P_X(x) = log P_Y(y)      for a mass.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from jensen.data.examples import Examples, Split
+from jensen.data.space import Levels, Space
+from jensen.errors import InputError
+
+
+class Codec(nn.Module, ABC):
+    """A bijection from data units `(B, *event)` to a model's units of the same shape."""
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Tensor:
+        """Data units → model units, floating point; NaN stays NaN."""
+
+    @abstractmethod
+    def decode(self, y: Tensor) -> Tensor:
+        """Model units → data units, floating point."""
+
+    @abstractmethod
+    def log_abs_det(self, x: Tensor) -> Tensor:
+        """log |det dy/dx| of the observed cells of each row, `(B,)` float64."""
+
+    @abstractmethod
+    def image(self, space: Space) -> Space:
+        """The space of encoded values."""
+
+
+class Affine(Codec):
+    """y = (x - shift) / scale, with shift and scale broadcast over the event.
+
+    Args:
+        shift: `(*event)` or anything that broadcasts to it.
+        scale: likewise, positive.
+    """
+
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, shift: Tensor, scale: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("shift", shift.to(torch.float64))
+        self.register_buffer("scale", scale.to(torch.float64))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The parameters as plain numbers, exactly."""
+        return {"type": "affine", "shift": self.shift.tolist(), "scale": self.scale.tolist()}
+
+    @staticmethod
+    def from_dict(config: dict[str, Any]) -> "Affine":
+        """The inverse of `to_dict`."""
+        shift, scale = (torch.tensor(config[name], dtype=torch.float64) for name in ("shift", "scale"))
+        if config["type"] != "affine" or not bool(torch.isfinite(shift).all() & torch.isfinite(scale).all() & (scale > 0).all()):
+            raise InputError(f"unknown or damaged codec {str(config)[:80]}")
+        return Affine(shift, scale)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """(x - shift) / scale, float64 for float64 data and float32 otherwise."""
+        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+        return ((x.to(torch.float64) - self.shift) / self.scale).to(dtype)
+
+    def decode(self, y: Tensor) -> Tensor:
+        """shift + scale · y, float64."""
+        return self.shift + self.scale * y.to(torch.float64)
+
+    def log_abs_det(self, x: Tensor) -> Tensor:
+        """-Σ log scale over observed cells."""
+        observed = torch.ones_like(x, dtype=torch.float64) if not x.is_floating_point() else (~x.isnan()).double()
+        return -(self.scale.log() * observed).flatten(1).sum(1)
+
+    def image(self, space: Space) -> Space:
+        """Levels keep being equally spaced (the scale is then a scalar); Real stays Real."""
+        if isinstance(space, Levels):
+            return Levels(space.k, (space.first - float(self.shift)) / float(self.scale), space.step / float(self.scale))
+        return space
+
+
+def identity() -> Affine:
+    """The codec that changes nothing but the dtype."""
+    return Affine(torch.zeros(()), torch.ones(()))
+
+
+def fit_codec(split: Split) -> Affine:
+    """The codec for networks: Levels onto [-1, 1]; Real to mean 0 and variance 1, per column of vectors and per
+    channel of images, from the training rows."""
+    if isinstance(split.space, Levels):
+        half = torch.tensor((split.space.k - 1) / 2)
+        return Affine(half, half)
+    return _standardise(split.train)
+
+
+def _standardise(train: Examples) -> Affine:
+    x = train.x.to(torch.float64)
+    rest = [0, *range(2, x.ndim)] if x.ndim == 4 else [0]
+    mean = x.nanmean(dim=rest, keepdim=True)
+    deviation = (x - mean).square().nanmean(dim=rest, keepdim=True).sqrt()[0]
+    if bool((deviation == 0).any()):
+        column = int((deviation.flatten() == 0).nonzero()[0])
+        raise InputError(
+            f"dimension {column} is constant in the training rows, so its density is infinite; drop it or give levels"
+        )
+    return Affine(mean[0], deviation)
+
+

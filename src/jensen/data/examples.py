@@ -1,0 +1,118 @@
+"""Rows of data on their way to a model: `Batch`, `Examples` and `Split`.
+
+Values stay in data units and in their own dtype (uint8 images stay uint8); a codec changes units later.
+A missing cell is NaN. Every row has a stable integer id, its row number in the source, which also seeds the
+row's noise, so that results do not depend on batching.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jensen.data.space import Space
+from jensen.errors import InputError
+
+DTYPES = (torch.uint8, torch.uint16, torch.float32, torch.float64)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some rows: `x (B, *event)` in data units, `id (B,)`, and optional `context`, `weight` with B rows."""
+
+    x: Tensor
+    id: Tensor
+    context: Tensor | None = None
+    weight: Tensor | None = None
+
+    @property
+    def mask(self) -> Tensor:
+        """The observed cells, `(B, *event)` bool: False where a cell is NaN."""
+        if not self.x.dtype.is_floating_point:
+            return torch.ones(self.x.shape, dtype=torch.bool)
+        return ~torch.isnan(self.x)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Rows in memory: `x (N, *event)`, `id (N,)` int64, optional class codes `context (N,)` and file names."""
+
+    x: Tensor
+    id: Tensor
+    context: Tensor | None = None
+    weight: Tensor | None = None
+    names: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one row."""
+        return tuple(self.x.shape[1:])
+
+    def batch(self, indices: Tensor | slice) -> Batch:
+        """The rows at these positions."""
+        context = None if self.context is None else self.context[indices]
+        weight = None if self.weight is None else self.weight[indices]
+        return Batch(self.x[indices], self.id[indices], context, weight)
+
+    def batches(self, size: int) -> Iterator[Batch]:
+        """All rows in order, at most `size` at a time; the last batch may be short."""
+        return (self.batch(slice(i, i + size)) for i in range(0, len(self), size))
+
+    def take(self, indices: Tensor) -> "Examples":
+        """The rows at these positions, as Examples again."""
+        names = None if self.names is None else tuple(self.names[i] for i in indices.tolist())
+        part = self.batch(indices)
+        return Examples(part.x, part.id, part.context, part.weight, names)
+
+    def digest(self) -> str:
+        """A hash of ids and values: equal exactly when the rows are the same rows."""
+        digest = hashlib.sha256(repr((tuple(self.x.shape), str(self.x.dtype))).encode())
+        digest.update(self.id.contiguous().numpy().tobytes())
+        for start in range(0, len(self), 4096):
+            digest.update(self.x[start : start + 4096].contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Split:
+    """Train, valid and test rows with what is known about them. `facts` says where they came from and what
+    was done to them (JSON-able): source, path, resize, split seed, notes."""
+
+    train: Examples
+    valid: Examples
+    test: Examples
+    space: Space
+    class_names: tuple[str, ...] = ()
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one row."""
+        return self.train.event_shape
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of every row of the three parts."""
+        parts = (part.digest() for part in (self.train, self.valid, self.test))
+        return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
+
+
+def as_examples(data: "Examples | Tensor | np.ndarray[Any, Any]") -> Examples:
+    """Examples from a tensor or an array of shape `(N, *event)`; ids are row numbers. Examples pass through."""
+    if isinstance(data, Examples):
+        return data
+    x = data.detach().cpu() if isinstance(data, Tensor) else torch.from_numpy(np.ascontiguousarray(data))
+    if x.dtype not in DTYPES:
+        raise InputError(
+            f"values must be uint8, uint16, float32 or float64, got {x.dtype}; convert them, for example with .astype('float32')"
+        )
+    if x.ndim < 2:
+        raise InputError(f"data must have shape (rows, ...), got {tuple(x.shape)}; for one column use (rows, 1)")
+    return Examples(x, torch.arange(len(x)))

@@ -1,0 +1,90 @@
+"""What a finished denoiser gets measured on validation rows: reverse variance, emission scale, proposal.
+
+All three come from residuals x_0 - x̂_0(x_i) of the network itself at a few dozen steps i spread over the chain
+("knots"), so they are right for any network, trained or not, and never see the test rows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jensen.diffusion.likelihood import proposal_from
+from jensen.diffusion.process import diffuse
+from jensen.diffusion.reverse import ReverseProcess
+from jensen.diffusion.variance import Calibrated, interpolate
+from jensen.noise import Noise
+
+
+@dataclass(frozen=True)
+class Residuals:
+    """At each knot i: `steps (n,)`, mean squared error a dimension `error (n,)`, and x̂_0 at i = 1 `first`."""
+
+    steps: Tensor
+    error: Tensor
+    first: Tensor
+
+
+def knots(steps: int, most: int = 64) -> Tensor:
+    """At most `most` steps spread over 1 … T, both ends among them."""
+    return torch.linspace(1, steps, min(steps, most), dtype=torch.float64).round().long().unique()
+
+
+def measure(
+    reverse: ReverseProcess,
+    x_0: Tensor,
+    ids: Tensor,
+    noise: Noise,
+    *,
+    context: Tensor | None = None,
+    on_calls: Callable[[int], None] = lambda calls: None,
+) -> Residuals:
+    """The denoiser's residuals at every knot on these rows."""
+    steps, errors, first = knots(reverse.chain.steps), [], torch.zeros(0)
+    for i in steps.tolist():
+        index = torch.full((len(x_0),), i)
+        eps = noise.at("knot", i).normal(ids, tuple(x_0.shape[1:])).to(x_0)
+        denoised = reverse.denoise(diffuse(x_0, eps, reverse.chain.log_snr[index - 1]), index, context)
+        errors.append((x_0.double() - denoised.double()).square().mean())
+        first = denoised if i == 1 else first
+        on_calls(len(x_0))
+    return Residuals(steps, torch.stack(errors), first)
+
+
+def calibrate(
+    reverse: ReverseProcess,
+    x_0: Tensor,
+    ids: Tensor,
+    noise: Noise,
+    *,
+    context: Tensor | None = None,
+    on_calls: Callable[[int], None] = lambda calls: None,
+) -> Tensor:
+    """Fit the reverse variance and the emission's scale in place; return the proposal q(i), `(T,)`.
+
+    Args:
+        reverse: the process whose `variance`, if Calibrated, and `emission` are set.
+        x_0: validation rows in the model's units.
+        ids: their ids.
+        noise: the stream to draw from.
+        context: what the rows are conditioned on.
+        on_calls: told how many rows each network call held.
+    """
+    residuals = measure(reverse, x_0, ids, noise, context=context, on_calls=on_calls)
+    if isinstance(reverse.variance, Calibrated):
+        reverse.variance.calibrate(reverse.chain.log_snr[residuals.steps - 1], residuals.error.cpu())
+    reverse.emission.calibrate(x_0, residuals.first)
+    return proposal_from(_term_sizes(reverse, residuals, x_0))
+
+
+def _term_sizes(reverse: ReverseProcess, residuals: Residuals, x_0: Tensor) -> Tensor:
+    """The mean of each L_{i-1}, `(T,)`: their sizes differ far more between steps than between rows."""
+    knot_error = residuals.error.cpu().clamp(min=1e-300).log()
+    log_error = interpolate(torch.arange(1, reverse.chain.steps + 1).double(), residuals.steps.double(), knot_error)
+    link, variance = reverse.chain.bridge, reverse.variances()
+    ratio = link.variance / variance
+    sizes = 0.5 * (ratio - 1 - ratio.log() + link.from_data.square() * log_error.exp() / variance)
+    emission = reverse.emission(residuals.first).log_prob(x_0.double())
+    sizes[0] = emission.square().mean().sqrt() / x_0[0].numel()
+    return sizes

@@ -1,0 +1,147 @@
+"""The variational bound of a DDPM, estimated with error bars.
+
+The bound -log p(x_0) ≤ L_T + Σ_{i=1}^T L_{i-1} has T terms that each cost a network call. One repetition estimates the
+sum without bias, either from every term (`calls = None`: one x_i for each i) or from `calls` terms drawn by stratified
+importance sampling,
+
+    Σ_i L_{i-1} ≈ (1/m) Σ_j L_{i_j - 1} / q(i_j),   i_j = F⁻¹((j + u_j)/m),   u_j uniform,
+
+where q ∝ the root mean square of the terms on validation rows, F its distribution function (Nichol and Dhariwal 2021,
+section 3.3, use the same q for training). Draws are independent between examples; a value is the mean of K ≥ 2
+repetitions and its standard error their sd / sqrt(K). A wanted Monte-Carlo error is met in two stages: a pilot, whose
+draws are dropped, fixes K.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from jensen.diffusion.reverse import ReverseProcess
+from jensen.noise import Noise
+
+PILOT_ROWS, PILOT_REPETITIONS = 64, 6
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How the bound is estimated: K repetitions of `calls` network calls each (None: every term)."""
+
+    repetitions: int
+    calls: int | None
+    proposal: Tensor
+
+    def calls_per_example(self) -> int:
+        """Network calls an example costs."""
+        return self.repetitions * (len(self.proposal) if self.calls is None else self.calls)
+
+
+@dataclass(frozen=True)
+class BoundEstimate:
+    """K repetitions of the two random parts of the bound, `(K, B)` nats (costs: positive is worse), and L_T `(B,)`."""
+
+    prior: Float[Tensor, " B"]
+    diffusion: Float[Tensor, "K B"]
+    reconstruction: Float[Tensor, "K B"]
+
+    @property
+    def total(self) -> Float[Tensor, "K B"]:
+        """The negative bound of each repetition."""
+        return self.prior + self.diffusion + self.reconstruction
+
+
+def uniform_proposal(steps: int) -> Float[Tensor, " T"]:
+    """Every term as likely as any other."""
+    return torch.full((steps,), 1 / steps, dtype=torch.float64)
+
+
+def proposal_from(root_mean_square: Float[Tensor, " T"], floor: float = 0.1) -> Float[Tensor, " T"]:
+    """q ∝ the root mean square of each term, mixed with a uniform share so that no term is ever missed."""
+    shaped = root_mean_square.to(torch.float64).clamp(min=0)
+    total = float(shaped.sum())
+    steps = len(shaped)
+    if total <= 0:
+        return uniform_proposal(steps)
+    return (1 - floor) * shaped / total + floor / steps
+
+
+def estimate(
+    reverse: ReverseProcess,
+    x_0: Float[Tensor, "B *event"],
+    ids: Tensor,
+    plan: Plan,
+    noise: Noise,
+    *,
+    context: Tensor | None = None,
+    batch_size: int = 512,
+    on_calls: Callable[[int], None] = lambda calls: None,
+) -> BoundEstimate:
+    """Estimate the bound of each row.
+
+    Args:
+        reverse: the generative process.
+        x_0: rows in the model's units.
+        ids: `(B,)` their ids, which key the noise.
+        plan: repetitions and calls.
+        noise: the stream to draw from.
+        context: `(B, …)` what the rows are conditioned on.
+        batch_size: rows in one network call; it never changes the value.
+        on_calls: told how many rows each network call held.
+    """
+    diffusion = torch.zeros(plan.repetitions, len(x_0), dtype=torch.float64)
+    reconstruction = torch.zeros_like(diffusion)
+    for k in range(plan.repetitions):
+        stream = noise.at("repetition", k)
+        steps, weights = _steps(plan, ids, stream)
+        for j in range(steps.shape[1]):
+            for rows in _slices(len(x_0), batch_size):
+                i = steps[rows, j]
+                eps = stream.at("eps", j).normal(ids[rows], tuple(x_0.shape[1:])).to(x_0)
+                given = None if context is None else context[rows]
+                cost = reverse.term(x_0[rows], i, eps, given) * weights[rows, j]
+                reconstruction[k, rows] += torch.where(i == 1, cost, 0.0)
+                diffusion[k, rows] += torch.where(i == 1, 0.0, cost)
+                on_calls(len(i))
+    return BoundEstimate(reverse.prior_term(x_0), diffusion, reconstruction)
+
+
+def repetitions_for(
+    reverse: ReverseProcess,
+    x_0: Tensor,
+    ids: Tensor,
+    plan: Plan,
+    noise: Noise,
+    *,
+    rows: int,
+    tolerance: float,
+    context: Tensor | None = None,
+) -> int:
+    """How many repetitions bring the Monte-Carlo error of the mean over `rows` examples to `tolerance` nats.
+
+    A pilot on at most 64 of the rows measures the variance of one repetition; its draws are used for nothing else.
+    """
+    pick = noise.at("pilot rows").permutation(len(x_0))[:PILOT_ROWS]
+    trial = Plan(PILOT_REPETITIONS, plan.calls, plan.proposal)
+    given = None if context is None else context[pick]
+    pilot = estimate(reverse, x_0[pick], ids[pick], trial, noise.at("pilot"), context=given)
+    variance = float(pilot.total.var(0).mean())
+    return max(2, math.ceil(variance / (rows * tolerance**2)))
+
+
+def _steps(plan: Plan, ids: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+    """The terms one repetition looks at and their weights, both `(B, calls)`."""
+    total = len(plan.proposal)
+    if plan.calls is None:
+        every = torch.arange(1, total + 1).expand(len(ids), total)
+        return every, torch.ones(every.shape, dtype=torch.float64)
+    u = noise.at("steps").uniform(ids, (plan.calls,))
+    place = (torch.arange(plan.calls) + u) / plan.calls
+    chosen = torch.searchsorted(plan.proposal.cumsum(0), place.contiguous()).clamp(max=total - 1)
+    return chosen + 1, 1 / (plan.calls * plan.proposal[chosen])
+
+
+def _slices(rows: int, size: int) -> list[slice]:
+    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]

@@ -1,0 +1,139 @@
+"""Noise schedules: how much signal is left at time t.
+
+A variance-preserving forward process has marginals q(x_t | x_0) = N(α_t x_0, σ_t² I) with α_t² + σ_t² = 1, so one
+function says it all: the log signal-to-noise ratio
+
+    λ(t) = log(α_t² / σ_t²),     α_t² = sigmoid(λ),     σ_t² = sigmoid(-λ),     t = 0 data, t = 1 noise,
+
+which falls with t. (Kingma et al. 2021, "Variational diffusion models", section 3.) A DDPM's β_1 … β_T is a
+schedule read at T times. Everything is float64. Symbols: our α_t² is the ᾱ_t of Ho et al. 2020 and the α_t of
+note 3; our σ_t is the standard deviation of the noise in x_t, not of the reverse step.
+"""
+
+import math
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import logsigmoid, softplus
+
+from jensen.errors import InputError
+
+# Above this the end of the schedule still carries signal: E KL(q(x_1 | x_0) ‖ N(0, I)) = -½ log σ² > 0.005 nats a
+# dimension for data of unit variance.
+FAR_FROM_NOISE = 0.1
+
+
+class Schedule(ABC):
+    """λ(t) on [0, 1]."""
+
+    @abstractmethod
+    def log_snr(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """λ(t), float64, falling in t."""
+
+    def first_time(self, steps: int) -> float:
+        """The time of x_1 in a chain of that many steps: 1/T, so that t = 0 is the data."""
+        return 1 / steps
+
+    def end_alpha(self) -> float:
+        """α_1: how much of the data is left at the end."""
+        return float(alpha(self.log_snr(torch.ones(1, dtype=torch.float64)))[0])
+
+    def warning(self) -> str | None:
+        """What is wrong with this schedule, in a line, or None."""
+        if self.end_alpha() <= FAR_FROM_NOISE:
+            return None
+        return (
+            f"the schedule ends at α = {self.end_alpha():.3f}, far from pure noise (α ≤ {FAR_FROM_NOISE}): samples start from "
+            "N(0, I), which is not where the forward process ends; use larger betas or a lower end log-SNR"
+        )
+
+
+class LogSNRUniform(Schedule):
+    """λ(t) = (1 - t)·start + t·end: every octave of noise gets the same number of steps.
+
+    Args:
+        start: λ(0), so high that the data are known there (13.3 for 256 levels in [-1, 1]).
+        end: λ(1), so low that nothing is known there.
+
+    Its chain puts x_1 at t = 0, since λ(0) is finite and x_0 is the data itself.
+    """
+
+    def __init__(self, start: float = 13.3, end: float = -6.0) -> None:
+        if not math.isfinite(start) or not math.isfinite(end) or start <= end:
+            raise InputError(f"the log-SNR must fall from start to end, got start = {start}, end = {end}")
+        self.start, self.end = float(start), float(end)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """λ(t)."""
+        return self.start + (self.end - self.start) * t.to(torch.float64)
+
+    def first_time(self, steps: int) -> float:
+        """0: the start of the schedule is already noisy."""
+        return 0.0
+
+
+class Betas(Schedule):
+    """The schedule of given β_1 … β_N: log α² = Σ log(1 - β_i) at t = i/N, linear in t between.
+
+    Read at N steps it gives back the betas; read at any other number it ends in the same noise.
+    """
+
+    def __init__(self, betas: Tensor) -> None:
+        betas = betas.to(torch.float64)
+        bad = (betas <= 0) | (betas >= 1) | betas.isnan()
+        if bool(bad.any()):
+            i = int(bad.nonzero()[0])
+            raise InputError(f"every beta must lie strictly between 0 and 1, got betas[{i}] = {float(betas[i])}")
+        zero = torch.zeros(1, dtype=torch.float64)
+        self.betas = betas
+        self._log_alpha2 = torch.cat([zero, torch.log1p(-betas).cumsum(0)])
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """λ(t); infinite at t = 0."""
+        place = t.to(torch.float64) * len(self.betas)
+        left = place.floor().clamp(0, len(self.betas) - 1).long()
+        a, b = self._log_alpha2[left], self._log_alpha2[left + 1]
+        log_alpha2 = a + (place - left) * (b - a)
+        return log_alpha2 - torch.log(-torch.expm1(log_alpha2))
+
+
+class Linear(Betas):
+    """β from 1e-4 to 0.02 over 1000 steps (Ho et al. 2020, section 4), as a continuous schedule."""
+
+    def __init__(self, beta_start: float = 1e-4, beta_end: float = 0.02) -> None:
+        super().__init__(torch.linspace(beta_start, beta_end, 1000, dtype=torch.float64))
+
+
+class Cosine(Schedule):
+    """α_t² = cos²(a_t) / cos²(a_0), a_t = (π/2)(t + s)/(1 + s) (Nichol and Dhariwal 2021, eq. 17).
+
+    1 - α_t² is computed as sin(a_t - a_0) sin(a_t + a_0) / cos²(a_0), which does not cancel near t = 0. The end,
+    where α is 0, is held at log-SNR `end` by adding e^end to the signal-to-noise ratio: a hard limit would repeat a
+    level in long chains, and a step between equal levels has variance 0.
+    """
+
+    def __init__(self, s: float = 0.008, end: float = -15.0) -> None:
+        self.s, self.end = float(s), float(end)
+
+    def log_snr(self, t: Tensor) -> Tensor:
+        """λ(t); infinite at t = 0."""
+        a_0 = 0.5 * math.pi * self.s / (1 + self.s)
+        a_t = 0.5 * math.pi * (t.to(torch.float64) + self.s) / (1 + self.s)
+        noise = torch.sin(a_t - a_0) * torch.sin(a_t + a_0)
+        log_snr = torch.cos(a_t).square().log() - noise.log()
+        return torch.logaddexp(log_snr, torch.full_like(log_snr, self.end))
+
+
+def alpha(log_snr: Tensor) -> Tensor:
+    """α = sqrt(sigmoid(λ))."""
+    return torch.exp(0.5 * logsigmoid(log_snr))
+
+
+def sigma(log_snr: Tensor) -> Tensor:
+    """σ = sqrt(sigmoid(-λ))."""
+    return torch.exp(-0.5 * softplus(log_snr))
+
+
+SCHEDULES: dict[str, type[Schedule]] = {"linear": Linear, "cosine": Cosine, "log-snr": LogSNRUniform}

@@ -1,0 +1,90 @@
+"""The variance of the reverse step p(x_s | x_t) = N(μ(x_t), σ² I).
+
+Two fixed choices bracket it: β = σ²_{t|s}, right when the data are N(0, I), and β̂, the bridge's own variance, right
+when x_0 is known (Ho et al. 2020, section 3.2). With the bridge coefficient c_0 and the denoiser's mean squared error
+a dimension, e(λ) = E‖x_0 - x̂_0(x_t)‖²/d, the best isotropic choice is
+
+    σ*² = β̂ + c_0² e(λ_t),
+
+which equals E‖x_s - μ(x_t)‖²/d and minimises the bound (Bao et al. 2022, "Analytic-DPM", theorem 1; here with the
+residuals of the network itself on validation rows, so that it holds for any denoiser).
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from jensen.diffusion.process import Bridge, Transition
+from jensen.errors import InputError
+
+
+class ReverseVariance(nn.Module, ABC):
+    """σ² of reverse steps, one a step."""
+
+    @abstractmethod
+    def forward(self, transition: Transition, bridge: Bridge, log_snr: Tensor) -> Tensor:
+        """σ² of the steps that leave log-SNR `log_snr (n,)`, float64."""
+
+
+class Interpolated(ReverseVariance):
+    """σ² = β^w β̂^(1-w): w = 1 is β, w = 0 is β̂."""
+
+    def __init__(self, weight: float = 1.0) -> None:
+        if not 0 <= weight <= 1:
+            raise InputError(f"the weight between β̂ (0) and β (1) must lie in [0, 1], got {weight}")
+        super().__init__()
+        self.weight = float(weight)
+
+    def forward(self, transition: Transition, bridge: Bridge, log_snr: Tensor) -> Tensor:
+        """β^w β̂^(1-w)."""
+        return torch.exp(self.weight * transition.variance.log() + (1 - self.weight) * bridge.variance.log())
+
+
+class Calibrated(ReverseVariance):
+    """σ*² = β̂ + c_0² e(λ), from the denoiser's error at knots of log-SNR; log e is interpolated linearly.
+
+    Until `calibrate` is called, e(λ) = σ² is that of N(0, I) data, which makes σ² = β.
+
+    Args:
+        log_snr: `(n,)` the knots.
+    """
+
+    log_snr: Tensor
+    log_error: Tensor
+
+    def __init__(self, log_snr: Tensor) -> None:
+        super().__init__()
+        knots = log_snr.to(torch.float64).sort().values
+        self.register_buffer("log_snr", knots)
+        self.register_buffer("log_error", -softplus(knots))
+
+    def calibrate(self, log_snr: Tensor, error: Tensor) -> None:
+        """Take the measured mean squared errors a dimension at the knots, `(n,)`, in any order.
+
+        An error below 1e-4 of the noise σ²/α² is held there: fewer rows than that were seen.
+        """
+        order = log_snr.argsort()
+        floor = 1e-4 * torch.exp(-log_snr[order])
+        self.log_snr.copy_(log_snr[order])
+        self.log_error.copy_(torch.maximum(error[order].to(torch.float64), floor).log())
+
+    def forward(self, transition: Transition, bridge: Bridge, log_snr: Tensor) -> Tensor:
+        """β̂ + c_0² e(λ)."""
+        return bridge.variance + bridge.from_data.square() * self.error(log_snr)
+
+    def error(self, log_snr: Tensor) -> Tensor:
+        """e(λ), held constant outside the knots."""
+        return interpolate(log_snr, self.log_snr, self.log_error).exp()
+
+
+def interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
+    """Linear interpolation through (knots, values), knots ascending, constant outside."""
+    if len(knots) == 1:
+        return values.expand(x.shape)
+    x = x.clamp(float(knots[0]), float(knots[-1]))
+    right = torch.searchsorted(knots, x.contiguous()).clamp(1, len(knots) - 1)
+    span = knots[right] - knots[right - 1]
+    weight = (x - knots[right - 1]) / span
+    return values[right - 1] + weight * (values[right] - values[right - 1])

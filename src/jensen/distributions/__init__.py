@@ -1,0 +1,1 @@
+"""Distributions that models need and torch lacks, and conditional distributions."""

@@ -1,0 +1,313 @@
+"""`jensen.fit` and `jensen.load`: data and a word in, a fitted pipeline out.
+
+A fit is resolved to a config first, every "auto" and every budget turned into plain numbers and written down; the
+config alone then builds, trains and resumes. So the same command again goes on where it stopped, to the same bits.
+"""
+
+import platform
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jensen import __version__
+from jensen.data import load_data
+from jensen.data.codec import Affine
+from jensen.data.examples import Split
+from jensen.data.space import Levels, Space, space_from_dict, space_to_dict
+from jensen.errors import InputError
+from jensen.models import model_class
+from jensen.models.dequantised import Dequantised
+from jensen.models.model import ClosedForm, DensityModel, GradientModel, Model, settings_of
+from jensen.models.pipeline import DTYPES, Encoded, Pipeline
+from jensen.settings import check, seconds
+from jensen.training.device import device, precision
+from jensen.training.fitter import GradientFitter, TrainingSettings
+from jensen.training.loop import Loop, evaluation_interval, steps_within
+from jensen.training.progress import bar
+from jensen.training.run import Run
+
+HELD_OUT_ROWS = 256
+DEFAULT_BUDGET = "5m"
+Say = Callable[[str], None]
+
+
+def fit(
+    data: "str | Path | Split | Tensor | np.ndarray[Any, Any]",
+    model: str = "diffusion",
+    *,
+    run: str | Path | None = None,
+    budget: str | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    overwrite: bool = False,
+    progress: bool = True,
+    **settings: Any,
+) -> Pipeline:
+    """Fit a model to data.
+
+    Args:
+        data: whatever `jensen.load_data` takes: a word, a path, an array, or a Split.
+        model: the family's word; `jensen.models.MODELS` lists them.
+        run: the folder to keep the run in; None keeps it in memory. The same call again resumes or loads it.
+        budget: training time such as "90s", "5m", "1h30m", turned once into a number of steps; "5m" if None.
+        steps: the number of training steps, instead of a budget.
+        seed: of weights, order and noise.
+        overwrite: replace another run that is in the folder.
+        progress: show what is chosen and a progress bar on stderr.
+        **settings: constructor keywords of the model and fields of `TrainingSettings`; unknown names are refused.
+
+    Returns:
+        The fitted pipeline, in data units.
+
+    Raises:
+        InputError: a user's mistake, before any work is done.
+        FitError: training diverged; says where and what to try.
+    """
+    say: Say = (lambda line: print(line, file=sys.stderr)) if progress else (lambda line: None)
+    kind = model_class(model)
+    given = _checked(kind, settings, model, budget, steps)
+    split = data if isinstance(data, Split) else load_data(data)
+    request = {"model": model, "data": split.fingerprint, "settings": given, "budget": budget, "steps": steps, "seed": seed}
+    folder = None if run is None else Run(run)
+    config = folder.start(request, overwrite=overwrite) if folder else None
+    if config and folder and folder.finished:
+        say(f"finished already: {folder.path}")
+        return load(folder.path)
+    if config is None:
+        config = _resolve(kind, model, split, request, say)
+        if folder:
+            folder.write_config(config)
+    pipeline = _initialised(config, split)
+    _describe(config, pipeline, split, say)
+    _learn(pipeline, config, split, folder, progress, say)
+    if folder:
+        folder.write_model(pipeline.model.state_dict())
+        folder.drop_states()
+    return pipeline
+
+
+def load(path: str | Path) -> Pipeline:
+    """The pipeline of a finished run; needs nothing but the folder.
+
+    The weights' names, shapes and types are compared with the config before memory is taken. No code is run.
+
+    Raises:
+        InputError: no run there, an unfinished one, another schema, an unknown model, weights that do not fit.
+    """
+    run = Run(path)
+    config = run.config()
+    with torch.device("meta"):
+        expected = _built(config, path).model.state_dict()
+    tensors = run.read_model(expected)
+    pipeline = _built(config, path)
+    pipeline.model.load_state_dict(tensors)
+    pipeline.model.eval()
+    return pipeline
+
+
+def reload_data(config: dict[str, Any]) -> Split:
+    """The data a run was fitted to, found again by its path and options.
+
+    Raises:
+        InputError: they were given as an array, have moved, or have changed.
+    """
+    facts = config["data"]["facts"]
+    source = facts.get("source", "array")
+    if source == "array":
+        raise InputError("the run was fitted to an array in memory, which cannot be found again; give DATA")
+    options = {name: facts.get(name) for name in ("levels", "layout")}
+    size = facts.get("size")
+    split = load_data(source, size=tuple(size) if size else None, split_seed=facts.get("split_seed", 0), **options)
+    if split.fingerprint != config["data"]["fingerprint"]:
+        raise InputError(f"the data at {source!r} are no longer those the run was fitted to; give DATA to score others")
+    return split
+
+
+def _checked(kind: type[Model], settings: dict[str, Any], word: str, budget: str | None, steps: int | None) -> dict[str, Any]:
+    known = dict(settings_of(kind))
+    trained = issubclass(kind, GradientModel)
+    if trained:
+        known |= settings_of_training()
+    check(settings, known, f"model {word!r}")
+    if budget is not None and steps is not None:
+        raise InputError(f"give a budget or a number of steps, not both (got {budget!r} and {steps})")
+    if not trained and (budget is not None or steps is not None):
+        raise InputError(f"model {word!r} is fitted in closed form; leave out the budget and the steps")
+    if budget is not None:
+        seconds(budget)
+    if steps is not None and not 1 <= steps <= 10**9:
+        raise InputError(f"steps must be at least 1, got {steps}")
+    return dict(settings)
+
+
+def settings_of_training() -> dict[str, Any]:
+    """The keywords of `TrainingSettings`, as parameters."""
+    import inspect
+
+    return dict(inspect.signature(TrainingSettings).parameters)
+
+
+def _resolve(kind: type[Model], word: str, split: Split, request: dict[str, Any], say: Say) -> dict[str, Any]:
+    """The config of a new run: everything decided, nothing learned."""
+    codec = kind.codec(split)
+    space = codec.image(split.space)
+    own = {name: value for name, value in request["settings"].items() if name in settings_of(kind)}
+    config: dict[str, Any] = {
+        "request": request,
+        "data": {
+            "facts": split.facts,
+            "fingerprint": split.fingerprint,
+            "event_shape": list(split.event_shape),
+            "dtype": str(split.train.x.dtype).removeprefix("torch."),
+            "space": space_to_dict(split.space),
+            "class_names": list(split.class_names),
+            "rows": {part: len(getattr(split, part)) for part in ("train", "valid", "test")},
+        },
+        "codec": codec.to_dict(),
+        "model": {"word": word, "options": kind.resolve(split, space, own)},
+        "versions": _versions(),
+    }
+    if issubclass(kind, GradientModel):
+        config["training"] = _training(kind, config, split, request, say)
+    return config
+
+
+def _training(kind: type[GradientModel], config: dict[str, Any], split: Split, request: dict[str, Any], say: Say) -> dict[str, Any]:
+    names = {field.name for field in fields(TrainingSettings)}
+    own = {name: value for name, value in request["settings"].items() if name in names}
+    settings = TrainingSettings(**{**asdict(kind.training(split, config["model"]["options"])), **own})
+    settings.check(len(split.train))
+    chosen = precision(settings.precision)
+    resolved = {**asdict(settings), "precision": chosen.name, "precision_reason": chosen.reason, "seed": request["seed"]}
+    resolved["threads"] = torch.get_num_threads()
+    if request["steps"] is not None:
+        return {**resolved, "steps": request["steps"]}
+    budget = request["budget"] or DEFAULT_BUDGET
+    say(f"timing a few steps to turn the budget of {budget} into a number of steps …")
+    trial = _fitter(_initialised({**config, "training": {**resolved, "steps": 1000}}, split), {**resolved, "steps": 1000}, split)
+    loop = Loop(trial[0], trial[1], seed=request["seed"], every=1000)
+    count = steps_within(seconds(budget), loop.take, lambda: trial[0].evaluate(0))
+    return {**resolved, "steps": count}
+
+
+def _built(config: dict[str, Any], path: str | Path = "") -> Pipeline:
+    """The pipeline a config describes, with fresh weights."""
+    try:
+        data, word = config["data"], config["model"]["word"]
+        with torch.device("cpu"):
+            codec = Affine.from_dict(config["codec"])
+        space = space_from_dict(data["space"])
+        event = tuple(int(n) for n in data["event_shape"])
+        kind = model_class(word)
+        check(config["model"]["options"], settings_of(kind), f"model {word!r}")
+        model = _wrapped(kind, event, codec.image(space), config["model"]["options"])
+        return Pipeline(codec, model, space, DTYPES[data["dtype"]], config)
+    except InputError as error:
+        raise InputError(f"{str(path)!r} cannot be read: {error}" if path else str(error)) from error
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+        raise InputError(f"the config.json in {str(path)!r} is damaged: {type(error).__name__}: {str(error)[:100]}") from error
+
+
+def _wrapped(kind: type[Model], event: tuple[int, ...], space: Space, options: dict[str, Any]) -> Model:
+    """The model, dequantised where it scores real values and the data are levels."""
+    build: Callable[..., Model] = kind
+    if isinstance(space, Levels) and Levels not in kind.spaces:
+        from jensen.data.space import Real
+
+        inner = build(event, Real(), **options)
+        assert isinstance(inner, DensityModel)
+        return Dequantised(inner, space)
+    return build(event, space, **options)
+
+
+def _initialised(config: dict[str, Any], split: Split) -> Pipeline:
+    """A pipeline with seeded weights and what has a good start in closed form."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config["request"]["seed"])
+        pipeline = _built(config)
+    pipeline.check(split.train.take(torch.arange(min(8, len(split.train)))))
+    if isinstance(pipeline.model, GradientModel):
+        pipeline.model.initialise(pipeline.encoded(split.train))
+    return pipeline
+
+
+def _fitter(pipeline: Pipeline, training: dict[str, Any], split: Split) -> tuple[GradientFitter, Encoded]:
+    model = pipeline.model
+    assert isinstance(model, GradientModel)
+    names = {field.name for field in fields(TrainingSettings)}
+    settings = TrainingSettings(**{name: training[name] for name in names})
+    seed = training["seed"]
+    watched = split.valid.take(torch.from_numpy(np.random.default_rng(seed).permutation(len(split.valid))[:HELD_OUT_ROWS]))
+    fitter = GradientFitter(
+        model.objective().to(device()),
+        settings,
+        precision(settings.precision),
+        steps=training["steps"],
+        held_out=pipeline.encoded(watched),
+        seed=seed,
+    )
+    return fitter, pipeline.encoded(split.train)
+
+
+def _learn(pipeline: Pipeline, config: dict[str, Any], split: Split, run: Run | None, progress: bool, say: Say) -> None:
+    model = pipeline.model
+    if isinstance(model, ClosedForm):
+        model.fit(pipeline.encoded(split.train))
+        return
+    assert isinstance(model, GradientModel)
+    fitter, rows = _fitter(pipeline, config["training"], split)
+    steps = config["training"]["steps"]
+    loop = Loop(fitter, rows, seed=config["training"]["seed"], every=evaluation_interval(steps), run=run)
+    done = loop.resume()
+    if done:
+        say(f"going on after step {done} of {steps}")
+    with bar("training", steps, done=done, shown=progress) as shown:
+        loop.bar, loop.describe = shown, _behind_the_bar(pipeline)
+        loop.go(done)
+    fitter.keep_best()
+    if fitter.skipped:
+        say(f"{fitter.skipped} steps were skipped because loss or gradient was not finite")
+    with bar("calibrating", 0, shown=progress) as shown:
+        model.calibrate(pipeline.encoded(split.valid), config["training"]["seed"], lambda calls: shown.advance(calls))
+
+
+def _behind_the_bar(pipeline: Pipeline) -> Callable[[dict[str, float]], str]:
+    """Loss, held-out bound in the units of the data, rows a second."""
+    mass = isinstance(pipeline.space, Levels)
+    dims = int(np.prod(pipeline.event_shape))
+    shift = 0.0 if mass else float(pipeline.codec.log_abs_det(torch.zeros(1, *pipeline.event_shape))[0])
+
+    def text(metrics: dict[str, float]) -> str:
+        value = metrics["held_out"] + shift
+        bound = f"≤ {-value / dims / np.log(2):.3f} bits/dim" if mass else f"≥ {value:.3f} nats"
+        return f"loss {metrics['loss']:.3f} · held-out {bound} · {metrics['rows_per_second']:.0f} rows/s"
+
+    return text
+
+
+def _describe(config: dict[str, Any], pipeline: Pipeline, split: Split, say: Say) -> None:
+    rows = config["data"]["rows"]
+    shape = " × ".join(map(str, split.event_shape))
+    say(f"data    {split.facts.get('source', 'array')}: {rows['train']} train, {rows['valid']} valid, {rows['test']} test rows of {shape}, {split.space}")
+    options = ", ".join(f"{k}={v}" for k, v in config["model"]["options"].items())
+    count = sum(p.numel() for p in pipeline.model.parameters())
+    say(f"model   {config['model']['word']}: {options or 'no options'}; {count:,} parameters")
+    training = config.get("training")
+    if training:
+        say(
+            f"train   {training['steps']} steps of {training['batch_size']} rows, lr {training['lr']:g}, "
+            f"{training['precision']} ({training['precision_reason']})"
+        )
+    warning = getattr(pipeline.model, "warning", lambda: None)()
+    if warning:
+        say(f"warning: {warning}")
+
+
+def _versions() -> dict[str, str]:
+    return {"jensen": __version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()}

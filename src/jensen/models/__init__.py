@@ -1,0 +1,22 @@
+"""Model families. `MODELS` is the table from the word on the command line to the class."""
+
+from importlib import import_module
+
+from jensen.errors import InputError
+from jensen.models.model import Model
+
+MODELS: dict[str, str] = {
+    "diffusion": "jensen.models.ddpm:DDPM",
+    "gaussian": "jensen.models.gaussian:Gaussian",
+    "independent": "jensen.models.independent:Independent",
+}
+
+
+def model_class(word: str) -> type[Model]:
+    """The class a word stands for; an unknown word is an `InputError` that names the known ones."""
+    if word not in MODELS:
+        raise InputError(f"unknown model {word!r}; known models are {', '.join(MODELS)}")
+    module, _, name = MODELS[word].partition(":")
+    found = getattr(import_module(module), name)
+    assert issubclass(found, Model)
+    return found

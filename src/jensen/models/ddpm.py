@@ -1,0 +1,411 @@
+"""`diffusion`: a denoising diffusion probabilistic model (note 3; Ho et al. 2020).
+
+The pieces stand in `jensen.diffusion`; here they are put together from plain keywords, trained, calibrated, and shown
+as a latent-variable model with z = (x_1, …, x_T).
+"""
+
+import math
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from jensen.data.codec import Affine, fit_codec
+from jensen.data.examples import Batch, Split
+from jensen.data.space import Levels, Space
+from jensen.diffusion import latent
+from jensen.diffusion.calibration import calibrate, knots
+from jensen.diffusion.denoiser import Denoiser, LevelsDenoiser, NetworkDenoiser
+from jensen.diffusion.emission import Emission
+from jensen.diffusion.likelihood import Plan, estimate, repetitions_for, uniform_proposal
+from jensen.diffusion.parametrisation import PARAMETRISATIONS, Eps, Mu, Parametrisation
+from jensen.diffusion.process import Chain, diffuse
+from jensen.diffusion.reverse import ReverseProcess
+from jensen.diffusion.sampler import SAMPLERS, Ancestral, Sampler, Watcher, sample
+from jensen.diffusion.schedule import Betas, Cosine, Linear, LogSNRUniform, Schedule
+from jensen.diffusion.variance import Calibrated, Interpolated, ReverseVariance
+from jensen.distributions.conditional import Conditional
+from jensen.errors import InputError
+from jensen.likelihood import LogLikelihood
+from jensen.models.model import GradientModel, LatentModel, OnCalls, nothing, row_ids, sample_ids, sample_noise
+from jensen.nn.levels import LevelsHead
+from jensen.nn.mlp import MLP
+from jensen.nn.unet import PRESETS, UNet, preset_for
+from jensen.noise import Noise
+from jensen.training.fitter import Objective, Rows, TrainingSettings
+
+CALIBRATION_ROWS = 256
+MOST_LEVELS_FOR_HEAD = 256
+BINS = 8
+
+
+class DDPM(GradientModel, LatentModel):
+    """A DDPM.
+
+    Args:
+        event_shape: (C, H, W) for images, anything else is treated as a vector.
+        space: where the data live, in the model's units ([-1, 1] or standardised).
+        timesteps: T.
+        schedule: "log-snr", "linear", "cosine", or "betas" with `betas` given.
+        log_snr_start: λ(0) of "log-snr"; None for 2 log(3 (k - 1)) on k levels and 9 on real values.
+        log_snr_end: λ(1) of "log-snr" (and where "cosine" is held).
+        beta_start, beta_end: of "linear", over 1000 steps.
+        betas: β_1 … β_N, any N.
+        parametrisation: what the network puts out: "levels" (a prior over the levels of each dimension), "x", "eps",
+            "v", "score" or "mu"; "auto" is "levels" where there are at most 256 and "v" elsewhere.
+        loss: "simple" (squared error of the noise, or of the network's own target) or "bound".
+        reverse_variance: "calibrated", "beta", "beta-hat", or the weight of log β between them, 0 to 1.
+        network: "unet" or "mlp".
+        size: "tiny", "small" or "base".
+        dropout: in the network; None for the preset's.
+    """
+
+    summary = "denoising diffusion: a lower bound on log p, term by term"
+    paper = "Ho et al. 2020"
+    methods = ("vlb",)
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        space: Space,
+        *,
+        timesteps: int = 1000,
+        schedule: Literal["auto", "log-snr", "linear", "cosine", "betas"] = "auto",
+        log_snr_start: float | None = None,
+        log_snr_end: float | None = None,
+        beta_start: float = 1e-4,
+        beta_end: float = 0.02,
+        betas: list[float] | None = None,
+        parametrisation: Literal["auto", "levels", "x", "eps", "v", "score", "mu"] = "auto",
+        loss: Literal["simple", "bound"] = "simple",
+        reverse_variance: str | float = "calibrated",
+        network: Literal["auto", "unet", "mlp"] = "auto",
+        size: Literal["auto", "tiny", "small", "base"] = "auto",
+        dropout: float | None = None,
+    ) -> None:
+        super().__init__(event_shape, space)
+        if not 1 <= timesteps <= 100_000:
+            raise InputError(f"timesteps must be between 1 and 100000, got {timesteps}")
+        if dropout is not None and not 0 <= dropout < 1:
+            raise InputError(f"dropout must lie in [0, 1), got {dropout}")
+        self.options: dict[str, Any] = {"loss": loss}
+        with torch.device("cpu"):  # schedules are small and always here, also when only shapes are wanted (meta)
+            chosen = _schedule(schedule, space, log_snr_start, log_snr_end, beta_start, beta_end, betas)
+            chain = Chain(chosen, timesteps)
+            variance, emission = _variance(reverse_variance, chain), Emission(space, _first_scale(space, chain))
+        denoiser = _denoiser(self.event_shape, space, chain, parametrisation, network, size, dropout)
+        self.reverse = ReverseProcess(chain, denoiser, variance, emission)
+        self.register_buffer("proposal", uniform_proposal(timesteps))
+
+    proposal: Tensor
+
+    @classmethod
+    def codec(cls, split: Split) -> Affine:
+        """Levels onto [-1, 1], real values standardised."""
+        return fit_codec(split)
+
+    @classmethod
+    def resolve(cls, split: Split, space: Space, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Choose schedule, parametrisation, network and size by data type and shape."""
+        levels = isinstance(space, Levels)
+        image = len(split.event_shape) == 3
+        few = isinstance(space, Levels) and space.k <= MOST_LEVELS_FOR_HEAD
+        start = 2 * math.log(3 * (space.k - 1)) if isinstance(space, Levels) else 9.0
+        chosen: dict[str, Any] = {
+            "schedule": "betas" if settings.get("betas") else "log-snr",
+            "parametrisation": "levels" if few else "v",
+            "network": "unet" if image else "mlp",
+            "size": preset_for(split.event_shape, len(split.train)) if image else "small",
+            "log_snr_start": max(start, 6.0),
+            "log_snr_end": -7.0 if levels else -9.0,
+        }
+        given = {k: v for k, v in settings.items() if v not in ("auto", None)}
+        return {**chosen, **given}
+
+    @classmethod
+    def training(cls, split: Split, options: Mapping[str, Any]) -> TrainingSettings:
+        """Batch sizes that suit the data."""
+        cells = math.prod(split.event_shape)
+        if options["network"] == "mlp":
+            return TrainingSettings(batch_size=min(512, len(split.train)), lr=2e-3)
+        size = 128 if cells <= 1024 else 64 if cells <= 3072 else 16
+        return TrainingSettings(batch_size=min(size, len(split.train)), lr=1e-3)
+
+    def initialise(self, train: Rows) -> None:
+        """The levels head's bias starts at the log-histogram of the training rows."""
+        if isinstance(self.reverse.denoiser, LevelsDenoiser) and isinstance(self.space, Levels):
+            counts = torch.ones(self.space.k, dtype=torch.float64)
+            for start in range(0, len(train), 1024):
+                index = self.space.index(train.batch(slice(start, start + 1024)).x.double()).flatten()
+                counts += torch.bincount(index, minlength=self.space.k)
+            with torch.no_grad():
+                self.reverse.denoiser.head.bias.copy_((counts / counts.sum()).log())
+
+    def objective(self) -> Objective:
+        """`simple` or `bound`."""
+        return DDPMObjective(self.reverse, self.options["loss"])
+
+    @torch.no_grad()
+    def calibrate(self, valid: Rows, seed: int, on_calls: OnCalls = nothing) -> None:
+        """Reverse variance, emission scale and proposal from at most 256 validation rows."""
+        pick = Noise(seed, "calibrate").permutation(len(valid))[:CALIBRATION_ROWS]
+        batch = valid.batch(pick)
+        self.eval()
+        noise = Noise(seed, "calibrate", "noise")
+        self.proposal.copy_(calibrate(self.reverse, batch.x, batch.id, noise, on_calls=on_calls))
+
+    @torch.no_grad()
+    def plan(self, pilot: Tensor, ids: Tensor, rows: int, *, tolerance: float, seed: int, **options: Any) -> dict[str, Any]:
+        """Repetitions that reach the tolerance, unless given."""
+        if options.get("repetitions") is None:
+            reverse, trial = self._plan(**options)
+            noise = Noise(seed, "vlb")
+            options["repetitions"] = repetitions_for(reverse, pilot, ids, trial, noise, rows=rows, tolerance=tolerance)
+        return options
+
+    @torch.no_grad()
+    def log_likelihood(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        method: str | None = None,
+        ids: Tensor | None = None,
+        seed: int = 0,
+        on_calls: OnCalls = nothing,
+        repetitions: int | None = None,
+        calls: int | None = 4,
+        timesteps: int | None = None,
+        **plan: Any,
+    ) -> LogLikelihood:
+        """The variational bound, in float32 with float64 sums.
+
+        Args:
+            x: rows in the model's units.
+            context: not used by this unconditional model.
+            method: "vlb".
+            ids: the rows' ids.
+            seed: of the noise.
+            on_calls: told how many rows each network call held.
+            repetitions: independent estimates a row, at least 2.
+            calls: network calls a repetition; None looks at every one of the T terms.
+            timesteps: the length of the chain; another length is another model.
+            **plan: nothing.
+        """
+        self.eval()
+        reverse, trial = self._plan(calls=calls, timesteps=timesteps)
+        wanted = 2 if repetitions is None else repetitions
+        if wanted < 2:
+            raise InputError(f"an error bar needs at least 2 repetitions, got {wanted}")
+        chosen = Plan(wanted, trial.calls, trial.proposal)
+        costs = estimate(reverse, x, row_ids(x, ids), chosen, Noise(seed, "vlb"), on_calls=on_calls)
+        return LogLikelihood(
+            value=-costs.total.mean(0),
+            kind="lower bound",
+            measure=self.space.measure,
+            of=f"ancestral, T = {reverse.chain.steps}",
+            method=self.method_or_default(method),
+            event_shape=self.event_shape,
+            stderr=costs.total.std(0) / math.sqrt(wanted),
+            terms={
+                "prior": -costs.prior,
+                "diffusion": -costs.diffusion.mean(0),
+                "reconstruction": -costs.reconstruction.mean(0),
+            },
+            diagnostics={"repetitions": wanted, "network_calls_per_example": chosen.calls_per_example(), "seed": seed},
+            precision="float32",
+        )
+
+    @torch.no_grad()
+    def sample(
+        self,
+        n: int,
+        context: Tensor | None = None,
+        seed: int = 0,
+        *,
+        start: int = 0,
+        sampler: Sampler | None = None,
+        steps: int | None = None,
+        watch: Watcher = lambda i, x, denoised: None,
+    ) -> Tensor:
+        """Draw rows; by default ancestrally in all T steps."""
+        self.eval()
+        reverse = self.reverse if steps is None else self.reverse.resized(_checked_steps(steps))
+        ids, noise = sample_ids(n, start), sample_noise(seed)
+        like = next(self.parameters())
+        return sample(reverse, self.event_shape, ids, noise, sampler or Ancestral(), like=like, watch=watch)
+
+    def _plan(self, *, calls: int | None = 4, timesteps: int | None = None, **rest: Any) -> tuple[ReverseProcess, Plan]:
+        if calls is not None and calls < 1:
+            raise InputError(f"calls must be at least 1, got {calls}")
+        if timesteps is None or timesteps == self.reverse.chain.steps:
+            return self.reverse, Plan(2, calls, self.proposal)
+        reverse = self.reverse.resized(_checked_steps(timesteps))
+        return reverse, Plan(2, calls, uniform_proposal(timesteps))
+
+    @cached_property
+    def prior(self) -> Conditional:
+        """p(x_1, …, x_T)."""
+        return latent.Prior(self.reverse, self.event_shape)
+
+    @cached_property
+    def emission(self) -> Conditional:
+        """p(x_0 | x_1)."""
+        return latent.FromFirst(self.reverse)
+
+    @cached_property
+    def posterior(self) -> Conditional:
+        """q(x_1, …, x_T | x_0)."""
+        return latent.Posterior(self.reverse)
+
+
+class DDPMObjective(Objective):
+    """`simple`: the squared error a dimension of the noise (levels) or of the network's own target (otherwise).
+    `bound`: T times a random term of the variational bound, a dimension.
+
+    The step i is stratified over the batch: row b looks at i = 1 + ⌊T (u + b/B mod 1)⌋, u uniform.
+    """
+
+    def __init__(self, reverse: ReverseProcess, loss: str) -> None:
+        super().__init__()
+        self.reverse, self.loss = reverse, loss
+
+    def forward(self, batch: Batch, noise: Noise) -> Tensor:
+        """The loss of each row."""
+        x_0, steps = batch.x, self.reverse.chain.steps
+        place = (noise.at("t").uniform([0])[0] + torch.arange(len(x_0)) / len(x_0)) % 1.0
+        i = 1 + (steps * place).long().clamp(max=steps - 1)
+        eps = noise.at("eps").normal(batch.id, tuple(x_0.shape[1:])).to(x_0)
+        if self.loss == "bound":
+            return steps * self.reverse.term(x_0, i, eps) / x_0[0].numel()
+        return self._simple(x_0, i, eps)
+
+    def _simple(self, x_0: Tensor, i: Tensor, eps: Tensor) -> Tensor:
+        log_snr = self.reverse.chain.log_snr[i - 1]
+        x_t = diffuse(x_0, eps, log_snr)
+        error = x_0 - self.reverse.denoise(x_t, i)
+        denoiser = self.reverse.denoiser
+        target = denoiser.parametrisation if isinstance(denoiser, NetworkDenoiser) else Eps()
+        weight = target.coefficients(log_snr)[0].square()
+        return weight.to(error) * error.square().flatten(1).mean(1)
+
+    def held_out(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """The bound of each row from one step in each of eight equal parts of the chain; minus the costs."""
+        steps = self.reverse.chain.steps
+        edges = torch.linspace(0, steps, min(BINS, steps) + 1).round().long().tolist()
+        terms = {"prior": -self.reverse.prior_term(batch.x)}
+        for number, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+            stream = noise.at("part", number)
+            u = stream.at("t").uniform(batch.id)
+            i = 1 + low + ((high - low) * u).long().clamp(max=high - low - 1)
+            eps = stream.at("eps").normal(batch.id, tuple(batch.x.shape[1:])).to(batch.x)
+            terms[f"steps {low + 1}-{high}"] = -(high - low) * self.reverse.term(batch.x, i, eps)
+        return terms
+
+
+def sampler_named(word: str | None, eta: float = 0.0) -> Sampler:
+    """The sampler a word stands for; None is ancestral."""
+    if word is not None and word not in SAMPLERS:
+        raise InputError(f"unknown sampler {word!r}; known samplers are {', '.join(SAMPLERS)}")
+    return SAMPLERS[word or "ancestral"](eta)
+
+
+def _checked_steps(steps: int) -> int:
+    if not 1 <= steps <= 100_000:
+        raise InputError(f"steps must be between 1 and 100000, got {steps}")
+    return steps
+
+
+def _schedule(
+    word: str,
+    space: Space,
+    start: float | None,
+    end: float | None,
+    beta_start: float,
+    beta_end: float,
+    betas: list[float] | None,
+) -> Schedule:
+    match word:
+        case "linear":
+            return Linear(beta_start, beta_end)
+        case "cosine":
+            return Cosine()
+        case "betas":
+            if not betas:
+                raise InputError("schedule=betas needs betas, a list of numbers between 0 and 1")
+            return Betas(torch.tensor(betas, dtype=torch.float64))
+        case "log-snr" | "auto":
+            return LogSNRUniform(9.0 if start is None else start, -7.0 if end is None else end)
+    raise InputError(f"unknown schedule {word!r}; known schedules are log-snr, linear, cosine, betas")
+
+
+def _variance(word: str | float, chain: Chain) -> ReverseVariance:
+    if word == "calibrated":
+        return Calibrated(chain.log_snr[knots(chain.steps) - 1])
+    fixed = {"beta": 1.0, "beta-hat": 0.0}
+    if isinstance(word, str) and word not in fixed:
+        raise InputError(f"reverse_variance must be calibrated, beta, beta-hat or a number in [0, 1], got {word!r}")
+    return Interpolated(fixed[word] if isinstance(word, str) else word)
+
+
+def _denoiser(
+    event: tuple[int, ...],
+    space: Space,
+    chain: Chain,
+    parametrisation: str,
+    network: str,
+    size: str,
+    dropout: float | None,
+) -> Denoiser:
+    if parametrisation not in ("auto", "levels"):
+        return NetworkDenoiser(_network(event, 1, network, size, dropout), _parametrisation(parametrisation, chain))
+    if not isinstance(space, Levels) or space.k > MOST_LEVELS_FOR_HEAD:
+        if parametrisation == "levels":
+            raise InputError(f"parametrisation=levels needs data on at most {MOST_LEVELS_FOR_HEAD} levels, got {space}; use v")
+        return _denoiser(event, space, chain, "v", network, size, dropout)
+    head = LevelsHead(HEAD_FEATURES, space.values().float())
+    return LevelsDenoiser(_network(event, HEAD_FEATURES, network, size, dropout), head)
+
+
+HEAD_FEATURES = 32
+
+
+def _parametrisation(word: str, chain: Chain) -> Parametrisation:
+    if word not in PARAMETRISATIONS:
+        raise InputError(f"unknown parametrisation {word!r}; known are levels, {', '.join(PARAMETRISATIONS)}")
+    return Mu(chain) if word == "mu" else PARAMETRISATIONS[word]()
+
+
+def _network(event: tuple[int, ...], features: int, word: str, size: str, dropout: float | None) -> nn.Module:
+    image = len(event) == 3
+    if word == "unet" or (word == "auto" and image):
+        if not image:
+            raise InputError(f"network=unet needs images (C, H, W), got rows of shape {event}; use mlp")
+        preset = PRESETS["small" if size == "auto" else size]
+        chosen = dict(vars(preset)) | ({} if dropout is None else {"dropout": dropout})
+        return UNet(event[0], features * event[0], **chosen)
+    dims = math.prod(event)
+    width, depth = {"tiny": (64, 2), "small": (128, 3), "base": (256, 4)}.get(size, (128, 3))
+    return _Flat(MLP(dims, features * dims, width=width, depth=depth, dropout=dropout or 0.0), event, features)
+
+
+class _Flat(nn.Module):
+    """A network of vectors, for rows of any shape."""
+
+    def __init__(self, network: MLP, event: tuple[int, ...], features: int) -> None:
+        super().__init__()
+        self.network = network
+        self.output = (event[0] * features, *event[1:])
+
+    def forward(self, x: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
+        """`(B, *event)` → `(B, event[0]·features, …)`."""
+        out = self.network(x.flatten(1), log_snr, context)
+        assert isinstance(out, Tensor)
+        return out.reshape(len(x), *self.output)
+
+
+def _first_scale(space: Space, chain: Chain) -> float:
+    noise = math.exp(-0.5 * float(chain.log_snr[0]))
+    return max(noise, 0.3 * space.step) if isinstance(space, Levels) else noise

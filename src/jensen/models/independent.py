@@ -1,0 +1,117 @@
+"""The control `independent`: every dimension for itself.
+
+Levels: the histogram of each dimension with one added to every count (Laplace's rule), an exact mass. Real: a normal
+for each dimension, an exact density. What it scores is what the marginals explain; anything better has learned how the
+dimensions hang together. Missing cells are left out of the sum, which is exact here.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Normal
+
+from jensen.data.space import Levels, Space
+from jensen.errors import InputError
+from jensen.likelihood import LogLikelihood
+from jensen.models.model import ClosedForm, DensityModel, OnCalls, nothing, sample_ids, sample_noise
+from jensen.training.fitter import Rows
+
+LARGEST_TABLE = 1 << 28  # cells of all histograms together: 2 GiB
+
+
+class Independent(ClosedForm, DensityModel):
+    """p(x) = ∏ p_d(x_d)."""
+
+    summary = "each dimension for itself: add-one histograms on levels, normals on real values (a control)"
+    paper = "Laplace's rule of succession"
+    accepts_missing = True
+    counts: Tensor
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, event_shape: tuple[int, ...], space: Space) -> None:
+        super().__init__(event_shape, space)
+        dims = math.prod(event_shape)
+        if isinstance(space, Levels):
+            if dims * space.k > LARGEST_TABLE:
+                raise InputError(
+                    f"histograms of {dims} dimensions × {space.k} levels do not fit in memory; resize the data or use fewer levels"
+                )
+            self.register_buffer("counts", torch.zeros(dims, space.k, dtype=torch.int64))
+        else:
+            self.register_buffer("mean", torch.zeros(dims, dtype=torch.float64))
+            self.register_buffer("variance", torch.ones(dims, dtype=torch.float64))
+
+    def fit(self, train: Rows) -> None:
+        """Count, or take means and variances of the observed cells (two passes)."""
+        batches = [slice(i, i + 1024) for i in range(0, len(train), 1024)]
+        if isinstance(self.space, Levels):
+            self.counts.zero_()
+            for rows in batches:
+                index = self.space.index(train.batch(rows).x.flatten(1).double()).T
+                self.counts.scatter_add_(1, index, torch.ones_like(index))
+            return
+        seen = sum(_observed(train, rows).sum(0) for rows in batches)
+        mean = sum(_filled(train, rows).sum(0) for rows in batches) / seen
+        squares = [((_filled(train, rows) - mean).square() * _observed(train, rows)).sum(0) for rows in batches]
+        variance = sum(squares) / seen
+        assert isinstance(variance, Tensor) and isinstance(mean, Tensor)
+        if not bool((variance > 0).all()):
+            column = int((~(variance > 0)).nonzero()[0])
+            raise InputError(f"dimension {column} is constant in the training rows, so its density is infinite; drop it")
+        self.mean.copy_(mean)
+        self.variance.copy_(variance)
+
+    def log_likelihood(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        method: str | None = None,
+        ids: Tensor | None = None,
+        seed: int = 0,
+        on_calls: OnCalls = nothing,
+        **plan: Any,
+    ) -> LogLikelihood:
+        """Σ log p_d(x_d) over observed cells, exact."""
+        flat = x.flatten(1).double()
+        if isinstance(self.space, Levels):
+            table = self._log_probabilities()
+            cells = table.T.gather(0, self.space.index(flat))
+        else:
+            cells = Normal(self.mean, self.variance.sqrt(), validate_args=False).log_prob(flat).nan_to_num(nan=0.0)
+        on_calls(len(x))
+        return LogLikelihood(
+            value=cells.sum(1),
+            kind="exact",
+            measure=self.space.measure,
+            of="independent dimensions",
+            method=self.method_or_default(method),
+            event_shape=self.event_shape,
+        )
+
+    def sample(self, n: int, context: Tensor | None = None, seed: int = 0, *, start: int = 0) -> Tensor:
+        """Inverse distribution functions at uniform draws, or normals."""
+        ids, noise = sample_ids(n, start), sample_noise(seed)
+        if isinstance(self.space, Levels):
+            u = noise.uniform(ids, (len(self.counts),))
+            cumulative = self._log_probabilities().exp().cumsum(1)
+            index = torch.searchsorted(cumulative, u.T.contiguous(), right=True).clamp(max=self.space.k - 1).T
+            y = self.space.first + self.space.step * index.double()
+        else:
+            y = self.mean + self.variance.sqrt() * noise.normal(ids, (len(self.mean),)).double()
+        return y.reshape(n, *self.event_shape)
+
+    def _log_probabilities(self) -> Tensor:
+        smoothed = self.counts.double() + 1
+        return smoothed.log() - smoothed.sum(1, keepdim=True).log()
+
+
+def _observed(train: Rows, rows: slice) -> Tensor:
+    return train.batch(rows).mask.flatten(1).double()
+
+
+def _filled(train: Rows, rows: slice) -> Tensor:
+    return train.batch(rows).x.flatten(1).double().nan_to_num(nan=0.0)

@@ -1,0 +1,175 @@
+"""The contracts: what a model can do is said by its type.
+
+`Model` samples; `DensityModel` also gives log-likelihoods; `LatentModel` also shows prior, emission and posterior.
+`ClosedForm` models fit in one go, `GradientModel`s give an objective to the training loop. Models work in a codec's
+units; `Pipeline` brings them to data units. Constructors take the event shape and the space, then plain keywords that
+JSON can hold, so that a run's config rebuilds the model; `initialise`, `fit` and `calibrate` learn from data.
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from jensen.data.codec import Affine, identity
+from jensen.data.examples import Split
+from jensen.data.space import Levels, Real, Space
+from jensen.distributions.conditional import Conditional
+from jensen.errors import InputError
+from jensen.likelihood import LogLikelihood
+from jensen.noise import Noise
+from jensen.training.fitter import Objective, Rows, TrainingSettings
+
+OnCalls = Callable[[int], None]
+
+
+def nothing(calls: int) -> None:
+    """The watcher that does not watch."""
+
+
+class Model(nn.Module, ABC):
+    """A generative model of rows of shape `event_shape` in `space`, both in the model's units.
+
+    Class attributes:
+        summary: what it is, in a line.
+        paper: where it is from.
+        spaces: the kinds of space it scores by itself.
+        accepts_missing: whether NaN cells are marginalised; if not they are refused.
+    """
+
+    summary: ClassVar[str]
+    paper: ClassVar[str]
+    spaces: ClassVar[tuple[type, ...]] = (Levels, Real)
+    accepts_missing: ClassVar[bool] = False
+
+    def __init__(self, event_shape: tuple[int, ...], space: Space) -> None:
+        super().__init__()
+        self.event_shape, self.space = tuple(event_shape), space
+
+    @classmethod
+    def codec(cls, split: Split) -> Affine:
+        """The codec this family wants for these data."""
+        return identity()
+
+    @classmethod
+    def resolve(cls, split: Split, space: Space, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The constructor's keywords for these data, every "auto" replaced by what was chosen."""
+        return dict(settings)
+
+    @abstractmethod
+    def sample(self, n: int, context: Tensor | None = None, seed: int = 0, *, start: int = 0) -> Tensor:
+        """Draw n rows `(n, *event_shape)`: numbers start … start + n - 1 of the endless sequence that seed names."""
+
+
+class DensityModel(Model):
+    """A model with log p(x), exact or bounded."""
+
+    methods: ClassVar[tuple[str, ...]] = ("exact",)
+
+    def plan(self, pilot: Tensor, ids: Tensor, rows: int, *, tolerance: float, seed: int, **options: Any) -> dict[str, Any]:
+        """The keywords of `log_likelihood` that bring the Monte-Carlo error of the mean over `rows` rows to
+        `tolerance` nats, from a pilot on a few of them; options the user fixed stay."""
+        return options
+
+    @abstractmethod
+    def log_likelihood(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        method: str | None = None,
+        ids: Tensor | None = None,
+        seed: int = 0,
+        on_calls: OnCalls = nothing,
+        **plan: Any,
+    ) -> LogLikelihood:
+        """log p(x) of rows `x (B, *event_shape)` in the model's units, one value a row.
+
+        Args:
+            x: the rows.
+            context: what they are conditioned on.
+            method: one of `methods`; the first if None.
+            ids: the rows' ids, which key their noise; 0 … B-1 if None.
+            seed: of the noise.
+            on_calls: told how many rows each network call held.
+            **plan: what `plan` returned.
+        """
+
+    def method_or_default(self, method: str | None) -> str:
+        """The method, checked."""
+        if method is not None and method not in self.methods:
+            raise InputError(f"method must be one of {', '.join(self.methods)} for this model, got {method!r}")
+        return method or self.methods[0]
+
+
+class LatentModel(DensityModel):
+    """p(x, z) = p(z) p(x | z), with q(z | x)."""
+
+    @property
+    @abstractmethod
+    def prior(self) -> Conditional:
+        """p(z)."""
+
+    @property
+    @abstractmethod
+    def emission(self) -> Conditional:
+        """p(x | z)."""
+
+    @property
+    @abstractmethod
+    def posterior(self) -> Conditional:
+        """q(z | x)."""
+
+
+class ClosedForm(ABC):
+    """A model whose maximum-likelihood (or shrunk) fit is a formula."""
+
+    @abstractmethod
+    def fit(self, train: Rows) -> None:
+        """Learn from training rows in the model's units, a batch at a time."""
+
+
+class GradientModel(ABC):
+    """A model trained by gradients."""
+
+    @classmethod
+    def training(cls, split: Split, options: Mapping[str, Any]) -> TrainingSettings:
+        """The default training settings for these data and model options."""
+        return TrainingSettings()
+
+    def initialise(self, train: Rows) -> None:
+        """Set what has a good start in closed form, from training rows in the model's units."""
+
+    @abstractmethod
+    def objective(self) -> Objective:
+        """What to minimise; shares its parameters with this model."""
+
+    @abstractmethod
+    def calibrate(self, valid: Rows, seed: int, on_calls: OnCalls = nothing) -> None:
+        """Measure on validation rows what is not trained."""
+
+
+def settings_of(kind: type) -> dict[str, inspect.Parameter]:
+    """The keywords `--set` may give for a class: the keyword-only parameters of its constructor."""
+    parameters = inspect.signature(kind).parameters.values()
+    return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def row_ids(x: Tensor, ids: Tensor | None) -> Tensor:
+    """The ids, or 0 … B-1."""
+    return torch.arange(len(x)) if ids is None else ids
+
+
+def sample_ids(n: int, start: int) -> Tensor:
+    """The numbers of n samples."""
+    if n < 1:
+        raise InputError(f"the number of samples must be at least 1, got {n}")
+    return torch.arange(start, start + n)
+
+
+def sample_noise(seed: int) -> Noise:
+    """The stream that samples draw from."""
+    return Noise(seed, "sample")

@@ -1,0 +1,192 @@
+"""`Pipeline`: a codec and a model together are a model of the same kind in data units.
+
+It takes Examples, tensors or arrays in data units, checks that they fit, encodes them batch by batch, and gives back
+log-likelihoods and samples in data units. It is what `jensen.fit` and `jensen.load` return.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from jensen.data.codec import Affine
+from jensen.data.examples import Batch, Examples, as_examples
+from jensen.data.space import Levels, Space
+from jensen.errors import InputError
+from jensen.likelihood import LogLikelihood, concatenate
+from jensen.models.model import DensityModel, Model
+from jensen.noise import Noise
+from jensen.training.fitter import Rows
+
+TOLERANCE = 0.005
+PILOT_ROWS = 64
+Data = Examples | Tensor | np.ndarray[Any, Any]
+DTYPES = {str(t).removeprefix("torch."): t for t in (torch.uint8, torch.uint16, torch.float32, torch.float64)}
+
+
+class Encoded:
+    """Rows in a model's units, encoded when they are asked for."""
+
+    def __init__(self, rows: Rows, codec: Affine) -> None:
+        self.rows, self.codec = rows, codec
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def batch(self, indices: Tensor | slice) -> Batch:
+        """The rows at these positions."""
+        batch = self.rows.batch(indices)
+        return Batch(self.codec.encode(batch.x), batch.id, batch.context, batch.weight)
+
+
+class Pipeline:
+    """A fitted model in data units.
+
+    Args:
+        codec: data units ↔ model units.
+        model: the model.
+        space: of the data, in data units.
+        dtype: of the data.
+        config: all that is needed to rebuild it, as in a run's config.json.
+    """
+
+    def __init__(self, codec: Affine, model: Model, space: Space, dtype: torch.dtype, config: dict[str, Any]) -> None:
+        self.codec, self.model, self.space, self.dtype, self.config = codec, model, space, dtype, config
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of a row."""
+        return self.model.event_shape
+
+    def encoded(self, data: Data) -> Encoded:
+        """Rows that fit this model, in its units."""
+        return Encoded(self.check(data), self.codec)
+
+    def check(self, data: Data) -> Examples:
+        """The data as Examples; what does not fit the model is refused by name."""
+        examples = as_examples(data)
+        if len(examples) == 0:
+            raise InputError("there are no rows to score; give at least one")
+        if examples.event_shape != self.event_shape:
+            raise InputError(
+                f"rows have shape {examples.event_shape}, the model was fitted to {self.event_shape}; "
+                "give data of that shape (--size HxW resizes folders of images)"
+            )
+        if isinstance(self.space, Levels) and examples.x.dtype.is_floating_point:
+            raise InputError(
+                f"values are {str(examples.x.dtype).removeprefix('torch.')}, the model was fitted to {self.space} "
+                "(whole numbers); give uint8 or uint16 data"
+            )
+        if not isinstance(self.space, Levels) and not examples.x.dtype.is_floating_point:
+            raise InputError(f"values are {examples.x.dtype}, the model was fitted to real values; convert them to float32")
+        _check_values(examples.x, self.space, self.model.accepts_missing)
+        return examples
+
+    def log_likelihood(
+        self,
+        data: Data,
+        context: Tensor | None = None,
+        *,
+        method: str | None = None,
+        seed: int = 0,
+        tolerance: float | None = None,
+        batch_size: int = 512,
+        on_start: Callable[[int], None] = lambda rows: None,
+        on_calls: Callable[[int], None] = lambda calls: None,
+        **options: Any,
+    ) -> LogLikelihood:
+        """log p(x) of each row, in nats, in data units.
+
+        Args:
+            data: Examples, tensor or array `(B, *event_shape)` in data units.
+            context: what the rows are conditioned on.
+            method: how; the model's first method if None.
+            seed: of all Monte-Carlo draws.
+            tolerance: the Monte-Carlo standard error wanted for the mean, in bits/dim for masses and nats/dim for
+                densities (0.005 if None); a pilot fixes the number of draws.
+            batch_size: rows at a time; it never changes a value.
+            on_start: told how many network rows there will be, once that is known.
+            on_calls: told how many of them each call did.
+            **options: the method's own, such as `repetitions` and `calls`.
+
+        Raises:
+            InputError: the data do not fit the model, or the model has no likelihood.
+        """
+        model, rows = self.density(), self.check(data)
+        if tolerance is not None and not tolerance > 0:
+            raise InputError(f"tolerance must be positive, got {tolerance}")
+        model.method_or_default(method)
+        encoded = Encoded(rows, self.codec)
+        pilot = encoded.batch(Noise(seed, "pilot").permutation(len(rows))[:PILOT_ROWS])
+        nats = (TOLERANCE if tolerance is None else tolerance) * self._nats_per_unit()
+        plan = model.plan(pilot.x, pilot.id, len(rows), tolerance=nats, seed=seed, **options)
+        on_start(len(rows) * _cost(plan))
+        parts = []
+        for start in range(0, len(rows), batch_size):
+            batch = encoded.batch(slice(start, start + batch_size))
+            ll = model.log_likelihood(batch.x, context, method=method, ids=batch.id, seed=seed, on_calls=on_calls, **plan)
+            if ll.measure == "Lebesgue":
+                ll = ll.shifted("units", self.codec.log_abs_det(rows.x[start : start + batch_size]))
+            parts.append(ll)
+        return concatenate(parts, rows=rows.digest())
+
+    def sample(
+        self, n: int, context: Tensor | None = None, *, seed: int = 0, batch_size: int = 64, **options: Any
+    ) -> Tensor:
+        """Draw n new rows: same dtype, shape and range as the training data; the batch size does not change them."""
+        if n < 1:
+            raise InputError(f"the number of samples must be at least 1, got {n}")
+        parts = [
+            self.decode(self.model.sample(min(batch_size, n - start), context, seed, start=start, **options))
+            for start in range(0, n, batch_size)
+        ]
+        return torch.cat(parts)
+
+    def decode(self, y: Tensor) -> Tensor:
+        """Model units → data units and dtype."""
+        x = self.codec.decode(y)
+        if isinstance(self.space, Levels):
+            x = self.space.index(x).to(torch.float64)
+        return x.to(self.dtype)
+
+    def save(self, path: str | Path) -> None:
+        """Write config.json and model.safetensors into a folder that `jensen.load` reads."""
+        from jensen.training.run import Run
+
+        run = Run(path)
+        if run.start({"saved": True}, overwrite=False) is not None:
+            raise InputError(f"{str(path)!r} holds a saved model already; choose another folder")
+        run.write_config({**self.config, "request": {"saved": True}})
+        run.write_model(self.model.state_dict())
+
+    def density(self) -> DensityModel:
+        """The model, if it has a likelihood."""
+        if not isinstance(self.model, DensityModel):
+            raise InputError(f"{type(self.model).__name__} has no likelihood")
+        return self.model
+
+    def _nats_per_unit(self) -> float:
+        dims = math.prod(self.event_shape)
+        return dims * math.log(2) if isinstance(self.space, Levels) else float(dims)
+
+
+def _cost(plan: dict[str, Any]) -> int:
+    calls = plan.get("calls", 4)
+    return int(plan["repetitions"] * calls) if plan.get("repetitions") and calls else 1
+
+
+def _check_values(x: Tensor, space: Space, accepts_missing: bool) -> None:
+    if isinstance(space, Levels):
+        top = int(x.to(torch.int32).max())
+        if top >= space.k:
+            raise InputError(f"a value is {top}, the model was fitted to {space} (0 to {space.k - 1}); rescale the data")
+        return
+    if bool(torch.isinf(x).any()):
+        raise InputError("a value is infinite; densities need finite values: remove or replace such rows")
+    missing = int(torch.isnan(x).sum())
+    if missing and not accepts_missing:
+        raise InputError(f"{missing} cells are missing (NaN), and this model needs complete rows; drop or fill such rows")

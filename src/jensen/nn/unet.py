@@ -1,0 +1,153 @@
+"""A small U-Net for images of any size, after Ho et al. (2020), reshaped for a CPU.
+
+The image is cut into patches (space to depth), so that the widest maps have 1/patch² of the pixels; a stage halves the
+resolution; the way up adds the map of the way down at the same resolution; attention runs at the lowest one:
+
+    x → patches → stage 0 ↓ stage 1 ↓ … attention … ↑ stage 1 ↑ stage 0 → features per pixel.
+
+The output is read per pixel (depth to space), so a patch costs resolution inside the network and none at its border.
+Sizes that the patch and the stages do not divide are padded by repeating the border and cropped at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from jensen.nn.layers import (
+    Attention,
+    LogSNREmbedding,
+    PositionEmbedding,
+    ResidualBlock,
+    group_norm,
+    pad_to_multiple,
+    zero_init,
+)
+
+__all__ = ["PRESETS", "Preset", "UNet", "preset_for"]
+
+
+class Stage(nn.Module):
+    """A position embedding, then residual blocks at one resolution, each followed by attention if wanted."""
+
+    def __init__(
+        self, channels: int, embedding: int, depth: int, *, position: bool, attention: bool, dropout: float
+    ) -> None:
+        super().__init__()
+        self.position = PositionEmbedding(channels) if position else None
+        self.blocks = nn.ModuleList(ResidualBlock(channels, embedding, dropout=dropout) for _ in range(depth))
+        self.attentions = nn.ModuleList(Attention(channels) for _ in range(depth if attention else 0))
+
+    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
+        """h (B, C, H, W), embedding (B, E) → (B, C, H, W)."""
+        if self.position is not None:
+            h = h + self.position(*h.shape[-2:])
+        for index, block in enumerate(self.blocks):
+            h = block(h, embedding)
+            if self.attentions:
+                h = self.attentions[index](h)
+        return h
+
+
+class UNet(nn.Module):
+    """U-Net over images (B, in_channels, H, W) → (B, out_channels, H, W), any H and W.
+
+    Args:
+        in_channels, out_channels: channels of the input and of the output.
+        channels: width of each stage, finest first; each further stage halves the resolution.
+        depth: residual blocks of each stage on the way down, and again on the way up (the last stage has them once).
+        patch: side of the patches the image is cut into.
+        attention: self-attention after each block of the last stage.
+        position: learned function of the position at the start of each stage; False is translation-equivariant.
+        dropout: dropout inside the residual blocks, the only randomness.
+        context_dim: size of the context vectors, 0 for none.
+
+    Example:
+        >>> net = UNet(1, 1, channels=(16, 32), depth=(1, 1))
+        >>> net(torch.zeros(2, 1, 31, 17), torch.zeros(2)).shape
+        torch.Size([2, 1, 31, 17])
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        channels: Sequence[int] = (64, 128),
+        depth: Sequence[int] = (2, 3),
+        patch: int = 2,
+        attention: bool = True,
+        position: bool = True,
+        dropout: float = 0.0,
+        context_dim: int = 0,
+    ) -> None:
+        super().__init__()
+        if len(channels) != len(depth):
+            raise ValueError(f"channels and depth must have one entry a stage, got {channels!r} and {depth!r}")
+        self.patch = patch
+        self.multiple = patch * 2 ** (len(channels) - 1)
+        width = 4 * channels[0]
+        self.embed = LogSNREmbedding(width, context_dim=context_dim)
+        self.stem = nn.Conv2d(in_channels * patch**2, channels[0], 3, padding=1)
+
+        def stage(level: int) -> Stage:
+            last = level == len(channels) - 1
+            return Stage(
+                channels[level], width, depth[level], position=position, attention=attention and last, dropout=dropout
+            )
+
+        pairs = list(zip(channels[:-1], channels[1:], strict=True))
+        self.down = nn.ModuleList(stage(level) for level in range(len(channels)))
+        self.reduce = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
+        self.expand = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in pairs)
+        self.up = nn.ModuleList(stage(level) for level in range(len(channels) - 1))
+        self.norm = group_norm(channels[0])
+        self.head = zero_init(nn.Conv2d(channels[0], out_channels * patch**2, 3, padding=1))
+        self.to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
+        """x (B, in_channels, H, W), log_snr (B,), context (B, context_dim) or None → (B, out_channels, H, W)."""
+        height, width = x.shape[-2:]
+        embedding = self.embed(log_snr, context)
+        h = F.pixel_unshuffle(pad_to_multiple(x, self.multiple), self.patch)
+        h = self.stem(h.contiguous(memory_format=torch.channels_last))
+        skips = []
+        for stage, reduce in zip(self.down, self.reduce, strict=False):
+            h = stage(h, embedding)
+            skips.append(h)
+            h = reduce(h)
+        h = self.down[-1](h, embedding)
+        for level in reversed(range(len(self.up))):
+            h = skips[level] + F.pixel_shuffle(self.expand[level](h), 2)
+            h = self.up[level](h, embedding)
+        out = F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch)
+        return out[..., :height, :width]
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Size of a U-Net; `UNet(in_channels, out_channels, **vars(preset))` builds it."""
+
+    channels: tuple[int, ...]
+    depth: tuple[int, ...]
+    patch: int
+    dropout: float = 0.0
+
+
+PRESETS: dict[str, Preset] = {
+    "tiny": Preset(channels=(32, 64), depth=(1, 2), patch=1, dropout=0.1),
+    "small": Preset(channels=(64, 128), depth=(2, 3), patch=2),
+    "base": Preset(channels=(64, 128, 256), depth=(1, 2, 2), patch=2),
+}
+
+
+def preset_for(shape: Sequence[int], examples: int) -> str:
+    """The word in `PRESETS` for images of `shape` (C, H, W) when there are `examples` of them to train on."""
+    _, height, width = shape
+    if max(height, width) <= 16:
+        return "tiny"
+    return "small" if max(height, width) <= 32 else "base"

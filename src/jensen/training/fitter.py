@@ -1,0 +1,256 @@
+"""What the loop trains: a `Fitter`. `GradientFitter` is the one for objectives with gradients.
+
+An **objective** is a module that maps a batch to a loss per example and owns its parameters; it also scores held-out
+rows. Its noise is passed in.
+"""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from jensen.data.examples import Batch
+from jensen.errors import InputError
+from jensen.noise import Noise
+from jensen.training.device import Precision
+from jensen.training.optim import EMA, Stages
+
+
+class Rows(Protocol):
+    """Anything with rows in a model's units."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Tensor | slice) -> Batch:
+        """The rows at these positions."""
+
+
+class Objective(nn.Module, ABC):
+    """A loss to minimise, with its parameters."""
+
+    @abstractmethod
+    def forward(self, batch: Batch, noise: Noise) -> Tensor:
+        """The loss of each row, `(B,)`."""
+
+    @abstractmethod
+    def held_out(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """Terms `(B,)` in nats whose sum is the log-likelihood (or its bound) that the stop rule watches."""
+
+
+@dataclass(frozen=True)
+class State:
+    """A fitter's state: tensors and plain numbers, nothing else."""
+
+    tensors: dict[str, Tensor]
+    numbers: dict[str, Any]
+
+
+class Fitter(ABC):
+    """Something that improves a model a step at a time, and can stop and go on exactly."""
+
+    batch_size: int
+
+    @abstractmethod
+    def step(self, number: int, batch: Batch) -> dict[str, float]:
+        """Take step `number` (from 0); what happened, by name."""
+
+    @abstractmethod
+    def evaluate(self, number: int) -> dict[str, float]:
+        """Score the held-out rows after `number` steps; the mean of each term in nats and "bound", their sum."""
+
+    @abstractmethod
+    def last(self) -> int:
+        """The number of steps there will be, as it stands."""
+
+    @abstractmethod
+    def state(self) -> State:
+        """All that is needed to go on."""
+
+    @abstractmethod
+    def load_state(self, state: State) -> None:
+        """Go on from there."""
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """Settings of training by gradients.
+
+    Args:
+        batch_size: rows a step.
+        lr: peak learning rate.
+        weight_decay: of AdamW.
+        beta2: of AdamW.
+        grad_clip: the largest gradient norm.
+        ema: horizon of the weight average as a share of the run.
+        warmup: share of the run with rising rate.
+        patience: held-out evaluations without improvement that start the decay; 0 for never.
+        precision: auto, float32 or bfloat16.
+    """
+
+    batch_size: int = 128
+    lr: float = 2e-3
+    weight_decay: float = 0.01
+    beta2: float = 0.99
+    grad_clip: float = 1.0
+    ema: float = 0.03
+    warmup: float = 0.05
+    patience: int = 5
+    precision: str = "auto"
+
+    def check(self, rows: int) -> None:
+        """Refuse what cannot work, naming the setting."""
+        rules = {
+            "batch_size": (1 <= self.batch_size <= rows, f"between 1 and the {rows} training rows"),
+            "lr": (0 < self.lr < 1e3, "positive"),
+            "weight_decay": (0 <= self.weight_decay < 1e3, "at least 0"),
+            "beta2": (0 < self.beta2 < 1, "between 0 and 1"),
+            "grad_clip": (self.grad_clip > 0, "positive"),
+            "ema": (0 <= self.ema <= 1, "a share of the run, 0 to 1"),
+            "warmup": (0 <= self.warmup <= 1, "a share of the run, 0 to 1"),
+            "patience": (self.patience >= 0, "at least 0"),
+        }
+        for name, (holds, rule) in rules.items():
+            if not holds:
+                raise InputError(f"{name} must be {rule}, got {getattr(self, name)}")
+
+
+class GradientFitter(Fitter):
+    """AdamW on an objective, with a moving average that is what gets evaluated and kept.
+
+    Args:
+        objective: what to minimise; trained in place.
+        settings: rates and sizes.
+        precision: the arithmetic of the network.
+        steps: the planned number of steps.
+        held_out: rows to watch.
+        seed: of all noise.
+    """
+
+    def __init__(
+        self,
+        objective: Objective,
+        settings: TrainingSettings,
+        precision: Precision,
+        *,
+        steps: int,
+        held_out: Rows,
+        seed: int,
+    ) -> None:
+        self.objective, self.settings, self.precision = objective, settings, precision
+        self.batch_size, self.seed, self.rows = settings.batch_size, seed, held_out
+        self.average = copy.deepcopy(objective).requires_grad_(False).eval()
+        self.best = _snapshot(self.average)
+        self.ema = EMA(objective, self.average, settings.ema * steps)
+        self.stages = Stages(steps, int(settings.warmup * steps), settings.patience)
+        self.skipped = self.skipped_in_a_row = 0
+        self.optimizer = torch.optim.AdamW(
+            objective.parameters(),
+            lr=settings.lr,
+            betas=(0.9, settings.beta2),
+            weight_decay=settings.weight_decay,
+            foreach=True,
+        )
+
+    def last(self) -> int:
+        """The number of steps there will be."""
+        return self.stages.last
+
+    def step(self, number: int, batch: Batch) -> dict[str, float]:
+        """One step of AdamW; skipped and counted where loss or gradient is not finite."""
+        self.objective.train()
+        rate = self.settings.lr * self.stages.rate(number)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        noise = Noise(self.seed, "train", number)
+        with torch.random.fork_rng(devices=[]), self._autocast():
+            torch.manual_seed(int(noise.uniform([0])[0] * 2**62))  # dropout draws from torch's own generator
+            loss = self.objective(_to(batch, self._device), noise).mean()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        norm = nn.utils.clip_grad_norm_(self.objective.parameters(), self.settings.grad_clip, foreach=True)
+        self._apply(bool(torch.isfinite(loss) & torch.isfinite(norm)))
+        return {"loss": float(loss.detach()), "grad_norm": float(norm), "lr": rate, "skipped": float(self.skipped)}
+
+    def _apply(self, finite: bool) -> None:
+        if not finite:
+            self.skipped, self.skipped_in_a_row = self.skipped + 1, self.skipped_in_a_row + 1
+            return
+        self.skipped_in_a_row = 0
+        self.optimizer.step()
+        self.ema.update()
+
+    @torch.no_grad()
+    def evaluate(self, number: int) -> dict[str, float]:
+        """Score the held-out rows with the averaged weights and the same noise every time; keep the best weights."""
+        sums: dict[str, float] = {}
+        for start in range(0, len(self.rows), 256):
+            batch = _to(self.rows.batch(slice(start, start + 256)), self._device)
+            with self._autocast():
+                terms = self.average.held_out(batch, Noise(self.seed, "held-out"))
+            for name, values in terms.items():
+                sums[name] = sums.get(name, 0.0) + float(values.double().sum())
+        means = {name: value / len(self.rows) for name, value in sums.items()}
+        bound = sum(means.values())
+        if self.stages.saw(number, bound):
+            self.best = _snapshot(self.average)
+        return {"bound": bound, **means}
+
+    def keep_best(self) -> None:
+        """Put the weights with the best held-out bound into the objective."""
+        self.objective.load_state_dict(self.best)
+        self.objective.eval()
+
+    def state(self) -> State:
+        """Weights, their average, the best average, the optimiser's moments, and counters."""
+        tensors = {f"weights/{k}": v for k, v in self.objective.state_dict().items()}
+        tensors |= {f"average/{k}": v for k, v in self.average.state_dict().items()}
+        tensors |= {f"best/{k}": v for k, v in self.best.items()}
+        for index, moments in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{k}": v for k, v in moments.items()}
+        stages = {k: getattr(self.stages, k) for k in ("decay_from", "best", "waited")}
+        stages["best"] = None if stages["best"] == -float("inf") else stages["best"]
+        numbers = {"stages": stages, "ema_updates": self.ema.updates, "skipped": self.skipped}
+        return State(tensors, numbers | {"skipped_in_a_row": self.skipped_in_a_row})
+
+    def load_state(self, state: State) -> None:
+        """Go on from a state that `state` gave."""
+        self.objective.load_state_dict(_under("weights/", state.tensors))
+        self.average.load_state_dict(_under("average/", state.tensors))
+        self.best = _under("best/", state.tensors)
+        moments: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in _under("optimizer/", state.tensors).items():
+            index, _, key = name.partition("/")
+            moments.setdefault(int(index), {})[key] = tensor
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        stages = dict(state.numbers["stages"])
+        self.stages.best = -float("inf") if stages["best"] is None else stages["best"]
+        self.stages.decay_from, self.stages.waited = stages["decay_from"], stages["waited"]
+        self.ema.updates = state.numbers["ema_updates"]
+        self.skipped, self.skipped_in_a_row = state.numbers["skipped"], state.numbers["skipped_in_a_row"]
+
+    def _autocast(self) -> Any:
+        return self.precision.autocast(self._device)
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.objective.parameters()).device
+
+
+def _snapshot(module: nn.Module) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _to(batch: Batch, device: torch.device) -> Batch:
+    if device.type == "cpu":
+        return batch
+    move = lambda tensor: None if tensor is None else cast(Tensor, tensor).to(device, non_blocking=True)  # noqa: E731
+    return Batch(batch.x.to(device), batch.id, move(batch.context), move(batch.weight))

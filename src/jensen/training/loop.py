@@ -1,0 +1,177 @@
+"""The one training loop. It eats fitters, and knows nothing of models.
+
+The rows of step n are a pure function of (seed, n), so a run that was cut off goes on as if nothing had happened:
+load the newest checkpoint, cut the history back to it, continue. When checkpoints are written depends on the clock;
+nothing that affects weights does.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from jensen.errors import InputError
+from jensen.noise import Noise
+from jensen.training.fitter import Fitter, Rows
+from jensen.training.progress import Bar, Silent
+from jensen.training.run import Run
+
+EVALUATIONS = 20
+SECONDS_BETWEEN_CHECKPOINTS = 30.0
+SKIPS_BEFORE_STOP = 20
+
+
+class FitError(RuntimeError):
+    """Training cannot go on; the message is the diagnosis, and what to try."""
+
+
+def rows_at(seed: int, step: int, batch_size: int, rows: int) -> Tensor:
+    """The row numbers of a step: every row once an epoch, in an order drawn for that epoch."""
+    start = step * batch_size
+    first, last = start // rows, (start + batch_size - 1) // rows
+    orders = torch.cat([Noise(seed, "order", epoch).permutation(rows) for epoch in range(first, last + 1)])
+    offset = start - first * rows
+    return orders[offset : offset + batch_size]
+
+
+class Loop:
+    """Runs a fitter to its end.
+
+    Args:
+        fitter: what to train.
+        rows: the training rows, in the fitter's units.
+        seed: orders the rows.
+        run: where checkpoints and history go; None keeps nothing.
+        every: steps between evaluations.
+        bar: where progress is shown.
+        describe: turns metrics into the text behind the bar.
+    """
+
+    def __init__(
+        self,
+        fitter: Fitter,
+        rows: Rows,
+        *,
+        seed: int,
+        every: int,
+        run: Run | None = None,
+        bar: Bar | None = None,
+        describe: Callable[[dict[str, float]], str] = lambda metrics: "",
+    ) -> None:
+        self.fitter, self.rows, self.seed, self.run, self.every = fitter, rows, seed, run, every
+        self.bar, self.describe = bar or Silent(), describe
+        self.metrics: dict[str, float] = {}
+        self._losses: list[float] = []
+        self._bad_since: int | None = None
+
+    def resume(self) -> int:
+        """Load the newest checkpoint of the run, if any; the number of steps already done."""
+        found = self.run.load_state() if self.run else None
+        if self.run is None or found is None:
+            if self.run is not None:
+                self.run.cut_history(-1)
+            return 0
+        step, state = found
+        self.fitter.load_state(state)
+        self.run.cut_history(step)
+        return step
+
+    def go(self, done: int = 0) -> None:
+        """Train from step `done` to the end. Ctrl-C saves a checkpoint and raises KeyboardInterrupt again."""
+        saved = began = time.monotonic()
+        begun_at = done
+        if done == 0:
+            self._evaluate(0)
+        try:
+            while done < self.fitter.last():
+                self._step(done)
+                done += 1
+                if done % self.every == 0 or done >= self.fitter.last():
+                    self._evaluate(done)
+                if self.run and time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                    self.run.save_state(done, self.fitter.state())
+                    saved = time.monotonic()
+                rate = (done - begun_at) * self.fitter.batch_size / max(1e-9, time.monotonic() - began)
+                self.bar.total(self.fitter.last())
+                self.bar.advance()
+                self.bar.note(self.describe({**self.metrics, "rows_per_second": rate}))
+        except KeyboardInterrupt:
+            if self.run:
+                self.run.save_state(done, self.fitter.state())
+            raise
+        if self.run:
+            self.run.save_state(done, self.fitter.state())
+
+    def take(self, number: int) -> dict[str, float]:
+        """Take one step; what happened."""
+        indices = rows_at(self.seed, number, self.fitter.batch_size, len(self.rows))
+        return self.fitter.step(number, self.rows.batch(indices))
+
+    def _step(self, number: int) -> None:
+        metrics = self.take(number)
+        self._watch(number, metrics)
+        if math.isfinite(metrics["loss"]):
+            self._losses.append(metrics["loss"])
+        self.metrics.update(metrics)
+
+    def _watch(self, number: int, metrics: dict[str, float]) -> None:
+        finite = math.isfinite(metrics["loss"]) and math.isfinite(metrics.get("grad_norm", 0.0))
+        if finite:
+            self._bad_since = None
+            return
+        self._bad_since = number if self._bad_since is None else self._bad_since
+        if number - self._bad_since + 1 >= SKIPS_BEFORE_STOP:
+            what = "loss" if not math.isfinite(metrics["loss"]) else "gradient"
+            raise FitError(
+                f"the {what} has not been finite for {SKIPS_BEFORE_STOP} steps, since step {self._bad_since} "
+                f"(learning rate {metrics.get('lr', math.nan):.2g}); the weights from before are kept. "
+                "Try --set lr=… ten times lower, --set precision=float32, or look at the data with `jensen show`"
+            )
+
+    def _evaluate(self, number: int) -> None:
+        held_out = self.fitter.evaluate(number)
+        self.metrics["held_out"] = held_out["bound"]
+        loss = sum(self._losses) / len(self._losses) if self._losses else None
+        self._losses.clear()
+        kept = {name: self.metrics[name] for name in ("grad_norm", "lr", "skipped") if name in self.metrics}
+        record: dict[str, Any] = {"step": number, "loss": loss, **kept, "held_out": held_out}
+        if self.run:
+            self.run.append_history({k: _plain(v) for k, v in record.items()})
+
+
+def evaluation_interval(steps: int) -> int:
+    """Steps between evaluations: twenty a run."""
+    return max(1, steps // EVALUATIONS)
+
+
+def steps_within(seconds: float, step: Callable[[int], Any], evaluate: Callable[[], Any]) -> int:
+    """The number of steps that fit a budget, from the time of a few steps that are thrown away.
+
+    Args:
+        seconds: the budget.
+        step: takes a step on something disposable.
+        evaluate: one held-out evaluation, of which a run has twenty.
+    """
+    if not 1 <= seconds <= 30 * 86400:
+        raise InputError(f"a budget must lie between 1s and 30 days, got {seconds:g} s")
+    for number in range(2):
+        step(number)
+    began, count = time.monotonic(), 0
+    while time.monotonic() - began < min(10.0, 0.03 * seconds) or count < 3:
+        step(count + 2)
+        count += 1
+    a_step = (time.monotonic() - began) / count
+    began = time.monotonic()
+    evaluate()
+    an_evaluation = time.monotonic() - began
+    left = seconds - an_evaluation * (EVALUATIONS + 1)
+    return max(EVALUATIONS, int(max(left, 0.3 * seconds) / a_step))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return value if not isinstance(value, float) or math.isfinite(value) else None

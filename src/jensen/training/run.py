@@ -1,0 +1,211 @@
+"""The run folder: dicts and tensors in and out, nothing else known of models.
+
+    config.json         what was asked for and all that is needed to rebuild the model
+    model.safetensors   the finished weights; its presence says that the run is finished
+    state/              checkpoints to resume from, two are kept
+    history.jsonl       one JSON object a line: loss, rate, held-out bound
+    evaluation.json     likelihoods computed from the finished model
+    samples.png, report.html
+
+No pickle anywhere: tensors are safetensors, the rest is JSON. Each file is written aside and renamed into place.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from jensen.errors import InputError
+from jensen.files import cannot_write, read_json, write_json, write_text, written_whole
+from jensen.training.fitter import State
+
+SCHEMA = 1
+FILES = ("config.json", "model.safetensors", "history.jsonl", "evaluation.json", "samples.png", "report.html")
+CHECKPOINTS_KEPT = 2
+DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
+
+
+class Run:
+    """A run folder.
+
+    Args:
+        path: the folder; made when first written to.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model is there."""
+        return (self.path / "model.safetensors").is_file()
+
+    def file(self, name: str) -> Path:
+        """The path of a file in the folder."""
+        return self.path / name
+
+    def start(self, request: dict[str, Any], *, overwrite: bool) -> dict[str, Any] | None:
+        """Claim the folder for a request.
+
+        Returns:
+            The config of the same request made earlier, to resume or to show; None for a new run.
+
+        Raises:
+            InputError: the folder holds another run, or things that are no run.
+        """
+        if self.path.is_file():
+            raise InputError(f"a run is a folder, and {str(self.path)!r} is a file; choose another -o")
+        present = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
+        if not present:
+            return None
+        if "config.json" not in present:
+            raise InputError(
+                f"{str(self.path)!r} holds other things ({present[0]!r}, …) and no jensen run; choose an empty or new folder with -o"
+            )
+        config = self.config()
+        difference = _first_difference(config.get("request", {}), request)
+        if difference is None and not overwrite:
+            return config
+        if not overwrite:
+            raise InputError(
+                f"{str(self.path)!r} holds a run with another {difference}; choose another folder with -o, or --overwrite it"
+            )
+        self._clear()
+        return None
+
+    def config(self) -> dict[str, Any]:
+        """config.json, checked for its schema."""
+        if not self.path.is_dir():
+            raise InputError(f"no run at {str(self.path)!r}: there is no such folder; `jensen fit` makes one")
+        if not self.file("config.json").is_file():
+            raise InputError(f"no run at {str(self.path)!r}: it has no config.json; `jensen fit` makes one")
+        config = read_json(self.file("config.json"))
+        if config.get("schema") != SCHEMA:
+            raise InputError(
+                f"{str(self.file('config.json'))!r} has schema {config.get('schema')!r}, this jensen reads {SCHEMA}; "
+                "use the version that wrote it"
+            )
+        return config
+
+    def write_config(self, config: dict[str, Any]) -> None:
+        """Write config.json."""
+        write_json(self.file("config.json"), {"schema": SCHEMA, **config})
+
+    def write_model(self, tensors: dict[str, Tensor]) -> None:
+        """Write model.safetensors; the bytes depend on the tensors only."""
+        with written_whole(self.file("model.safetensors")) as aside:
+            _save(tensors, aside, {})
+
+    def read_model(self, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of model.safetensors, which must have exactly the names, shapes and types of `expected`.
+
+        `expected` may be on the meta device: everything is compared before any memory is taken.
+        """
+        if not self.finished:
+            raise InputError(f"the run at {str(self.path)!r} is not finished; run the same `jensen fit` command again to go on")
+        return read_tensors(self.file("model.safetensors"), expected)[0]
+
+    def save_state(self, step: int, state: State) -> None:
+        """Write a checkpoint after `step` steps and drop all but the last two."""
+        with written_whole(self.path / "state" / f"step-{step:09d}.safetensors") as aside:
+            _save(state.tensors, aside, {"numbers": json.dumps({"step": step, **state.numbers})})
+        for old in self._checkpoints()[:-CHECKPOINTS_KEPT]:
+            old.unlink(missing_ok=True)
+
+    def load_state(self) -> tuple[int, State] | None:
+        """The newest checkpoint that can be read, as (steps done, state); None if there is none."""
+        for path in reversed(self._checkpoints()):
+            try:
+                tensors, metadata = read_tensors(path, None)
+                numbers = json.loads(metadata["numbers"])
+                return int(numbers.pop("step")), State(tensors, numbers)
+            except (InputError, KeyError, ValueError):
+                continue
+        return None
+
+    def drop_states(self) -> None:
+        """Remove the checkpoints of a finished run."""
+        shutil.rmtree(self.path / "state", ignore_errors=True)
+
+    def append_history(self, record: dict[str, Any]) -> None:
+        """Add a line to history.jsonl."""
+        try:
+            with self.file("history.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise InputError(cannot_write(self.file("history.jsonl"), error)) from error
+
+    def history(self) -> list[dict[str, Any]]:
+        """The lines of history.jsonl; a last line cut short by a crash is left out."""
+        if not self.file("history.jsonl").is_file():
+            return []
+        records = []
+        for line in self.file("history.jsonl").read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+        return [record for record in records if isinstance(record, dict)]
+
+    def cut_history(self, step: int) -> None:
+        """Drop what was recorded after `step` steps."""
+        kept = [record for record in self.history() if record.get("step", 0) <= step]
+        write_text(self.file("history.jsonl"), "".join(json.dumps(record) + "\n" for record in kept))
+
+    def _checkpoints(self) -> list[Path]:
+        return sorted((self.path / "state").glob("step-*.safetensors"))
+
+    def _clear(self) -> None:
+        for name in FILES:
+            self.file(name).unlink(missing_ok=True)
+        self.drop_states()
+
+
+def read_tensors(path: Path, expected: dict[str, Tensor] | None) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and metadata of a safetensors file; with `expected`, only if names, shapes and types agree."""
+    try:
+        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+            names = set(file.keys())
+            if expected is not None:
+                _check_header(path, file, names, expected)
+            return {name: file.get_tensor(name) for name in sorted(names)}, dict(file.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"cannot read {str(path)!r}: {str(error)[:120]}; it is damaged or no safetensors file") from error
+
+
+def _check_header(path: Path, file: Any, names: set[str], expected: dict[str, Tensor]) -> None:
+    odd = sorted(names ^ set(expected))
+    if odd:
+        where = "is missing" if odd[0] in expected else "is not part of the model"
+        raise InputError(f"{str(path)!r} does not fit its config.json: tensor {odd[0]!r} {where}")
+    for name in sorted(names):
+        part = file.get_slice(name)
+        shape, dtype = tuple(part.get_shape()), DTYPES.get(part.get_dtype())
+        wanted = (tuple(expected[name].shape), expected[name].dtype)
+        if (shape, dtype) != wanted:
+            raise InputError(
+                f"{str(path)!r} does not fit its config.json: tensor {name!r} has shape {shape} and type {part.get_dtype()}, "
+                f"the model has {wanted[0]} and {wanted[1]}"
+            )
+
+
+def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    ready = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    try:
+        save_file(ready, path, metadata)
+    except SafetensorError as error:
+        raise OSError(0, str(error)) from error
+
+
+def _first_difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
+    for name in sorted({*old, *new}):
+        if old.get(name) != new.get(name):
+            return f"{name} ({old.get(name)!r}, now {new.get(name)!r})"
+    return None
