@@ -130,11 +130,8 @@ def reload_data(config: dict[str, Any]) -> Split:
 
 
 def _checked(kind: type[Model], settings: dict[str, Any], word: str, budget: str | None, steps: int | None) -> dict[str, Any]:
-    known = dict(settings_of(kind))
     trained = issubclass(kind, GradientModel)
-    if trained:
-        known |= settings_of_training()
-    check(settings, known, f"model {word!r}")
+    check(settings, settings_of(kind, with_training=trained), f"model {word!r}")
     if budget is not None and steps is not None:
         raise InputError(f"give a budget or a number of steps, not both (got {budget!r} and {steps})")
     if not trained and (budget is not None or steps is not None):
@@ -144,13 +141,6 @@ def _checked(kind: type[Model], settings: dict[str, Any], word: str, budget: str
     if steps is not None and not 1 <= steps <= 10**9:
         raise InputError(f"steps must be at least 1, got {steps}")
     return dict(settings)
-
-
-def settings_of_training() -> dict[str, Any]:
-    """The keywords of `TrainingSettings`, as parameters."""
-    import inspect
-
-    return dict(inspect.signature(TrainingSettings).parameters)
 
 
 def _resolve(kind: type[Model], word: str, split: Split, request: dict[str, Any], say: Say) -> dict[str, Any]:
@@ -181,7 +171,7 @@ def _resolve(kind: type[Model], word: str, split: Split, request: dict[str, Any]
 def _training(kind: type[GradientModel], config: dict[str, Any], split: Split, request: dict[str, Any], say: Say) -> dict[str, Any]:
     names = {field.name for field in fields(TrainingSettings)}
     own = {name: value for name, value in request["settings"].items() if name in names}
-    settings = TrainingSettings(**{**asdict(kind.training(split, config["model"]["options"])), **own})
+    settings = TrainingSettings(**{**asdict(kind.training_settings(split, config["model"]["options"])), **own})
     settings.check(len(split.train))
     chosen = precision(settings.precision)
     resolved = {**asdict(settings), "precision": chosen.name, "precision_reason": chosen.reason, "seed": request["seed"]}

@@ -93,7 +93,8 @@ def identity() -> Affine:
 
 def fit_codec(split: Split) -> Affine:
     """The codec for networks: Levels onto [-1, 1]; Real to mean 0 and variance 1, per column of vectors and per
-    channel of images, from the training rows."""
+    channel of images, from the training rows.
+    """
     if isinstance(split.space, Levels):
         half = torch.tensor((split.space.k - 1) / 2)
         return Affine(half, half)

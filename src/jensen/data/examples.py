@@ -83,7 +83,8 @@ class Examples:
 @dataclass(frozen=True)
 class Split:
     """Train, valid and test rows with what is known about them. `facts` says where they came from and what
-    was done to them (JSON-able): source, path, resize, split seed, notes."""
+    was done to them (JSON-able): source, path, resize, split seed, notes.
+    """
 
     train: Examples
     valid: Examples
@@ -96,6 +97,19 @@ class Split:
     def event_shape(self) -> tuple[int, ...]:
         """The shape of one row."""
         return self.train.event_shape
+
+    def all_rows(self) -> Examples:
+        """Every row, in the order of the source."""
+        parts = (self.train, self.valid, self.test)
+        order = torch.cat([part.id for part in parts]).argsort()
+        joined = Examples(
+            torch.cat([part.x for part in parts]),
+            torch.cat([part.id for part in parts]),
+            None if self.train.context is None else torch.cat([p.context for p in parts if p.context is not None]),
+            None if self.train.weight is None else torch.cat([p.weight for p in parts if p.weight is not None]),
+            None if self.train.names is None else sum((p.names for p in parts if p.names is not None), ()),
+        )
+        return joined.take(order)
 
     @property
     def fingerprint(self) -> str:

@@ -64,7 +64,7 @@ class IdxArchive:
         return next((path for path in candidates if path.exists()), None) or self._fetch(f"{name}.gz")
 
     def _fetch(self, name: str) -> Path:
-        import pooch  # type: ignore[import-untyped]
+        import pooch
 
         cache, problem = Path(pooch.os_cache("jensen")) / self.word, ""
         for mirror in self.mirrors:
@@ -93,7 +93,7 @@ def _silenced(logger: Logger) -> Iterator[None]:
 
 
 def _digits() -> Source:
-    from sklearn.datasets import load_digits  # type: ignore[import-untyped]
+    from sklearn.datasets import load_digits
 
     digits = load_digits()
     x, labels = digits.images.astype(np.uint8)[:, None], digits.target.astype(np.int64)

@@ -31,7 +31,8 @@ def cut(source: Source, space: Space, split_seed: int, where: str) -> Split:
     missing = [name for name in SHARES if name not in parts]
     cuts = _cut_positions(len(parts[whole]), missing, split_seed, where)
     made = given | {name: _examples(parts[whole].take(at), 0, at) for name, at in cuts.items()}
-    facts = {"split_seed": split_seed, "split": _rule(whole, missing, split_seed)}
+    given_parts = [name for name in parts if name != "all"]
+    facts = {"split_seed": split_seed, "split": _rule(whole, missing, split_seed), "given_parts": given_parts}
     return Split(made["train"], made["valid"], made["test"], space, source.class_names, facts)
 
 

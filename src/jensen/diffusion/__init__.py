@@ -1,0 +1,1 @@
+"""Diffusion: schedule, process, denoiser, reverse variance, emission, bound, samplers. Nothing here trains."""

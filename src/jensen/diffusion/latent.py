@@ -40,7 +40,7 @@ class ForwardChain(Distribution):
         self.chain, self.x_0 = reverse.chain, x_0
         super().__init__(torch.Size([len(x_0)]), torch.Size([self.chain.steps, *x_0.shape[1:]]), validate_args=False)
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """One path a row."""
         rows = len(self.x_0)
         states = [diffuse(self.x_0, torch.randn_like(self.x_0), self.chain.log_snr[:1].expand(rows))]
@@ -98,5 +98,5 @@ class Posterior(Conditional):
         return ForwardChain(self.reverse, given)
 
 
-def _normal(loc: Tensor, scale: Tensor) -> Independent:
+def _normal(loc: Tensor, scale: Tensor) -> Distribution:
     return Independent(Normal(loc, expand(scale, loc)), loc.ndim - 1)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from jensen.diffusion.denoiser import eps_from
-from jensen.diffusion.process import expand
 from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.schedule import alpha, sigma
 from jensen.errors import InputError

@@ -47,9 +47,9 @@ class DiscretisedNormal(Distribution):
         high = torch.where(level >= self.k - 1, math.inf, centre + half)
         return log_normal_mass(low, high)
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """A normal draw moved to the nearest level: exactly this distribution."""
-        shape = self._extended_shape(sample_shape)
+        shape = self._extended_shape(torch.Size(sample_shape))
         return self.quantise(self.loc + self.scale * torch.randn(shape, dtype=self.loc.dtype))
 
     def quantise(self, y: Tensor) -> Tensor:

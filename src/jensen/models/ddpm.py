@@ -112,20 +112,19 @@ class DDPM(GradientModel, LatentModel):
         levels = isinstance(space, Levels)
         image = len(split.event_shape) == 3
         few = isinstance(space, Levels) and space.k <= MOST_LEVELS_FOR_HEAD
-        start = 2 * math.log(3 * (space.k - 1)) if isinstance(space, Levels) else 9.0
         chosen: dict[str, Any] = {
             "schedule": "betas" if settings.get("betas") else "log-snr",
             "parametrisation": "levels" if few else "v",
             "network": "unet" if image else "mlp",
             "size": preset_for(split.event_shape, len(split.train)) if image else "small",
-            "log_snr_start": max(start, 6.0),
+            "log_snr_start": _default_start(space),
             "log_snr_end": -7.0 if levels else -9.0,
         }
         given = {k: v for k, v in settings.items() if v not in ("auto", None)}
         return {**chosen, **given}
 
     @classmethod
-    def training(cls, split: Split, options: Mapping[str, Any]) -> TrainingSettings:
+    def training_settings(cls, split: Split, options: Mapping[str, Any]) -> TrainingSettings:
         """Batch sizes that suit the data."""
         cells = math.prod(split.event_shape)
         if options["network"] == "mlp":
@@ -237,6 +236,22 @@ class DDPM(GradientModel, LatentModel):
         like = next(self.parameters())
         return sample(reverse, self.event_shape, ids, noise, sampler or Ancestral(), like=like, watch=watch)
 
+    @torch.no_grad()
+    def cost_per_step(self, x: Tensor, ids: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
+        """Single terms along the chain: the steps `(n,)` looked at and L_{i-1} of each row there, `(n, B)` nats."""
+        self.eval()
+        steps = knots(self.reverse.chain.steps, 48)
+        noise = Noise(seed, "cost per step")
+        event = tuple(x.shape[1:])
+        costs = [
+            self.reverse.term(x, torch.full((len(x),), i), noise.at(i).normal(ids, event).to(x)) for i in steps.tolist()
+        ]
+        return steps, torch.stack(costs)
+
+    def warning(self) -> str | None:
+        """What is wrong with the schedule, in a line, or None."""
+        return self.reverse.chain.schedule.warning()
+
     def _plan(self, *, calls: int | None = 4, timesteps: int | None = None, **rest: Any) -> tuple[ReverseProcess, Plan]:
         if calls is not None and calls < 1:
             raise InputError(f"calls must be at least 1, got {calls}")
@@ -310,6 +325,16 @@ def sampler_named(word: str | None, eta: float = 0.0) -> Sampler:
     if word is not None and word not in SAMPLERS:
         raise InputError(f"unknown sampler {word!r}; known samplers are {', '.join(SAMPLERS)}")
     return SAMPLERS[word or "ancestral"](eta)
+
+
+def schedule_named(word: str, space: Space) -> Schedule:
+    """The schedule a word stands for, with the defaults for a space of data units."""
+    return _schedule(word, space, _default_start(space), None, 1e-4, 0.02, None)
+
+
+def _default_start(space: Space) -> float:
+    """λ(0) at which levels in [-1, 1] are three standard deviations apart from their bin's edge; 9 for real values."""
+    return max(6.0, 2 * math.log(3 * (space.k - 1))) if isinstance(space, Levels) else 9.0
 
 
 def _checked_steps(steps: int) -> int:

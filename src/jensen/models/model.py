@@ -71,7 +71,8 @@ class DensityModel(Model):
 
     def plan(self, pilot: Tensor, ids: Tensor, rows: int, *, tolerance: float, seed: int, **options: Any) -> dict[str, Any]:
         """The keywords of `log_likelihood` that bring the Monte-Carlo error of the mean over `rows` rows to
-        `tolerance` nats, from a pilot on a few of them; options the user fixed stay."""
+        `tolerance` nats, from a pilot on a few of them; options the user fixed stay.
+        """
         return options
 
     @abstractmethod
@@ -136,7 +137,7 @@ class GradientModel(ABC):
     """A model trained by gradients."""
 
     @classmethod
-    def training(cls, split: Split, options: Mapping[str, Any]) -> TrainingSettings:
+    def training_settings(cls, split: Split, options: Mapping[str, Any]) -> TrainingSettings:
         """The default training settings for these data and model options."""
         return TrainingSettings()
 
@@ -152,10 +153,18 @@ class GradientModel(ABC):
         """Measure on validation rows what is not trained."""
 
 
-def settings_of(kind: type) -> dict[str, inspect.Parameter]:
-    """The keywords `--set` may give for a class: the keyword-only parameters of its constructor."""
+def settings_of(kind: type, *, with_training: bool = False) -> dict[str, inspect.Parameter]:
+    """The keywords `--set` may give for a class: its constructor's keyword-only parameters, and the training settings
+    of models that are trained.
+    """
     parameters = inspect.signature(kind).parameters.values()
-    return {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    own = {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    return own | (dict(inspect.signature(TrainingSettings).parameters) if with_training else {})
+
+
+def shown_default(parameter: inspect.Parameter) -> str:
+    """A parameter's default as a person would type it."""
+    return "auto" if parameter.default is None else str(parameter.default)
 
 
 def row_ids(x: Tensor, ids: Tensor | None) -> Tensor:

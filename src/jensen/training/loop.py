@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jensen.errors import InputError
+from jensen.errors import FitError, InputError
 from jensen.noise import Noise
 from jensen.training.fitter import Fitter, Rows
 from jensen.training.progress import Bar, Silent
@@ -22,10 +22,6 @@ from jensen.training.run import Run
 EVALUATIONS = 20
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 SKIPS_BEFORE_STOP = 20
-
-
-class FitError(RuntimeError):
-    """Training cannot go on; the message is the diagnosis, and what to try."""
 
 
 def rows_at(seed: int, step: int, batch_size: int, rows: int) -> Tensor:
@@ -136,7 +132,7 @@ class Loop:
         self.metrics["held_out"] = held_out["bound"]
         loss = sum(self._losses) / len(self._losses) if self._losses else None
         self._losses.clear()
-        kept = {name: self.metrics[name] for name in ("grad_norm", "lr", "skipped") if name in self.metrics}
+        kept: dict[str, Any] = {name: self.metrics[name] for name in ("grad_norm", "lr", "skipped") if name in self.metrics}
         record: dict[str, Any] = {"step": number, "loss": loss, **kept, "held_out": held_out}
         if self.run:
             self.run.append_history({k: _plain(v) for k, v in record.items()})

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 DECAY_SHARE = 0.2
 
@@ -63,7 +63,8 @@ class EMA:
     """A moving average of parameters: w̄ ← d w̄ + (1 - d) w with d = min(1 - 1/horizon, (1 + n)/(10 + n))."""
 
     def __init__(self, source: nn.Module, average: nn.Module, horizon: float) -> None:
-        self.pairs = ([*average.parameters()], [*source.parameters()])
+        self.average: list[Tensor] = [p.detach() for p in average.parameters()]
+        self.source: list[Tensor] = [p.detach() for p in source.parameters()]
         self.buffers = list(zip(average.buffers(), source.buffers(), strict=True))
         self.horizon, self.updates = horizon, 0
 
@@ -71,8 +72,7 @@ class EMA:
     def update(self) -> None:
         """Take in the source's present weights."""
         decay = min(1 - 1 / max(1.0, self.horizon), (1 + self.updates) / (10 + self.updates))
-        average, source = self.pairs
-        torch._foreach_lerp_(average, [p.detach() for p in source], 1 - decay)
+        torch._foreach_lerp_(self.average, self.source, 1 - decay)
         for kept, new in self.buffers:
             kept.copy_(new)
         self.updates += 1

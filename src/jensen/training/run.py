@@ -169,7 +169,7 @@ class Run:
 def read_tensors(path: Path, expected: dict[str, Tensor] | None) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file; with `expected`, only if names, shapes and types agree."""
     try:
-        with safe_open(path, framework="pt") as file:  # type: ignore[no-untyped-call]
+        with safe_open(path, framework="pt") as file:
             names = set(file.keys())
             if expected is not None:
                 _check_header(path, file, names, expected)

@@ -1,0 +1,1 @@
+"""What a fitted model is worth: likelihoods beside controls, pictures, the report."""

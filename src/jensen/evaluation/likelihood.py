@@ -1,0 +1,133 @@
+"""The held-out likelihood of a run beside the controls on the same rows, and its self-check.
+
+The self-check asks whether the model finds its own samples as likely as test rows: E_model[-log p] far from
+E_test[-log p] shows a misfit, a large train - test gap shows memorising. All three numbers describe one chain, of at
+most 250 steps so that drawing the samples stays cheap.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from jensen.data.examples import Examples, Split
+from jensen.errors import InputError
+from jensen.fitting import fit
+from jensen.likelihood import BITS, Difference, LogLikelihood
+from jensen.models.ddpm import DDPM
+from jensen.models.pipeline import Pipeline
+from jensen.noise import Noise
+
+CONTROLS = ("independent", "gaussian")
+SELF_CHECK_ROWS, SELF_CHECK_STEPS = 64, 250
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model's log-likelihood on some rows and the controls' on the same rows; `problems` says why one is missing."""
+
+    model: LogLikelihood
+    controls: dict[str, LogLikelihood] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def differences(self) -> dict[str, Difference]:
+        """Model - control, paired."""
+        return {word: self.model - control for word, control in self.controls.items()}
+
+
+def controls_on(split: Split, rows: Examples, seed: int = 0) -> tuple[dict[str, LogLikelihood], dict[str, str]]:
+    """The controls fitted to the training rows and scored on `rows`; and why one could not be."""
+    found, problems = {}, {}
+    for word in CONTROLS:
+        try:
+            found[word] = fit(split, word, seed=seed, progress=False).log_likelihood(rows, seed=seed)
+        except InputError as error:
+            problems[word] = str(error)
+    return found, problems
+
+
+def compare_with_controls(pipeline: Pipeline, split: Split, rows: Examples, seed: int, **options: Any) -> Comparison:
+    """Score rows with the model and with the controls."""
+    model = pipeline.log_likelihood(rows, seed=seed, **options)
+    word = pipeline.config["model"]["word"]
+    controls, problems = controls_on(split, rows, seed) if word not in CONTROLS else ({}, {})
+    return Comparison(model, controls, problems)
+
+
+def self_check(pipeline: Pipeline, split: Split, seed: int = 0) -> dict[str, Any]:
+    """Mean log p of test rows, training rows and the model's own samples, under one chain."""
+    options: dict[str, Any] = {}
+    drawing: dict[str, Any] = {}
+    steps = None
+    if isinstance(pipeline.model, DDPM):
+        steps = min(SELF_CHECK_STEPS, pipeline.model.reverse.chain.steps)
+        options, drawing = {"timesteps": steps, "calls": 8, "repetitions": 4}, {"steps": steps}
+    count = min(SELF_CHECK_ROWS, len(split.test))
+    order = Noise(seed, "self-check")
+    test = split.test.take(order.at("test").permutation(len(split.test))[:count])
+    train = split.train.take(order.at("train").permutation(len(split.train))[:count])
+    samples = pipeline.sample(count, seed=seed, **drawing)
+    scored = {name: pipeline.log_likelihood(rows, seed=seed, **options) for name, rows in (("test", test), ("train", train))}
+    scored["samples"] = pipeline.log_likelihood(samples, seed=seed, **options)
+    return {"steps": steps, "of": scored["test"].of, **{name: summary(ll) for name, ll in scored.items()}}
+
+
+def per_step(pipeline: Pipeline, rows: Examples, seed: int = 0) -> dict[str, Any] | None:
+    """The mean cost of single steps of a diffusion model along the chain, in nats, with standard errors."""
+    if not isinstance(pipeline.model, DDPM):
+        return None
+    batch = pipeline.encoded(rows.take(Noise(seed, "per step").permutation(len(rows))[:SELF_CHECK_ROWS])).batch(slice(None))
+    steps, costs = pipeline.model.cost_per_step(batch.x, batch.id, seed)
+    log_snr = pipeline.model.reverse.chain.log_snr[steps - 1]
+    return {
+        "step": steps.tolist(),
+        "log_snr": log_snr.tolist(),
+        "nats": costs.mean(1).tolist(),
+        "stderr_nats": (costs.std(1) / costs.shape[1] ** 0.5).tolist(),
+    }
+
+
+def summary(ll: LogLikelihood) -> dict[str, Any]:
+    """`to_dict` with the line a person can quote."""
+    return {**ll.to_dict(), "quote": str(ll)}
+
+
+def difference_dict(difference: Difference) -> dict[str, Any]:
+    """A JSON-able difference."""
+    scale = BITS / difference.dims if difference.is_mass else None
+    plain = [None if x != x or abs(x) == float("inf") else x for x in (difference.mean, difference.stderr)]
+    bits = [None if x is None or scale is None else x * scale for x in plain]
+    return {
+        "mean_nats": plain[0],
+        "stderr_nats": plain[1],
+        "mean_bits_per_dim": bits[0],
+        "stderr_bits_per_dim": bits[1],
+        "meaning": difference.meaning,
+    }
+
+
+@torch.no_grad()
+def evaluate_run(
+    pipeline: Pipeline,
+    split: Split,
+    seed: int = 0,
+    *,
+    say: Callable[[str], None] = lambda line: None,
+    **options: Any,
+) -> tuple[Comparison, dict[str, Any]]:
+    """Everything a report says in numbers: the comparison on the test rows, and the content of evaluation.json."""
+    comparison = compare_with_controls(pipeline, split, split.test, seed, **options)
+    say("checking the model against its own samples …")
+    record = {
+        "model": pipeline.config["model"]["word"],
+        "data": {"source": split.facts.get("source", "array"), "fingerprint": split.fingerprint},
+        "log_likelihood": summary(comparison.model),
+        "controls": {word: summary(ll) for word, ll in comparison.controls.items()}
+        | {word: {"problem": line} for word, line in comparison.problems.items()},
+        "differences": {word: difference_dict(d) for word, d in comparison.differences().items()},
+        "per_step": per_step(pipeline, split.test, seed),
+        "self_check": self_check(pipeline, split, seed),
+        "seed": seed,
+    }
+    return comparison, record
