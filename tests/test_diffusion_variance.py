@@ -115,7 +115,7 @@ def test_between_the_knots_of_a_long_chain():
     reverse, (rows, ids) = process(Linear(), 1000), rows_of(1000, 3)
     calibrate(reverse, rows, ids, Noise(0))
     at = knots(1000)
-    middles = ((at[:-1] + at[1:]) // 2)[[0, 1, 5, 20, 40, 62]]
+    middles = ((at[:-1] + at[1:]) // 2)[[0, 1, 5, 40]]
     for i in middles.tolist():
         error, index = 0.0, torch.full((1000,), i)
         for seed in range(1, 5):

@@ -4,23 +4,26 @@ Exit codes: 0 done, 1 training diverged or a bug, 2 a user's mistake, 130 interr
 """
 
 import sys
+from typing import Any
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    import click
+    import typer
 
     from jensen.cli import app
     from jensen.errors import FitError, InputError
 
+    usage: Any = typer.BadParameter.__mro__[2]  # ClickException: of click, or of the copy that newer typers carry
     try:
-        result = app(arguments, standalone_mode=False, prog_name="jensen")
-    except click.exceptions.Exit as end:
+        words = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
+        result = app(words, standalone_mode=False, prog_name="jensen")
+    except typer.Exit as end:
         return end.exit_code
-    except click.ClickException as error:
-        _complain(error.format_message())
+    except usage as error:
+        _complain(f"{error.format_message()} (jensen --help, or jensen COMMAND --help)")
         return 2
-    except (KeyboardInterrupt, click.exceptions.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         _complain("interrupted; what was done is kept where the command keeps anything: run the same command to go on")
         return 130
     except InputError as error:
@@ -29,9 +32,9 @@ def main(arguments: list[str] | None = None) -> int:
     except FitError as error:
         _complain(str(error))
         return 1
-    except BrokenPipeError:
-        sys.stderr.close()
-        return 0
+    except OSError as error:
+        _complain(f"{error.filename or 'a file'}: {error.strerror or error}")
+        return 2
     return result if isinstance(result, int) else 0
 
 

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="Fit generative models to data, say how likely data are under them, draw new data.",
     epilog="A first run:  jensen fit digits -m diffusion -o runs/digits --budget 2m",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -60,16 +59,18 @@ def fit(
     The same command again resumes a run that was cut off, and shows one that is finished.
     """
     from jensen import settings as words
+    from jensen.fitting import checked
     from jensen.fitting import fit as fit_model
     from jensen.training.run import Run
 
     chosen = words.parse(settings or [])
+    checked(model, chosen, budget=budget, steps=steps, seed=seed)
     split = _load(data, size, levels, layout, split_seed)
     pipeline = fit_model(
         split, model, run=run, budget=budget, steps=steps, seed=seed, overwrite=overwrite, progress=True, **chosen
     )
     folder = Run(run)
-    if not folder.file("evaluation.json").is_file():
+    if not all(folder.file(name).is_file() for name in ("evaluation.json", "samples.png", "report.html")):
         _finish(folder, pipeline, split)
     _print_result(folder, as_json)
 
@@ -328,7 +329,7 @@ def _drawn(pipeline: "Pipeline", n: int, seed: int, sampler: str | None, steps: 
         return pipeline.sample(n, seed=seed), "exact draws"
     solver = sampler_named(sampler, eta)
     count = steps if steps is not None else pipeline.model.reverse.chain.steps
-    with bar("sampling", count * -(-n // 64)) as shown:
+    with bar("sampling", count * -(-n // pipeline.sampling_batch())) as shown:
         rows = pipeline.sample(n, seed=seed, sampler=solver, steps=steps, watch=lambda i, x, denoised: shown.advance())
     return rows, solver.describe(count)
 
@@ -338,7 +339,8 @@ def _finish(folder: Any, pipeline: "Pipeline", split: "Split") -> None:
     from jensen.evaluation.images import save_grid
     from jensen.models.ddpm import DDPM
 
-    _evaluate(folder, pipeline, split)
+    if not folder.file("evaluation.json").is_file():
+        _evaluate(folder, pipeline, split)
     steps = min(250, pipeline.model.reverse.chain.steps) if isinstance(pipeline.model, DDPM) else None
     rows, _ = _drawn(pipeline, 64, 0, None, steps, 0.0)
     save_grid(rows, pipeline.space, folder.file("samples.png"))

@@ -6,7 +6,7 @@ config alone then builds, trains and resumes. So the same command again goes on 
 
 import platform
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -70,13 +70,21 @@ def fit(
         FitError: training diverged; says where and what to try.
     """
     say: Say = (lambda line: print(line, file=sys.stderr)) if progress else (lambda line: None)
-    kind = model_class(model)
-    given = _checked(kind, settings, model, budget, steps)
+    kind = checked(model, settings, budget=budget, steps=steps, seed=seed)
     split = data if isinstance(data, Split) else load_data(data)
-    request = {"model": model, "data": split.fingerprint, "settings": given, "budget": budget, "steps": steps, "seed": seed}
+    request = {
+        "model": model,
+        "data": split.fingerprint,
+        "space": str(split.space),
+        "settings": settings,
+        "budget": budget,
+        "steps": steps,
+        "seed": seed,
+    }
     folder = None if run is None else Run(run)
     config = folder.start(request, overwrite=overwrite) if folder else None
     if config and folder and folder.finished:
+        folder.drop_states()
         say(f"finished already: {folder.path}")
         return load(folder.path)
     if config is None:
@@ -129,7 +137,15 @@ def reload_data(config: dict[str, Any]) -> Split:
     return split
 
 
-def _checked(kind: type[Model], settings: dict[str, Any], word: str, budget: str | None, steps: int | None) -> dict[str, Any]:
+def checked(
+    word: str, settings: Mapping[str, Any], *, budget: str | None = None, steps: int | None = None, seed: int = 0
+) -> type[Model]:
+    """The class of a model's word, after checking all that can be checked without data.
+
+    Raises:
+        InputError: an unknown word or setting, a value of the wrong type, a budget or seed that cannot be.
+    """
+    kind = model_class(word)
     trained = issubclass(kind, GradientModel)
     check(settings, settings_of(kind, with_training=trained), f"model {word!r}")
     if budget is not None and steps is not None:
@@ -139,8 +155,10 @@ def _checked(kind: type[Model], settings: dict[str, Any], word: str, budget: str
     if budget is not None:
         seconds(budget)
     if steps is not None and not 1 <= steps <= 10**9:
-        raise InputError(f"steps must be at least 1, got {steps}")
-    return dict(settings)
+        raise InputError(f"steps must be between 1 and 10^9, got {steps}")
+    if not 0 <= seed < 2**63:
+        raise InputError(f"seed must be a whole number from 0 to 2^63 - 1, got {seed}")
+    return kind
 
 
 def _resolve(kind: type[Model], word: str, split: Split, request: dict[str, Any], say: Say) -> dict[str, Any]:
@@ -194,6 +212,8 @@ def _built(config: dict[str, Any], path: str | Path = "") -> Pipeline:
             codec = Affine.from_dict(config["codec"])
         space = space_from_dict(data["space"])
         event = tuple(int(n) for n in data["event_shape"])
+        if not event or min(event) < 1 or torch.broadcast_shapes(codec.shift.shape, codec.scale.shape, event) != event:
+            raise InputError(f"the codec does not fit rows of shape {event}")
         kind = model_class(word)
         check(config["model"]["options"], settings_of(kind), f"model {word!r}")
         model = _wrapped(kind, event, codec.image(space), config["model"]["options"])

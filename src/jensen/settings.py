@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -38,7 +39,7 @@ def parse(pairs: list[str]) -> dict[str, Any]:
             raise InputError(f"--set gives {name} twice; give it once")
         try:
             found[name] = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             found[name] = text
     return found
 
@@ -64,7 +65,7 @@ def _fits(value: Any, wanted: Any) -> bool:
     if wanted is type(None):
         return value is None
     if wanted is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if wanted is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, wanted)
@@ -78,4 +79,4 @@ def _plain(wanted: Any) -> str:
         return f"a list of {_plain(get_args(wanted)[0])}s"
     if origin is Union or origin is type(int | str):
         return " or ".join(_plain(option) for option in get_args(wanted) if option is not type(None))
-    return {int: "a whole number", float: "a number", str: "a word", bool: "true or false"}.get(wanted, str(wanted))
+    return {int: "a whole number", float: "a finite number", str: "a word", bool: "true or false"}.get(wanted, str(wanted))

@@ -32,6 +32,7 @@ class Denoiser(nn.Module, ABC):
         """
 
     def __call__(self, x_t: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
+        """`forward`, with its type."""
         return cast(Tensor, super().__call__(x_t, log_snr, context))
 
 
@@ -54,7 +55,7 @@ class NetworkDenoiser(Denoiser):
 
     def forward(self, x_t: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
         """The parametrisation's x̂_0."""
-        output = self.network(x_t, log_snr.to(x_t), context).to(x_t.dtype)
+        output = _run(self.network, x_t, log_snr, context).to(x_t.dtype)
         return self.parametrisation.denoised(output, x_t, log_snr)
 
 
@@ -72,7 +73,15 @@ class LevelsDenoiser(Denoiser):
 
     def forward(self, x_t: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
         """Σ_v y_v p(v | x_t)."""
-        features = self.network(x_t, log_snr.to(x_t), context)
+        features = _run(self.network, x_t, log_snr, context)
         mean = self.head(features, x_t, expand(alpha(log_snr), x_t), expand(sigma(log_snr), x_t))
         assert isinstance(mean, Tensor)
         return mean.to(torch.promote_types(x_t.dtype, torch.float32))
+
+
+def _run(network: nn.Module, x_t: Tensor, log_snr: Tensor, context: Tensor | None) -> Tensor:
+    """The network's output, computed in the type of its weights whatever that of the data."""
+    like = next(network.parameters(), x_t)
+    output = network(x_t.to(like), log_snr.to(like), context)
+    assert isinstance(output, Tensor)
+    return output

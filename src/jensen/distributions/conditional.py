@@ -21,6 +21,7 @@ class Conditional(nn.Module, ABC):
         """The distribution given `given (B, *event)`, with batch_shape `(B,)`."""
 
     def __call__(self, given: Tensor) -> Distribution:
+        """`forward`, with its type."""
         distribution = super().__call__(given)
         assert isinstance(distribution, Distribution)
         return distribution

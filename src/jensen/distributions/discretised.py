@@ -8,6 +8,7 @@ The logarithm is taken of differences of Φ through log Φ in the tail where no 
 """
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -30,7 +31,7 @@ class DiscretisedNormal(Distribution):
     Values are the levels themselves, first + step·j. batch_shape is `(B, *event)`, event_shape is `()`.
     """
 
-    arg_constraints = {"loc": constraints.real, "scale": constraints.positive}
+    arg_constraints: ClassVar = {"loc": constraints.real, "scale": constraints.positive}
     support = constraints.real
 
     def __init__(self, loc: Tensor, scale: Tensor, *, first: float, step: float, k: int) -> None:

@@ -1,1 +1,4 @@
-"""What a fitted model is worth: likelihoods beside controls, pictures, the report."""
+"""Evaluation: likelihoods of a finished run, pictures of data and samples, the report page.
+
+`likelihood` computes the numbers, `images` and `plots` make pictures, `report` puts both on one HTML page.
+"""

@@ -7,6 +7,7 @@ as a latent-variable model with z = (x_1, …, x_T).
 import math
 from collections.abc import Mapping
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -311,7 +312,7 @@ class DDPMObjective(Objective):
         steps = self.reverse.chain.steps
         edges = torch.linspace(0, steps, min(BINS, steps) + 1).round().long().tolist()
         terms = {"prior": -self.reverse.prior_term(batch.x)}
-        for number, (low, high) in enumerate(zip(edges[:-1], edges[1:], strict=True)):
+        for number, (low, high) in enumerate(pairwise(edges)):
             stream = noise.at("part", number)
             u = stream.at("t").uniform(batch.id)
             i = 1 + low + ((high - low) * u).long().clamp(max=high - low - 1)

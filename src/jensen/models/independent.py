@@ -57,7 +57,8 @@ class Independent(ClosedForm, DensityModel):
         mean = sum(_filled(train, rows).sum(0) for rows in batches) / seen
         squares = [((_filled(train, rows) - mean).square() * _observed(train, rows)).sum(0) for rows in batches]
         variance = sum(squares) / seen
-        assert isinstance(variance, Tensor) and isinstance(mean, Tensor)
+        assert isinstance(variance, Tensor)
+        assert isinstance(mean, Tensor)
         if not bool((variance > 0).all()):
             column = int((~(variance > 0)).nonzero()[0])
             raise InputError(f"dimension {column} is constant in the training rows, so its density is infinite; drop it")

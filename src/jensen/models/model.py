@@ -141,7 +141,7 @@ class GradientModel(ABC):
         """The default training settings for these data and model options."""
         return TrainingSettings()
 
-    def initialise(self, train: Rows) -> None:
+    def initialise(self, train: Rows) -> None:  # noqa: B027 (most models have nothing to do here)
         """Set what has a good start in closed form, from training rows in the model's units."""
 
     @abstractmethod
@@ -160,6 +160,12 @@ def settings_of(kind: type, *, with_training: bool = False) -> dict[str, inspect
     parameters = inspect.signature(kind).parameters.values()
     own = {p.name: p for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
     return own | (dict(inspect.signature(TrainingSettings).parameters) if with_training else {})
+
+
+def plan_options(model: DensityModel) -> list[str]:
+    """The keywords of a model's own that its `log_likelihood` takes, such as the number of repetitions."""
+    keywords = [p.name for p in inspect.signature(model.log_likelihood).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    return [name for name in keywords if name not in ("method", "ids", "seed", "on_calls")]
 
 
 def shown_default(parameter: inspect.Parameter) -> str:

@@ -18,12 +18,13 @@ from jensen.data.examples import Batch, Examples, as_examples
 from jensen.data.space import Levels, Space
 from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood, concatenate
-from jensen.models.model import DensityModel, Model
+from jensen.models.model import DensityModel, Model, plan_options
 from jensen.noise import Noise
 from jensen.training.fitter import Rows
 
-TOLERANCE = 0.005
+TOLERANCE = 0.01
 PILOT_ROWS = 64
+LARGEST_SAMPLE = 1 << 30  # cells: 8 GiB in float64
 Data = Examples | Tensor | np.ndarray[Any, Any]
 DTYPES = {str(t).removeprefix("torch."): t for t in (torch.uint8, torch.uint16, torch.float32, torch.float64)}
 
@@ -107,7 +108,7 @@ class Pipeline:
             method: how; the model's first method if None.
             seed: of all Monte-Carlo draws.
             tolerance: the Monte-Carlo standard error wanted for the mean, in bits/dim for masses and nats/dim for
-                densities (0.005 if None); a pilot fixes the number of draws.
+                densities (0.01 if None); a pilot fixes the number of draws.
             batch_size: rows at a time; it never changes a value.
             on_start: told how many network rows there will be, once that is known.
             on_calls: told how many of them each call did.
@@ -120,6 +121,10 @@ class Pipeline:
         if tolerance is not None and not tolerance > 0:
             raise InputError(f"tolerance must be positive, got {tolerance}")
         model.method_or_default(method)
+        unknown = sorted(set(options) - set(plan_options(model)))
+        if unknown:
+            known = ", ".join(plan_options(model)) or "no options"
+            raise InputError(f"this model's likelihood has no option {unknown[0]!r}, it has {known}; leave it out")
         encoded = Encoded(rows, self.codec)
         pilot = encoded.batch(Noise(seed, "pilot").permutation(len(rows))[:PILOT_ROWS])
         nats = (TOLERANCE if tolerance is None else tolerance) * self._nats_per_unit()
@@ -135,16 +140,23 @@ class Pipeline:
         return concatenate(parts, rows=rows.digest())
 
     def sample(
-        self, n: int, context: Tensor | None = None, *, seed: int = 0, batch_size: int = 64, **options: Any
+        self, n: int, context: Tensor | None = None, *, seed: int = 0, batch_size: int | None = None, **options: Any
     ) -> Tensor:
         """Draw n new rows: same dtype, shape and range as the training data; the batch size does not change them."""
         if n < 1:
             raise InputError(f"the number of samples must be at least 1, got {n}")
+        if n * math.prod(self.event_shape) > LARGEST_SAMPLE:
+            raise InputError(f"{n} samples of shape {self.event_shape} do not fit in memory; draw fewer at a time, with other seeds")
+        size = batch_size or self.sampling_batch()
         parts = [
-            self.decode(self.model.sample(min(batch_size, n - start), context, seed, start=start, **options))
-            for start in range(0, n, batch_size)
+            self.decode(self.model.sample(min(size, n - start), context, seed, start=start, **options))
+            for start in range(0, n, size)
         ]
         return torch.cat(parts)
+
+    def sampling_batch(self) -> int:
+        """How many samples to draw at a time: 64 images of 32 × 32, more of anything smaller."""
+        return max(16, 65536 // math.prod(self.event_shape))
 
     def decode(self, y: Tensor) -> Tensor:
         """Model units → data units and dtype."""

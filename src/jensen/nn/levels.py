@@ -6,9 +6,9 @@ would give its posterior and posterior mean in closed form:
     p(v | x_t) = softmax_v( ℓ_v − (y_v − x_t/α)² · SNR / 2 ),     SNR = α²/σ²,
     x̂_0 = Σ_v p(v | x_t) y_v.
 
-The network only supplies the prior, from the context: ℓ = f W + b, with f the features of the pixel (c numbers), W (c, k)
-and b (k) learned, b starting at the log-histogram of the data. At high SNR the posterior snaps to the grid exactly,
-which a network that outputs x̂_0 would have to learn; at low SNR x̂_0 is the mean of the predicted prior.
+The network only supplies the prior, from the context: ℓ = f W + b, with f the features of the pixel (c numbers),
+W (c, k) and b (k) learned, b starting at the log-histogram of the data. At high SNR the posterior snaps to the grid
+exactly, which a network that outputs x̂_0 would have to learn; at low SNR x̂_0 is the mean of the predicted prior.
 
 k numbers a pixel are never stored for the whole batch. Rows are worked in chunks that fit the cache, and the backward
 pass computes the posterior again. With p fixed, ∂x̂/∂ℓ_v = p_v (y_v − x̂), so for g = ∂L/∂x̂
@@ -31,7 +31,17 @@ CHUNK = 1024  # rows at a time: 1024 × 256 floats are one megabyte, so two buff
 
 
 def level_log_probs(logits: Tensor, u: Tensor, precision: Tensor, values: Tensor) -> Tensor:
-    """log p(v | x_t) with prior softmax(logits): logits (..., k), u = x_t/α (...), SNR (...), values (k,) → (..., k)."""
+    """log p(v | x_t) under the prior softmax(logits).
+
+    Args:
+        logits: (..., k).
+        u: x_t / α, (...).
+        precision: the SNR α²/σ², (...).
+        values: (k,), the levels.
+
+    Returns:
+        (..., k).
+    """
     distance = values - u.unsqueeze(-1)
     return torch.log_softmax(logits - 0.5 * precision.unsqueeze(-1) * distance.square(), dim=-1)
 
@@ -39,7 +49,9 @@ def level_log_probs(logits: Tensor, u: Tensor, precision: Tensor, values: Tensor
 class _Posterior:
     """p (rows, k) of a slice of rows, worked in two buffers that stay in the cache."""
 
-    def __init__(self, features: Tensor, scale: Tensor, u: Tensor, weight: Tensor, bias: Tensor, values: Tensor) -> None:
+    def __init__(
+        self, features: Tensor, scale: Tensor, u: Tensor, weight: Tensor, bias: Tensor, values: Tensor
+    ) -> None:
         self.features, self.scale, self.u = features, scale, u
         self.weight, self.bias, self.values = weight, bias, values
         self.buffers = torch.empty(2, min(CHUNK, len(u)), len(values), dtype=u.dtype, device=u.device)
@@ -138,7 +150,8 @@ class LevelsHead(nn.Module):
         """log p(v | x_t) of each level, (B, C, …, k): k times the memory of x_t."""
         f = self._last(features, x_t).to(self.weight.dtype)
         snr = ((alpha / sigma) ** 2).expand_as(x_t)
-        return level_log_probs(f @ self.weight + self.bias, x_t / alpha, snr, self.values)
+        with torch.autocast(x_t.device.type, enabled=False):
+            return level_log_probs(f @ self.weight + self.bias, x_t / alpha, snr, self.values)
 
     def _last(self, features: Tensor, x_t: Tensor) -> Tensor:
         """(B, C·c, …) → (B, C, …, c)."""

@@ -28,7 +28,7 @@ from jensen.nn.layers import (
     zero_init,
 )
 
-__all__ = ["PRESETS", "Preset", "UNet", "preset_for"]
+__all__ = ["PRESETS", "Preset", "UNet", "dropout_for", "preset_for"]
 
 
 class Stage(nn.Module):
@@ -107,7 +107,7 @@ class UNet(nn.Module):
         self.up = nn.ModuleList(stage(level) for level in range(len(channels) - 1))
         self.norm = group_norm(channels[0])
         self.head = zero_init(nn.Conv2d(channels[0], out_channels * patch**2, 3, padding=1))
-        self.to(memory_format=torch.channels_last)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
 
     def forward(self, x: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
         """x (B, in_channels, H, W), log_snr (B,), context (B, context_dim) or None → (B, out_channels, H, W)."""
@@ -135,19 +135,26 @@ class Preset:
     channels: tuple[int, ...]
     depth: tuple[int, ...]
     patch: int
-    dropout: float = 0.0
 
 
 PRESETS: dict[str, Preset] = {
-    "tiny": Preset(channels=(32, 64), depth=(1, 2), patch=1, dropout=0.1),
+    "tiny": Preset(channels=(32, 64), depth=(1, 2), patch=1),
     "small": Preset(channels=(64, 128), depth=(2, 3), patch=2),
     "base": Preset(channels=(64, 128, 256), depth=(1, 2, 2), patch=2),
 }
 
 
 def preset_for(shape: Sequence[int], examples: int) -> str:
-    """The word in `PRESETS` for images of `shape` (C, H, W) when there are `examples` of them to train on."""
-    _, height, width = shape
-    if max(height, width) <= 16:
+    """The word in `PRESETS` for images of `shape` (C, H, W) when there are `examples` of them to train on.
+
+    "tiny" up to 16 pixels a side; above, "small" up to 32 pixels a side or with fewer than 5000 images; else "base".
+    """
+    side = max(shape[-2:])
+    if side <= 16:
         return "tiny"
-    return "small" if max(height, width) <= 32 else "base"
+    return "small" if side <= 32 or examples < 5000 else "base"
+
+
+def dropout_for(examples: int) -> float:
+    """Dropout for `examples` training images: 0.1 below 10 000, where the network could learn them by heart, else 0."""
+    return 0.1 if examples < 10_000 else 0.0

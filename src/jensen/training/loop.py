@@ -8,6 +8,7 @@ nothing that affects weights does.
 import math
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor
 
 from jensen.errors import FitError, InputError
 from jensen.noise import Noise
-from jensen.training.fitter import Fitter, Rows
+from jensen.training.fitter import Fitter, Rows, State
+from jensen.training.interrupt import held_back
 from jensen.training.progress import Bar, Silent
 from jensen.training.run import Run
 
@@ -28,9 +30,15 @@ def rows_at(seed: int, step: int, batch_size: int, rows: int) -> Tensor:
     """The row numbers of a step: every row once an epoch, in an order drawn for that epoch."""
     start = step * batch_size
     first, last = start // rows, (start + batch_size - 1) // rows
-    orders = torch.cat([Noise(seed, "order", epoch).permutation(rows) for epoch in range(first, last + 1)])
+    orders = torch.cat([_order(seed, epoch, rows) for epoch in range(first, last + 1)])
     offset = start - first * rows
     return orders[offset : offset + batch_size]
+
+
+@lru_cache(maxsize=2)
+def _order(seed: int, epoch: int, rows: int) -> Tensor:
+    """The order of an epoch, drawn once and not at every step."""
+    return Noise(seed, "order", epoch).permutation(rows)
 
 
 class Loop:
@@ -60,66 +68,78 @@ class Loop:
         self.fitter, self.rows, self.seed, self.run, self.every = fitter, rows, seed, run, every
         self.bar, self.describe = bar or Silent(), describe
         self.metrics: dict[str, float] = {}
-        self._losses: list[float] = []
+        self._loss_sum, self._losses = 0.0, 0
         self._bad_since: int | None = None
 
     def resume(self) -> int:
         """Load the newest checkpoint of the run, if any; the number of steps already done."""
-        found = self.run.load_state() if self.run else None
-        if self.run is None or found is None:
-            if self.run is not None:
-                self.run.cut_history(-1)
+        if self.run is None:
             return 0
-        step, state = found
-        self.fitter.load_state(state)
+        found = self.run.load_state()
+        step = -1 if found is None else found[0]
+        if found is not None:
+            self._load(found[1])
         self.run.cut_history(step)
-        return step
+        return max(0, step)
+
+    def _load(self, state: State) -> None:
+        try:
+            own = state.numbers["loop"]
+            self.fitter.load_state(State(state.tensors, state.numbers["fitter"]))
+            self.metrics, self._bad_since = dict(own["metrics"]), own["bad_since"]
+            self._loss_sum, self._losses = own["loss_sum"], own["losses"]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"the checkpoint does not fit the run's config.json ({str(error)[:100]}); begin anew with --overwrite"
+            ) from error
+
+    def _save(self, done: int) -> None:
+        if self.run is None or done == 0:
+            return
+        state = self.fitter.state()
+        own = {"metrics": self.metrics, "bad_since": self._bad_since, "loss_sum": self._loss_sum, "losses": self._losses}
+        self.run.save_state(done, State(state.tensors, {"fitter": state.numbers, "loop": own}))
 
     def go(self, done: int = 0) -> None:
-        """Train from step `done` to the end. Ctrl-C saves a checkpoint and raises KeyboardInterrupt again."""
+        """Train from step `done` to the end. Ctrl-C lets the step end, saves a checkpoint and raises KeyboardInterrupt."""
         saved = began = time.monotonic()
         begun_at = done
-        if done == 0:
-            self._evaluate(0)
-        try:
-            while done < self.fitter.last():
-                self._step(done)
+        with held_back() as interrupted:
+            if done == 0:
+                self._evaluate(0)
+            while done < self.fitter.last() and not interrupted():
+                metrics = self.take(done)
                 done += 1
+                self._watch(done, metrics)
                 if done % self.every == 0 or done >= self.fitter.last():
                     self._evaluate(done)
-                if self.run and time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
-                    self.run.save_state(done, self.fitter.state())
+                if time.monotonic() - saved > SECONDS_BETWEEN_CHECKPOINTS:
+                    self._save(done)
                     saved = time.monotonic()
                 rate = (done - begun_at) * self.fitter.batch_size / max(1e-9, time.monotonic() - began)
                 self.bar.total(self.fitter.last())
                 self.bar.advance()
                 self.bar.note(self.describe({**self.metrics, "rows_per_second": rate}))
-        except KeyboardInterrupt:
-            if self.run:
-                self.run.save_state(done, self.fitter.state())
-            raise
-        if self.run:
-            self.run.save_state(done, self.fitter.state())
+            self._save(done)
+        if interrupted():
+            raise KeyboardInterrupt
 
     def take(self, number: int) -> dict[str, float]:
         """Take one step; what happened."""
         indices = rows_at(self.seed, number, self.fitter.batch_size, len(self.rows))
         return self.fitter.step(number, self.rows.batch(indices))
 
-    def _step(self, number: int) -> None:
-        metrics = self.take(number)
-        self._watch(number, metrics)
-        if math.isfinite(metrics["loss"]):
-            self._losses.append(metrics["loss"])
+    def _watch(self, done: int, metrics: dict[str, float]) -> None:
+        """Take note of a step; stop where they keep failing."""
         self.metrics.update(metrics)
-
-    def _watch(self, number: int, metrics: dict[str, float]) -> None:
-        finite = math.isfinite(metrics["loss"]) and math.isfinite(metrics.get("grad_norm", 0.0))
-        if finite:
+        if math.isfinite(metrics["loss"]):
+            self._loss_sum, self._losses = self._loss_sum + metrics["loss"], self._losses + 1
+        if math.isfinite(metrics["loss"]) and math.isfinite(metrics.get("grad_norm", 0.0)):
             self._bad_since = None
             return
-        self._bad_since = number if self._bad_since is None else self._bad_since
-        if number - self._bad_since + 1 >= SKIPS_BEFORE_STOP:
+        self._bad_since = done if self._bad_since is None else self._bad_since
+        if done - self._bad_since + 1 >= SKIPS_BEFORE_STOP:
+            self._save(done)
             what = "loss" if not math.isfinite(metrics["loss"]) else "gradient"
             raise FitError(
                 f"the {what} has not been finite for {SKIPS_BEFORE_STOP} steps, since step {self._bad_since} "
@@ -130,8 +150,8 @@ class Loop:
     def _evaluate(self, number: int) -> None:
         held_out = self.fitter.evaluate(number)
         self.metrics["held_out"] = held_out["bound"]
-        loss = sum(self._losses) / len(self._losses) if self._losses else None
-        self._losses.clear()
+        loss = self._loss_sum / self._losses if self._losses else None
+        self._loss_sum, self._losses = 0.0, 0
         kept: dict[str, Any] = {name: self.metrics[name] for name in ("grad_norm", "lr", "skipped") if name in self.metrics}
         record: dict[str, Any] = {"step": number, "loss": loss, **kept, "held_out": held_out}
         if self.run:

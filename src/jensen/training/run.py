@@ -10,8 +10,9 @@
 No pickle anywhere: tensors are safetensors, the rest is JSON. Each file is written aside and renamed into place.
 """
 
+import contextlib
 import json
-import shutil
+import re
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from jensen.files import cannot_write, read_json, write_json, write_text, writte
 from jensen.training.fitter import State
 
 SCHEMA = 1
-FILES = ("config.json", "model.safetensors", "history.jsonl", "evaluation.json", "samples.png", "report.html")
+FILES = ("model.safetensors", "history.jsonl", "evaluation.json", "samples.png", "report.html", "config.json")
 CHECKPOINTS_KEPT = 2
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 
@@ -58,9 +59,7 @@ class Run:
         Raises:
             InputError: the folder holds another run, or things that are no run.
         """
-        if self.path.is_file():
-            raise InputError(f"a run is a folder, and {str(self.path)!r} is a file; choose another -o")
-        present = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
+        present = [name for name in self._names() if not _is_leftover(name)]
         if not present:
             return None
         if "config.json" not in present:
@@ -68,7 +67,7 @@ class Run:
                 f"{str(self.path)!r} holds other things ({present[0]!r}, …) and no jensen run; choose an empty or new folder with -o"
             )
         config = self.config()
-        difference = _first_difference(config.get("request", {}), request)
+        difference = _first_difference(config["request"], request)
         if difference is None and not overwrite:
             return config
         if not overwrite:
@@ -77,6 +76,16 @@ class Run:
             )
         self._clear()
         return None
+
+    def _names(self) -> list[str]:
+        """What is in the folder, which is made if need be: a place that cannot be written shows before any work."""
+        if self.path.is_file():
+            raise InputError(f"a run is a folder, and {str(self.path)!r} is a file; choose another -o")
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            return sorted(p.name for p in self.path.iterdir())
+        except OSError as error:
+            raise InputError(cannot_write(self.path, error)) from error
 
     def config(self) -> dict[str, Any]:
         """config.json, checked for its schema."""
@@ -90,6 +99,9 @@ class Run:
                 f"{str(self.file('config.json'))!r} has schema {config.get('schema')!r}, this jensen reads {SCHEMA}; "
                 "use the version that wrote it"
             )
+        for name in ("request", "data", "codec", "model", "versions"):
+            if not isinstance(config.get(name), dict):
+                raise InputError(f"{str(self.file('config.json'))!r} is damaged: {name} must be an object")
         return config
 
     def write_config(self, config: dict[str, Any]) -> None:
@@ -124,13 +136,17 @@ class Run:
                 tensors, metadata = read_tensors(path, None)
                 numbers = json.loads(metadata["numbers"])
                 return int(numbers.pop("step")), State(tensors, numbers)
-            except (InputError, KeyError, ValueError):
+            except (InputError, KeyError, ValueError, TypeError, AttributeError):
                 continue
         return None
 
     def drop_states(self) -> None:
-        """Remove the checkpoints of a finished run."""
-        shutil.rmtree(self.path / "state", ignore_errors=True)
+        """Remove the checkpoints of a finished run, and nothing else that someone put beside them."""
+        folder = self.path / "state"
+        with contextlib.suppress(OSError):
+            for path in [*self._checkpoints(), *filter(lambda p: _is_leftover(p.name), folder.iterdir())]:
+                path.unlink(missing_ok=True)
+            folder.rmdir()
 
     def append_history(self, record: dict[str, Any]) -> None:
         """Add a line to history.jsonl."""
@@ -145,7 +161,7 @@ class Run:
         if not self.file("history.jsonl").is_file():
             return []
         records = []
-        for line in self.file("history.jsonl").read_text(encoding="utf-8").splitlines():
+        for line in self.file("history.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 records.append(json.loads(line))
             except ValueError:
@@ -161,9 +177,14 @@ class Run:
         return sorted((self.path / "state").glob("step-*.safetensors"))
 
     def _clear(self) -> None:
-        for name in FILES:
-            self.file(name).unlink(missing_ok=True)
+        """Remove jensen's own files; config.json last, so that half a removal can be done again."""
         self.drop_states()
+        leftovers = filter(_is_leftover, self._names())
+        for name in [*leftovers, *FILES]:
+            try:
+                self.file(name).unlink(missing_ok=True)
+            except OSError as error:
+                raise InputError(cannot_write(self.file(name), error)) from error
 
 
 def read_tensors(path: Path, expected: dict[str, Tensor] | None) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -202,6 +223,11 @@ def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> N
         save_file(ready, path, metadata)
     except SafetensorError as error:
         raise OSError(0, str(error)) from error
+
+
+def _is_leftover(name: str) -> bool:
+    """Whether a file is one that was being written aside when its process was killed."""
+    return re.fullmatch(r"\.(" + "|".join(map(re.escape, FILES)) + r"|step-\d+\.safetensors)\.\d+\.\w+", name) is not None
 
 
 def _first_difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
