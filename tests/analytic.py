@@ -359,7 +359,9 @@ class GridChain:
     The trapezoid rule is spectrally accurate here as long as each step's deviation spans two grid cells or more.
     """
 
-    def __init__(self, world: LevelsWorld, log_snr: Tensor, variances: Tensor, scale: float, points: int = 1601) -> None:
+    def __init__(
+        self, world: LevelsWorld, log_snr: Tensor, variances: Tensor, scale: float, points: int = 1601
+    ) -> None:
         self.world, self.scale = world, scale
         grid = torch.linspace(-7, 7, points, dtype=F64)
         spacing = float(grid[1] - grid[0])

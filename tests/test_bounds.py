@@ -21,7 +21,9 @@ def test_the_worlds_posterior_is_bayes_rule():
     z = torch.randn(6, 2, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     mean, covariance = WORLD.posterior(X)
     joint = PPCAPrior(WORLD)(X).log_prob(z) + PPCAEmission(WORLD)(z).log_prob(X)
-    torch.testing.assert_close(WORLD.log_prob(X) + MultivariateNormal(mean, covariance).log_prob(z), joint, atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        WORLD.log_prob(X) + MultivariateNormal(mean, covariance).log_prob(z), joint, atol=1e-12, rtol=0
+    )
 
 
 def test_every_draw_equals_log_p_at_the_exact_posterior():

@@ -35,7 +35,9 @@ def test_levels_survive_the_round_trip_exactly(k: int):
     x = torch.arange(k).to(dtype).reshape(-1, 1)
     codec = fit_codec(split(x, Levels(k)))
     y = codec.encode(x)
-    assert y.dtype == torch.float32 and float(y.min()) == -1 and float(y.max()) == 1
+    assert y.dtype == torch.float32
+    assert float(y.min()) == -1
+    assert float(y.max()) == 1
     assert torch.equal(codec.decode(y).round().long(), x.long())
     space = codec.image(Levels(k))
     assert isinstance(space, Levels)
@@ -91,8 +93,9 @@ def test_real_data_are_standardised_per_column_or_channel(shape: tuple[int, ...]
     g = torch.Generator().manual_seed(0)
     x = 7 * torch.randn(shape, generator=g, dtype=F64) + torch.arange(shape[1]).reshape(-1, *[1] * (len(shape) - 2))
     x[0, 0] = math.nan
-    y = fit_codec(split(x, Real())).encode(x)
-    rest = [0, *range(2, len(shape))]
+    codec = fit_codec(split(x, Real()))
+    y, rest = codec.encode(x), [0, *range(2, len(shape))]
+    assert codec.scale.numel() == codec.shift.numel() == shape[1], "one number a column or channel, not one a pixel"
     torch.testing.assert_close(y.nanmean(rest), torch.zeros(shape[1], dtype=F64), atol=1e-12, rtol=0)
     torch.testing.assert_close(y.square().nanmean(rest), torch.ones(shape[1], dtype=F64), atol=1e-12, rtol=0)
 

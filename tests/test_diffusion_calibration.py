@@ -32,7 +32,9 @@ def test_everything_is_set_from_the_rows():
     assert float(reverse.emission.log_scale.exp()) == pytest.approx(float(residual.square().mean().sqrt()), rel=1e-9)
     expected = link.variance + link.from_data.square() * measured.error
     torch.testing.assert_close(reverse.variances()[1:], expected[1:], rtol=1e-9, atol=0)
-    assert q.shape == (40,) and float(q.sum()) == pytest.approx(1, abs=1e-12) and float(q.min()) >= 0.1 / 40 - 1e-12
+    assert q.shape == (40,)
+    assert float(q.sum()) == pytest.approx(1, abs=1e-12)
+    assert float(q.min()) >= 0.1 / 40 - 1e-12
 
 
 def test_the_proposal_follows_the_terms():
@@ -47,7 +49,8 @@ def test_the_proposal_follows_the_terms():
         for i in range(1, 41)
     ])  # fmt: skip
     expected = 0.9 * size / size.sum() + 0.1 / 40
-    assert float((q / expected).max()) < 1.3 and float((expected / q).max()) < 1.3
+    assert float((q / expected).max()) < 1.3
+    assert float((expected / q).max()) < 1.3
 
 
 def test_the_proposal_beats_the_uniform_one():
@@ -56,7 +59,9 @@ def test_the_proposal_beats_the_uniform_one():
     rows = WORLD.sample((100, 30), torch.Generator().manual_seed(2))
     q = calibrate(reverse, rows, torch.arange(100), Noise(0))
     same, ids = rows[:1].expand(400, 30), torch.arange(400)
-    spread = [float(estimate(reverse, same, ids, Plan(1, 4, p), Noise(5)).total[0].var()) for p in (q, uniform_proposal(40))]
+    spread = [
+        float(estimate(reverse, same, ids, Plan(1, 4, p), Noise(5)).total[0].var()) for p in (q, uniform_proposal(40))
+    ]
     assert spread[0] < 0.67 * spread[1]
 
 
@@ -66,7 +71,8 @@ def test_a_fixed_variance_is_left_alone_and_calls_are_counted():
     before = reverse.variances()
     rows = WORLD.sample((8, 5), torch.Generator().manual_seed(0))
     calibrate(reverse, rows, torch.arange(8), Noise(0), on_calls=seen.append)
-    assert torch.equal(reverse.variances(), before) and sum(seen) == 8 * 64
+    assert torch.equal(reverse.variances(), before)
+    assert sum(seen) == 8 * 64
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
@@ -78,6 +84,9 @@ def test_short_chains_and_constant_images(steps: int):
     reverse = ReverseProcess(chain, Exact(world), Calibrated(chain.log_snr[knots(steps) - 1]), emission)
     rows = torch.full((6, 1, 3, 3), -1.0, dtype=F64)
     q = calibrate(reverse, rows, torch.arange(6), Noise(0))
-    assert q.shape == (steps,) and bool(torch.isfinite(q).all()) and float(q.sum()) == pytest.approx(1)
+    assert q.shape == (steps,)
+    assert bool(torch.isfinite(q).all())
+    assert float(q.sum()) == pytest.approx(1)
     total = estimate(reverse, rows, torch.arange(6), Plan(2, None, q), Noise(0)).total
-    assert bool(torch.isfinite(total).all()) and bool((reverse.variances()[1:] > 0).all())
+    assert bool(torch.isfinite(total).all())
+    assert bool((reverse.variances()[1:] > 0).all())

@@ -4,7 +4,18 @@ import math
 
 import pytest
 import torch
-from analytic import Exact, LevelsWorld, Mixture, levels_of, mixture_1d, mixture_2d, mixture_3d, normal_nodes, ppca, z_score
+from analytic import (
+    Exact,
+    LevelsWorld,
+    Mixture,
+    levels_of,
+    mixture_1d,
+    mixture_2d,
+    mixture_3d,
+    normal_nodes,
+    ppca,
+    z_score,
+)
 from torch import nn
 
 from jensen.diffusion.denoiser import LevelsDenoiser, eps_from
@@ -76,7 +87,10 @@ def test_samples_of_the_worlds_have_their_moments():
 def test_the_linear_worlds_denoiser_is_a_mixtures_with_one_component():
     pca = ppca()
     single = Mixture([1.0], [pca.mean.tolist()], [pca.covariance.tolist()])
-    x, level = torch.randn(7, 3, generator=torch.Generator().manual_seed(0), dtype=F64), torch.linspace(5, -5, 7, dtype=F64)
+    x, level = (
+        torch.randn(7, 3, generator=torch.Generator().manual_seed(0), dtype=F64),
+        torch.linspace(5, -5, 7, dtype=F64),
+    )
     torch.testing.assert_close(Exact(pca)(x, level), Exact(single)(x, level), rtol=1e-11, atol=1e-12)
     torch.testing.assert_close(pca.log_prob(x), single.log_prob(x), rtol=1e-12, atol=1e-12)
 

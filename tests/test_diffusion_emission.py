@@ -42,7 +42,9 @@ def test_images_sum_over_all_cells():
 def test_a_known_pixel_costs_what_its_scale_says():
     """Black, predicted perfectly, open end bin: -log Φ(½ step/s) (ORACLES section 4), at no scale a density."""
     for scale in (0.5, 0.01, 0.001):
-        got = -float(Emission(BYTES, scale)(torch.tensor([[-1.0]], dtype=F64)).log_prob(torch.tensor([[-1.0]], dtype=F64)))
+        got = -float(
+            Emission(BYTES, scale)(torch.tensor([[-1.0]], dtype=F64)).log_prob(torch.tensor([[-1.0]], dtype=F64))
+        )
         assert got == pytest.approx(-stats.norm.logcdf(1 / 255 / scale), rel=1e-10, abs=1e-15)
 
 
@@ -62,7 +64,8 @@ def test_calibration_on_the_reals_is_the_root_mean_square():
 @pytest.mark.parametrize("shape", [(800, 2), (60, 1, 4, 4)])
 def test_calibration_on_levels_is_maximum_likelihood(spread: float, shape: tuple[int, ...]):
     """Against scipy on the closed-form masses: the scale to 3 %, the likelihood no worse than the best by 1e-3
-    nats a cell (one imagined cell among 1000 or 1600 pulls it)."""
+    nats a cell (one imagined cell among 1000 or 1600 pulls it).
+    """
     g = torch.Generator().manual_seed(1)
     centre = 2 * torch.rand(shape, generator=g, dtype=F64) - 1
     x = BYTES.values()[BYTES.index(centre + spread * torch.randn(shape, generator=g, dtype=F64))]
@@ -86,9 +89,21 @@ def _log_mass(low: Array, high: Array) -> Array:
     return upper + np.log1p(-np.exp(lower - upper))
 
 
+def test_calibration_reaches_residuals_of_many_steps():
+    """16 bit: a residual of 1600 levels is far beyond any fixed number of steps; the scale is its root mean square."""
+    space = Levels(65536, -1.0, 2 / 65535)
+    g = torch.Generator().manual_seed(0)
+    centre = torch.rand(500, 2, generator=g, dtype=F64) - 0.5
+    x = space.values()[space.index(centre + 0.05 * torch.randn(500, 2, generator=g, dtype=F64))]
+    emission = Emission(space, 1.0)
+    emission.calibrate(x, centre)
+    assert float(emission.log_scale.exp()) == pytest.approx(float((x - centre).square().mean().sqrt()), rel=0.01)
+
+
 def test_perfect_validation_rows_do_not_promise_perfection():
     """No miss among n cells is no proof of none: one cell that is off by a level in the test rows costs tens of nats at
-    most, not the millions of a scale that ran to its limit, and perfect cells stay nearly free."""
+    most, not the millions of a scale that ran to its limit, and perfect cells stay nearly free.
+    """
     space = Levels(17, -1.0, 0.125)
     x = space.values()[torch.randint(17, (100, 64), generator=torch.Generator().manual_seed(0))]
     emission = Emission(space, 1.0)
@@ -115,5 +130,6 @@ def test_draws_follow_the_distribution_and_the_mode_is_the_nearest_level():
 def test_on_the_reals_a_draw_is_centre_plus_scaled_noise_and_the_mode_the_centre():
     emission = Emission(Real(), 0.25)
     centre, eps = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, -2.0]])
-    assert emission.draw(centre, eps).tolist() == [[1.25, 1.5]] and emission.mode(centre) is centre
+    assert emission.draw(centre, eps).tolist() == [[1.25, 1.5]]
+    assert emission.mode(centre) is centre
     assert emission.draw(centre, eps).dtype == torch.float32

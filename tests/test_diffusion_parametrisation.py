@@ -67,7 +67,9 @@ def test_both_ways_to_write_a_term_are_one():
     eps_error = (NOISE - eps_from(X_T, denoised, LEVELS)).square().sum(1)[1:]
     x_error = (X_0 - denoised).square().sum(1)[1:]
     s, t = LEVELS[:-1], LEVELS[1:]
-    torch.testing.assert_close(0.5 * (s.exp() - t.exp()) * x_error, 0.5 * torch.expm1(s - t) * eps_error, rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(
+        0.5 * (s.exp() - t.exp()) * x_error, 0.5 * torch.expm1(s - t) * eps_error, rtol=1e-11, atol=1e-12
+    )
 
 
 def test_eps_from_recovers_the_noise():
@@ -78,11 +80,13 @@ def test_mu_means_x_0_before_the_grid_and_stays_affine_between_its_times():
     """Between grid times the step has the grid step's log-SNR ratio: an even grid gives the same c_0, c_t as a shift."""
     mu = Mu(CHAIN)
     a, b = mu.coefficients(torch.tensor([9.0, 20.0], dtype=F64))
-    assert a.tolist() == [1, 1] and b.tolist() == [0, 0]
+    assert a.tolist() == [1, 1]
+    assert b.tolist() == [0, 0]
     between = 0.5 * (LEVELS[4] + LEVELS[5])
     a, b = mu.coefficients(between.reshape(1))
     c_0, c_t, _ = bridge_coefficients(float(between) + 1.0, float(between))
-    assert float(a) == pytest.approx(c_0, rel=1e-9) and float(b) == pytest.approx(c_t, rel=1e-9)
+    assert float(a) == pytest.approx(c_0, rel=1e-9)
+    assert float(b) == pytest.approx(c_t, rel=1e-9)
 
 
 def test_mu_is_the_ddpm_papers_formula():
@@ -99,7 +103,9 @@ def test_mu_is_the_ddpm_papers_formula():
 def test_float32_levels_and_images_are_taken_too(parametrisation: Parametrisation):
     x_t, log_snr = torch.randn(3, 1, 4, 5, generator=G), torch.tensor([3.0, 0.0, -2.0])
     out = parametrisation.denoised(torch.randn(3, 1, 4, 5, generator=G), x_t, log_snr)
-    assert out.shape == x_t.shape and out.dtype == torch.float32 and bool(torch.isfinite(out).all())
+    assert out.shape == x_t.shape
+    assert out.dtype == torch.float32
+    assert bool(torch.isfinite(out).all())
 
 
 def test_context_reaches_the_network():

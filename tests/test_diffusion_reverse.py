@@ -1,12 +1,24 @@
 """The bound term by term: decomposition (law 5), a bound indeed (6), its 1/T gap (8), normalisation (23), units (25)."""
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from analytic import AffineChain, Exact, GridChain, LevelsWorld, bridge_coefficients, hermite_nodes, levels_of
-from analytic import mean_over_noise, mixture_1d, normal_nodes, ppca
+from analytic import (
+    AffineChain,
+    Exact,
+    GridChain,
+    LevelsWorld,
+    bridge_coefficients,
+    hermite_nodes,
+    levels_of,
+    mean_over_noise,
+    mixture_1d,
+    normal_nodes,
+    ppca,
+)
 
 from jensen.data.space import Levels, Real
 from jensen.diffusion.emission import Emission
@@ -21,26 +33,38 @@ X = PCA.sample(5, torch.Generator().manual_seed(0))
 BETAS = Betas(torch.linspace(0.02, 0.6, 12, dtype=F64))
 
 
-def affine(schedule: Schedule, steps: int, variance: ReverseVariance, scale: float = 0.2) -> tuple[ReverseProcess, AffineChain]:
+def affine(
+    schedule: Schedule, steps: int, variance: ReverseVariance, scale: float = 0.2
+) -> tuple[ReverseProcess, AffineChain]:
     """W2's process in jensen and its closed form."""
     reverse = ReverseProcess(Chain(schedule, steps), Exact(PCA), variance, Emission(Real(), scale))
     return reverse, AffineChain(PCA, reverse.chain.log_snr, reverse.variances(), scale)
 
 
-def negative_bound(reverse: ReverseProcess, x_0: torch.Tensor, nodes: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+def term(reverse: ReverseProcess, i: int, x_0: torch.Tensor, eps: torch.Tensor) -> torch.Tensor:
+    """L_{i-1} of every row at the same i."""
+    return reverse.term(x_0, torch.full((len(x_0),), i), eps)
+
+
+def negative_bound(
+    reverse: ReverseProcess, x_0: torch.Tensor, nodes: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
     """L_T + Σ L_{i-1}, the expectations over ε by quadrature, `(B,)`."""
     total = reverse.prior_term(x_0)
     for i in range(1, reverse.chain.steps + 1):
-        total = total + mean_over_noise(lambda x, e: reverse.term(x, torch.full((len(x),), i), e), x_0, nodes, weights)
+        total = total + mean_over_noise(partial(term, reverse, i), x_0, nodes, weights)
     return total
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 12])
-@pytest.mark.parametrize("schedule", [LogSNRUniform(5.0, -4.0), BETAS, Cosine(), Linear()], ids=lambda s: type(s).__name__)
+@pytest.mark.parametrize(
+    "schedule", [LogSNRUniform(5.0, -4.0), BETAS, Cosine(), Linear()], ids=lambda s: type(s).__name__
+)
 @pytest.mark.parametrize("weight", [0.0, 1.0, 0.4])
 def test_the_terms_sum_to_the_bound(schedule: Schedule, steps: int, weight: float):
     """Closed form on both sides: terms by Gauss–Hermite, exact for an affine denoiser, against
-    E_q[-log p(x_{0:T})/q(x_{1:T} | x_0)] of the joint Gaussian, relative 1e-10 (law 5)."""
+    E_q[-log p(x_{0:T})/q(x_{1:T} | x_0)] of the joint Gaussian, relative 1e-10 (law 5).
+    """
     reverse, chain = affine(schedule, steps, Interpolated(weight))
     got = negative_bound(reverse, X, *hermite_nodes(3, 2))
     truth = torch.tensor([chain.negative_bound(x) for x in X], dtype=F64)
@@ -60,7 +84,8 @@ def test_the_bound_is_below_the_chains_own_likelihood(schedule: Schedule, steps:
 
 def test_many_steps_close_the_gap_to_the_worlds_log_p():
     """T = 201 with every part exact. With lower variance and SNR·mmse = d at high SNR, each step of size Δ there loses
-    ½ d (expm1(Δ) - Δ) ≈ d Δ²/4, so from λ = 9 down to 0 at most 9 d Δ/4 nats; less where the data are narrow."""
+    ½ d (expm1(Δ) - Δ) ≈ d Δ²/4, so from λ = 9 down to 0 at most 9 d Δ/4 nats; less where the data are narrow.
+    """
     step = 16 / 200
     reverse, chain = affine(LogSNRUniform(9.0, -7.0), 201, Interpolated(0.0), scale=math.exp(-4.5))
     gap = float((PCA.log_prob(X) + negative_bound(reverse, X, *hermite_nodes(3, 2))).mean())
@@ -94,7 +119,9 @@ def test_mean_is_the_bridge_at_the_denoised_data():
         torch.testing.assert_close(reverse.mean(X, torch.full((5,), i)), X @ a.T + b, rtol=1e-10, atol=1e-10)
 
 
-def discrete(k: int, steps: int, weight: float, scale: float, shrink: float = 1.0) -> tuple[LevelsWorld, ReverseProcess]:
+def discrete(
+    k: int, steps: int, weight: float, scale: float, shrink: float = 1.0
+) -> tuple[LevelsWorld, ReverseProcess]:
     world = LevelsWorld(k)
     emission = Emission(Levels(k, -1.0, world.step), scale)
     chain = Chain(LogSNRUniform(4.0, -5.0), steps)
@@ -106,7 +133,8 @@ def discrete(k: int, steps: int, weight: float, scale: float, shrink: float = 1.
 @pytest.mark.parametrize("k", [2, 8])
 def test_on_levels_the_bound_is_below_the_models_own_mass_of_every_level(k: int, steps: int, weight: float):
     """W4: the reverse chain pushed through a grid gives P_θ of all k levels. Σ P_θ = 1, bound ≤ log P_θ pointwise,
-    Σ exp(bound) ≤ 1 (laws 6, 23), and the mean over the data is no better than the entropy."""
+    Σ exp(bound) ≤ 1 (laws 6, 23), and the mean over the data is no better than the entropy.
+    """
     world, reverse = discrete(k, steps, weight, 0.1)
     own = GridChain(world, reverse.chain.log_snr, reverse.variances(), 0.1).mass
     assert float(own.sum()) == pytest.approx(1, abs=1e-10)
@@ -136,7 +164,8 @@ def test_gap_of_the_grid_is_the_divergence_for_one_step():
 
 def test_the_gap_to_continuous_time_falls_as_one_over_t():
     """W1, lower variance, uniform log-SNR, nested grids, mean over x (law 8). The limit ½ ∫ E‖x - x̂‖² dSNR comes from
-    W1's posterior variance by Gauss–Legendre; the slope of log gap over the last halving is -1 ± 0.05."""
+    W1's posterior variance by Gauss–Legendre; the slope of log gap over the last halving is -1 ± 0.05.
+    """
     world, start, end = mixture_1d(), 7.0, -6.0
     grid = torch.linspace(-9, 9, 1501, dtype=F64)[:, None]
 
@@ -146,7 +175,11 @@ def test_the_gap_to_continuous_time_falls_as_one_over_t():
 
     nodes, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(120))
     levels = 0.5 * (start + end) + 0.5 * (start - end) * nodes
-    limit = 0.25 * (start - end) * sum(float(w) * mmse(float(v)) * math.exp(float(v)) for v, w in zip(levels, weights, strict=True))
+    limit = (
+        0.25
+        * (start - end)
+        * sum(float(w) * mmse(float(v)) * math.exp(float(v)) for v, w in zip(levels, weights, strict=True))
+    )
 
     axis, mass = hermite_nodes(1, 16)
     x_0 = torch.cat([m + v.sqrt() * axis for m, v in zip(world.means, world.covariances[:, 0], strict=True)])
@@ -158,8 +191,7 @@ def test_the_gap_to_continuous_time_falls_as_one_over_t():
         reverse = ReverseProcess(chain, Exact(world), Interpolated(0.0), Emission(Real(), 0.1))
         total = 0.0
         for i in range(2, chain.steps + 1):
-            term = mean_over_noise(lambda x, e: reverse.term(x, torch.full((len(x),), i), e), x_0, noise, over_noise)
-            total += float(over_x @ term)
+            total += float(over_x @ mean_over_noise(partial(term, reverse, i), x_0, noise, over_noise))
         gaps.append(total - limit)
     assert min(gaps) > 0
     assert math.log2(gaps[0] / gaps[1]) == pytest.approx(1, abs=0.1)
@@ -190,18 +222,25 @@ def test_a_product_costs_the_same_a_dimension_whatever_its_size(weight: float):
         d, one = math.prod(shape), [1] * len(shape)
         x = world.values.reshape(8, *one).expand(8, *shape)
         many = eps.reshape(8, *one).expand(8, *shape)
-        torch.testing.assert_close(reverse.prior_term(x), d * reverse.prior_term(world.values[:, None]), rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            reverse.prior_term(x), d * reverse.prior_term(world.values[:, None]), rtol=1e-12, atol=1e-12
+        )
         for i in range(1, 7):
             index = torch.full((8,), i)
             torch.testing.assert_close(
-                reverse.term(x, index, many), d * reverse.term(world.values[:, None], index, eps), rtol=1e-10, atol=1e-12
+                reverse.term(x, index, many),
+                d * reverse.term(world.values[:, None], index, eps),
+                rtol=1e-10,
+                atol=1e-12,
             )
 
 
 def test_resized_chains_share_everything_but_the_grid():
     _, reverse = discrete(8, 6, 1.0, 0.1)
     short = reverse.resized(3)
-    assert short.denoiser is reverse.denoiser and short.emission is reverse.emission and short.variance is reverse.variance
+    assert short.denoiser is reverse.denoiser
+    assert short.emission is reverse.emission
+    assert short.variance is reverse.variance
     c_0, c_t, v = bridge_coefficients(float(short.chain.log_snr[1]), float(short.chain.log_snr[2]))
     assert float(short.chain.bridge.from_data[2]) == pytest.approx(c_0, rel=1e-10)
     assert float(short.chain.bridge.from_noisy[2]) == pytest.approx(c_t, rel=1e-10)

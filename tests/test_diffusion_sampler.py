@@ -115,7 +115,9 @@ def test_ddims_noise_is_eta_times_the_bridges(eta: float):
     reverse = affine(10, 1.0)
     for i in range(2, 11):
         link = bridge(reverse.chain.log_snr[i - 2], reverse.chain.log_snr[i - 1])
-        assert step_coefficients(DDIM(eta), reverse, i)[2] == pytest.approx(eta * float(link.variance.sqrt()), rel=1e-12)
+        assert step_coefficients(DDIM(eta), reverse, i)[2] == pytest.approx(
+            eta * float(link.variance.sqrt()), rel=1e-12
+        )
 
 
 def test_ddim_with_eta_zero_is_euler():
@@ -127,7 +129,9 @@ def test_ddim_with_eta_zero_is_euler():
         (as2, ss2), (at2, st2) = levels_of(reverse.chain.log_snr[i - 2]), levels_of(reverse.chain.log_snr[i - 1])
         eps = (x - at2.sqrt() * denoised) / st2.sqrt()
         euler = x / at2.sqrt() + ((ss2 / as2).sqrt() - (st2 / at2).sqrt()) * eps
-        torch.testing.assert_close(DDIM(0.0).step(reverse, x, i, denoised, z) / as2.sqrt(), euler, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(
+            DDIM(0.0).step(reverse, x, i, denoised, z) / as2.sqrt(), euler, rtol=1e-12, atol=1e-12
+        )
 
 
 def test_ddim_converges_at_order_one_to_the_flow():
@@ -140,7 +144,9 @@ def test_ddim_converges_at_order_one_to_the_flow():
     flow = a1.sqrt() * PCA.mean + (x_t - at.sqrt() * PCA.mean) @ vectors * stretch @ vectors.T
     error = []
     for steps in (65, 129, 257):
-        reverse = ReverseProcess(Chain(LogSNRUniform(start, end), steps), Exact(PCA), Interpolated(1.0), Emission(Real(), 0.1))
+        reverse = ReverseProcess(
+            Chain(LogSNRUniform(start, end), steps), Exact(PCA), Interpolated(1.0), Emission(Real(), 0.1)
+        )
         x = x_t
         for i in range(steps, 1, -1):
             denoised = reverse.denoise(x, torch.full((50,), i))
@@ -156,7 +162,8 @@ def test_batch_size_and_company_never_change_a_sample(sampler: Sampler):
     whole = draw(reverse, (3,), 10, 5, sampler)
     for size in (1, 3):
         parts = [
-            sample(reverse, (3,), torch.arange(10)[k : k + size], Noise(5), sampler, like=LIKE) for k in range(0, 10, size)
+            sample(reverse, (3,), torch.arange(10)[k : k + size], Noise(5), sampler, like=LIKE)
+            for k in range(0, 10, size)
         ]
         torch.testing.assert_close(torch.cat(parts), whole, rtol=1e-12, atol=1e-12)
     assert not bool(torch.isclose(draw(reverse, (3,), 10, 6, sampler), whole).any())
@@ -185,7 +192,9 @@ def test_the_watcher_sees_every_state_once():
 def test_the_noise_of_each_step_is_fresh():
     """The increments x_{i-1} - μ(x_i) of different steps and of the start are uncorrelated: 6000 numbers, |z| < 5."""
     reverse, states = affine(4, 1.0), {}
-    sample(reverse, (3,), torch.arange(2000), Noise(9), Ancestral(), like=LIKE, watch=lambda i, x, d: states.update({i: x}))
+    sample(
+        reverse, (3,), torch.arange(2000), Noise(9), Ancestral(), like=LIKE, watch=lambda i, x, d: states.update({i: x})
+    )
     draws = [states[4].flatten()]
     for i in (4, 3, 2):
         mean = reverse.mean(states[i], torch.full((2000,), i))
@@ -202,7 +211,8 @@ def test_float32_is_the_default_and_levels_stay_levels():
     reverse = ReverseProcess(Chain(LogSNRUniform(6.0, -5.0), 5), Exact(world), Interpolated(1.0), Emission(space, 0.05))
     for sampler in (Ancestral(), DDIM(0.0)):
         x = sample(reverse, (1, 4, 5), torch.arange(3), Noise(0), sampler)
-        assert x.dtype == torch.float32 and x.shape == (3, 1, 4, 5)
+        assert x.dtype == torch.float32
+        assert x.shape == (3, 1, 4, 5)
         torch.testing.assert_close(space.values()[space.index(x)].float(), x, rtol=0, atol=1e-6)
 
 
@@ -213,7 +223,12 @@ def test_a_bad_eta_is_named(eta: float):
 
 
 def test_descriptions_say_what_ends_the_chain():
-    assert "T = 7" in Ancestral().describe(7) and "draw" in Ancestral().describe(7)
-    assert "η = 0.5" in DDIM(0.5).describe(3) and "3 steps" in DDIM(0.5).describe(3) and "mode" in DDIM(0.5).describe(3)
+    assert "T = 7" in Ancestral().describe(7)
+    assert "draw" in Ancestral().describe(7)
+    assert "η = 0.5" in DDIM(0.5).describe(3)
+    assert "3 steps" in DDIM(0.5).describe(3)
+    assert "mode" in DDIM(0.5).describe(3)
     ddim = SAMPLERS["ddim"](0.25)
-    assert isinstance(SAMPLERS["ancestral"](0.0), Ancestral) and isinstance(ddim, DDIM) and ddim.eta == 0.25
+    assert isinstance(SAMPLERS["ancestral"](0.0), Ancestral)
+    assert isinstance(ddim, DDIM)
+    assert ddim.eta == 0.25

@@ -21,7 +21,8 @@ def test_alpha_and_sigma_against_mpmath():
         assert float(alpha(level)) == pytest.approx(float(1 / mpmath.sqrt(1 + mpmath.exp(-log_snr))), rel=1e-14)
         assert float(sigma(level)) == pytest.approx(float(1 / mpmath.sqrt(1 + mpmath.exp(log_snr))), rel=1e-14)
     infinite = torch.tensor([math.inf], dtype=F64)
-    assert float(alpha(infinite)) == 1 and float(sigma(infinite)) == 0
+    assert float(alpha(infinite)) == 1
+    assert float(sigma(infinite)) == 0
 
 
 def test_linear_at_a_thousand_steps_is_the_product_of_one_minus_beta():
@@ -44,7 +45,8 @@ def test_linear_at_a_thousand_steps_is_the_product_of_one_minus_beta():
 def test_any_number_of_steps_falls_strictly_to_the_same_noise(schedule: Schedule, steps: int):
     """No NaN, no repeated level, positive variances, and one common end (law: T is any number)."""
     chain = Chain(schedule, steps)
-    assert len(chain.log_snr) == steps and bool(torch.isfinite(chain.log_snr).all())
+    assert len(chain.log_snr) == steps
+    assert bool(torch.isfinite(chain.log_snr).all())
     assert float(chain.log_snr[-1]) == pytest.approx(float(Chain(schedule, 7).log_snr[-1]), abs=1e-9)
     assert bool((chain.log_snr.diff() < 0).all())
     for variance in (chain.bridge.variance, chain.transition.variance):
@@ -66,7 +68,9 @@ def test_a_schedule_that_ends_far_from_noise_says_so():
     assert left == pytest.approx(0.048, abs=0.0005)
     assert schedule.end_alpha() == pytest.approx(math.sqrt(left), rel=1e-9)
     warning = schedule.warning()
-    assert warning is not None and f"α = {math.sqrt(left):.3f}" in warning and str(FAR_FROM_NOISE) in warning
+    assert warning is not None
+    assert f"α = {math.sqrt(left):.3f}" in warning
+    assert str(FAR_FROM_NOISE) in warning
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES[:4], ids=lambda s: type(s).__name__)

@@ -46,7 +46,12 @@ def test_the_brackets_are_the_forward_variance_and_the_bridges():
     beta = torch.linspace(1e-4, 0.02, 1000, dtype=F64)
     bar = (1 - beta).cumprod(0)
     small = beta[1:] * (1 - bar[:-1]) / (1 - bar[1:])
-    for weight, truth in [(1.0, beta[1:]), (0.0, small), (0.5, (beta[1:] * small).sqrt()), (0.25, beta[1:] ** 0.25 * small**0.75)]:
+    for weight, truth in [
+        (1.0, beta[1:]),
+        (0.0, small),
+        (0.5, (beta[1:] * small).sqrt()),
+        (0.25, beta[1:] ** 0.25 * small**0.75),
+    ]:
         got = Interpolated(weight)(chain.transition, chain.bridge, chain.log_snr)[1:]
         torch.testing.assert_close(got, truth, rtol=1e-8, atol=0)
 
@@ -111,7 +116,8 @@ def test_a_chain_of_another_length_is_calibrated_with_it():
 def test_between_the_knots_of_a_long_chain():
     """T = 1000 on the linear schedule has 64 knots; half way between them interpolation stays within 1 %.
 
-    100,000 cells, the reference averaged over 4 noises; seed 3."""
+    100,000 cells, the reference averaged over 4 noises; seed 3.
+    """
     reverse, (rows, ids) = process(Linear(), 1000), rows_of(1000, 3)
     calibrate(reverse, rows, ids, Noise(0))
     at = knots(1000)
@@ -137,7 +143,9 @@ def test_an_error_too_small_to_have_been_seen_is_held_at_a_floor():
 def test_knots_reach_both_ends_and_never_repeat():
     for steps in (1, 2, 63, 64, 65, 1000):
         at = knots(steps)
-        assert int(at[0]) == 1 and int(at[-1]) == steps and len(at) == min(steps, 64)
+        assert int(at[0]) == 1
+        assert int(at[-1]) == steps
+        assert len(at) == min(steps, 64)
         assert bool((at.diff() > 0).all())
 
 

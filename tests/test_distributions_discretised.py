@@ -21,7 +21,9 @@ def exact_log_mass(low: float, high: float) -> float:
         root = mpmath.sqrt(2)
         difference = (mpmath.erfc(-high_ / root) - mpmath.erfc(-low_ / root)) / 2
         if difference < mpmath.mpf(10) ** -40 or high_ < -8:  # far out, integrate instead of subtracting
-            difference = mpmath.quad(mpmath.npdf, mpmath.linspace(low_, high_, 8)) if high_ - low_ < 1 else mpmath.ncdf(high_)
+            difference = (
+                mpmath.quad(mpmath.npdf, mpmath.linspace(low_, high_, 8)) if high_ - low_ < 1 else mpmath.ncdf(high_)
+            )
         return float(mpmath.log(difference))
 
 
@@ -43,7 +45,9 @@ def test_end_bins_are_open():
     cells = DiscretisedNormal(torch.tensor([-50.0, 50.0], dtype=F64), torch.tensor(1.0, dtype=F64), **on_levels(5))
     assert torch.equal(cells.log_prob(torch.tensor([-1.0, 1.0], dtype=F64)), torch.zeros(2, dtype=F64))
     edge = DiscretisedNormal(torch.tensor([-0.75, 0.75], dtype=F64), torch.tensor(0.3, dtype=F64), **on_levels(5))
-    torch.testing.assert_close(edge.log_prob(torch.tensor([-1.0, 1.0], dtype=F64)), torch.full((2,), 0.5, dtype=F64).log())
+    torch.testing.assert_close(
+        edge.log_prob(torch.tensor([-1.0, 1.0], dtype=F64)), torch.full((2,), 0.5, dtype=F64).log()
+    )
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,9 @@ F64 = torch.float64
 class Known(DensityModel):
     """A product of one density on the line; samples are normal."""
 
-    def __init__(self, log_density: Callable[[Tensor], Tensor], event: tuple[int, ...], mean: float = 0.0, sd: float = 1.0):
+    def __init__(
+        self, log_density: Callable[[Tensor], Tensor], event: tuple[int, ...], mean: float = 0.0, sd: float = 1.0
+    ):
         super().__init__(event, Real())
         self.log_density, self.mean, self.sd = log_density, mean, sd
 
@@ -50,15 +52,18 @@ def test_exact_for_a_density_that_is_flat_on_cells(columns: int):
 
     ll = Dequantised(Known(flat, (columns,)), space).log_likelihood(every_level(space, columns))
     torch.testing.assert_close(ll.value, columns * mass.log(), rtol=0, atol=1e-10)
-    assert ll.stderr is not None and float(ll.stderr.max()) < 1e-10
-    assert ll.measure == "counting" and ll.kind == "lower bound"
+    assert ll.stderr is not None
+    assert float(ll.stderr.max()) < 1e-10
+    assert ll.measure == "counting"
+    assert ll.kind == "lower bound"
     if columns == 1:
         assert float(ll.value.exp().sum()) == pytest.approx(1, abs=1e-10)
 
 
 def test_the_uniform_bound_is_below_the_mass_by_jensens_gap():
     """A normal on cells: the mean of 400 draws against E_u[log p] in closed form, |z| < 4.5 a level (seed 0), and that
-    mean below log P(cell) by definition of the gap; Σ exp(bound) ≤ 1."""
+    mean below log P(cell) by definition of the gap; Σ exp(bound) ≤ 1.
+    """
     space, mean, sd = Levels(8, -1.0, 2 / 8), 0.1, 0.3
     normal = stats.norm(mean, sd)
     y = space.values().numpy()
@@ -69,7 +74,8 @@ def test_the_uniform_bound_is_below_the_mass_by_jensens_gap():
     ll = model.log_likelihood(every_level(space, 1), repetitions=400)
     assert ll.stderr is not None
     assert float(((ll.value - bound) / ll.stderr).abs().max()) < 4.5
-    assert bool((bound < log_mass).all()) and float(bound.exp().sum()) < 1
+    assert bool((bound < log_mass).all())
+    assert float(bound.exp().sum()) < 1
     torch.testing.assert_close(ll.stderr, (ll.stderr.square() * 400).sqrt() / 20, rtol=1e-12, atol=0)
 
 

@@ -28,7 +28,16 @@ def test_a_stream_is_named_by_its_whole_path():
 
 def test_every_change_of_seed_label_or_row_changes_the_noise():
     """Also labels that look alike: 1 and "1", ("a", "b") and ("ab",), large and negative ids."""
-    streams = [Noise(0), Noise(1), Noise(-1), Noise(0, 1), Noise(0, "1"), Noise(0, "a", "b"), Noise(0, "ab"), Noise(0, "b", "a")]
+    streams = [
+        Noise(0),
+        Noise(1),
+        Noise(-1),
+        Noise(0, 1),
+        Noise(0, "1"),
+        Noise(0, "a", "b"),
+        Noise(0, "ab"),
+        Noise(0, "b", "a"),
+    ]
     ids = [0, 1, -1, 2**32, 2**40]
     rows = torch.cat([stream.normal(ids, (8,)) for stream in streams])
     for a, b in itertools.combinations(range(len(rows)), 2):
@@ -43,7 +52,8 @@ def test_an_id_may_repeat():
 def test_shapes_and_dtypes():
     assert Noise(0).normal([1, 2], (3, 1)).shape == (2, 3, 1)
     assert Noise(0).normal([1, 2], (3,)).dtype == torch.float32
-    assert Noise(0).uniform([1, 2]).shape == (2,) and Noise(0).uniform([1]).dtype == torch.float64
+    assert Noise(0).uniform([1, 2]).shape == (2,)
+    assert Noise(0).uniform([1]).dtype == torch.float64
     assert Noise(0).normal([], (3,)).shape == (0, 3)
 
 
@@ -58,7 +68,8 @@ def test_normal_moments_and_law():
 
 def test_uniform_moments_and_law():
     u = Noise(0, "moments").uniform(range(1000), (100,)).flatten()
-    assert 0 <= float(u.min()) and float(u.max()) < 1
+    assert float(u.min()) >= 0
+    assert float(u.max()) < 1
     assert abs(float(u.mean()) - 0.5) < 5 * (1 / 12 / len(u)) ** 0.5
     assert stats.kstest(u.numpy(), "uniform").pvalue > 1e-6
 

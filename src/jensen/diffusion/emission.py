@@ -63,7 +63,7 @@ class Emission(Conditional):
 
         if isinstance(self.space, Levels):
             step = self.space.step
-            centre = _minimise(cost, math.log(self.space.step) - 8, math.log(self.space.step) + 4)
+            centre = _minimise(cost, math.log(step) - 8, max(math.log(step) + 4, centre + 2))
         self.log_scale.fill_(centre)
 
     def _cells(self, loc: Tensor, scale: Tensor) -> DiscretisedNormal | Normal:

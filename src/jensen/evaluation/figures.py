@@ -5,13 +5,16 @@ import unicodedata
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ft2font import FT2Font
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+from jensen.data.examples import Split
 from jensen.errors import InputError
 from jensen.files import written_whole
 
@@ -44,6 +47,13 @@ def blank(width: float, height: float, theme: Theme) -> Figure:
     return figure
 
 
+def tight(figure: Figure, **pads: float) -> None:
+    """Set the paddings of a figure's layout."""
+    engine = figure.get_layout_engine()
+    assert isinstance(engine, ConstrainedLayoutEngine)
+    engine.set(**pads)  # type: ignore[arg-type]
+
+
 def quiet(axes: Axes, theme: Theme) -> Axes:
     """Axes with thin lines, no box, and faint horizontal rules."""
     axes.set_facecolor(theme.background)
@@ -71,16 +81,18 @@ def headline(figure: Figure, text: str, theme: Theme) -> None:
     title.set_parse_math(False)
 
 
-def legend(axes: Axes, theme: Theme, names: list[str], colours: list[str], *, columns: int = 1) -> None:
+def legend(
+    axes: Axes, theme: Theme, names: list[str], colours: list[str], *, columns: int = 1, outside: bool = False
+) -> None:
     """A legend of dots with these names, which may be any text."""
     dots = [axes.plot([], [], "o", color=colour, markersize=5, label=" ")[0] for colour in colours]
-    box = axes.legend(
-        dots, [printable(n) for n in names], frameon=False, fontsize=SIZE - 0.5, ncols=columns, handletextpad=0.1
-    )
+    shown = [printable(name) for name in names]
+    place: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if outside else {}
+    box = axes.legend(dots, shown, frameon=False, fontsize=SIZE - 0.5, ncols=columns, handletextpad=0.1, **place)
     for text in box.get_texts():
         text.set_parse_math(False)
         text.set_color(theme.muted)
-        text.set_family(FONT)
+        text.set_fontfamily(FONT)
 
 
 def figure_png(figure: Figure) -> bytes:
@@ -108,7 +120,9 @@ def check_png(path: str | Path) -> Path:
 
 def printable(text: str, longest: int = 40) -> str:
     """Text that the font can draw on one line: other characters become ▯, and what is too long ends in …."""
-    shown = "".join(c if ord(c) in _glyphs() and unicodedata.category(c)[0] != "C" else "▯" for c in text[: 2 * longest])
+    shown = "".join(
+        c if ord(c) in _glyphs() and unicodedata.category(c)[0] != "C" else "▯" for c in text[: 2 * longest]
+    )
     return shown if len(shown) <= longest else shown[: longest - 1] + "…"
 
 
@@ -116,3 +130,16 @@ def printable(text: str, longest: int = 40) -> str:
 def _glyphs() -> frozenset[int]:
     font = FT2Font(str(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"))
     return frozenset(font.get_charmap())
+
+
+def bare(axes: Axes) -> Axes:
+    """Axes with nothing but their content."""
+    axes.set(xticks=[], yticks=[], facecolor="none")
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return axes
+
+
+def source(split: Split) -> str:
+    """The name of the data, for a title."""
+    return printable(Path(str(split.facts.get("source", "array"))).name or "data")

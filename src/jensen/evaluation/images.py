@@ -19,7 +19,9 @@ from torch import Tensor
 
 from jensen.data.space import Levels, Space
 from jensen.errors import InputError
-from jensen.evaluation.figures import printable
+from jensen.evaluation.figures import check_png, printable, save_figure
+from jensen.evaluation.vectors import vectors_figure
+from jensen.files import written_whole
 
 GAP = 2
 CELL = 64  # pixels: the side that small images are enlarged to
@@ -98,6 +100,59 @@ def grid(
         if captions is not None:
             _caption(sheet, captions[number], x, y + height * scale, width * scale)
     return sheet
+
+
+def save_grid(
+    x: Tensor,
+    space: Space,
+    path: str | Path,
+    *,
+    columns: int | None = None,
+    captions: Sequence[str] | None = None,
+    value_range: Range | None = None,
+) -> None:
+    """Write rows as one PNG: images as a grid, vectors as a scatter plot or histograms.
+
+    Args:
+        x: `(N, *event)` in data units.
+        space: of the data.
+        path: the file, ending in .png; written whole or not at all.
+        columns: images in a row of the grid; about a square if None.
+        captions: a line under each image.
+        value_range: what black and white stand for in real-valued images; their own finite range if None.
+    """
+    path = check_png(path)
+    if not is_image(tuple(x.shape[1:])):
+        save_figure(vectors_figure({"rows": x}), path)
+        return
+    content = png(grid(to_pixels(x, space, value_range), columns=columns, captions=captions))
+    with written_whole(path) as aside:
+        aside.write_bytes(content)
+
+
+def save_images(x: Tensor, space: Space, folder: str | Path) -> None:
+    """Write image rows as 000000.png, 000001.png, …, one pixel a value, as deep as the data.
+
+    Up to 256 levels make 8-bit files, more make 16-bit ones (grey only); with fewer than 256 they are spread over the
+    whole depth, so that pictures can be seen. Real values are cut to their finite range, which loses their scale:
+    `.npy` keeps it.
+    """
+    if not is_image(tuple(x.shape[1:])):
+        raise InputError(f"rows of shape {tuple(x.shape[1:])} are no images; name a file ending in .npy, .npz or .csv")
+    deep = isinstance(space, Levels) and space.k > 256
+    if deep and x.shape[1] != 1:
+        raise InputError(
+            f"PNG files here hold 16 bits in grey images only, and these have {x.shape[1]} channels; use .npy"
+        )
+    pictures = _deep(x, space) if isinstance(space, Levels) and deep else [_picture(p, 1) for p in to_pixels(x, space)]
+    for number, picture in enumerate(pictures):
+        with written_whole(Path(folder) / f"{number:06d}.png") as aside:
+            picture.save(aside, "PNG")
+
+
+def _deep(x: Tensor, space: Levels) -> list[Image.Image]:
+    values = (x[:, 0].double() * 65535 / (space.k - 1)).round().numpy().astype(np.uint16)
+    return [Image.fromarray(rows) for rows in values]
 
 
 def png(image: Image.Image) -> bytes:

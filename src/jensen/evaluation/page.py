@@ -1,15 +1,13 @@
 """The report's HTML: one self-contained page.
 
-Text is escaped wherever it enters, unless it is `Html` already, and only the functions of this module make `Html`. Pictures are data: URIs, the style is inline, there is no script,
-and the page's own content security policy forbids the browser to fetch anything.
+Text is escaped wherever it enters, unless it is `Html` already. Pictures are data: URIs, the style is inline, there is no
+script, and the page's own content security policy forbids the browser to fetch anything.
 """
 
 import base64
 import html
 import unicodedata
 from collections.abc import Iterable, Sequence
-
-Cell = "str | Html"
 
 
 class Html(str):
@@ -39,6 +37,11 @@ def strong(content: "str | Html") -> Html:
     return Html(f"<strong>{text(content)}</strong>")
 
 
+def sub(symbol: str, index: str) -> Html:
+    """A symbol with an index below."""
+    return Html(f"{text(symbol)}<sub>{text(index)}</sub>")
+
+
 def number(content: "str | Html") -> Html:
     """A number with its unit that is not broken over lines."""
     return Html(f'<span class="n">{text(content)}</span>')
@@ -63,15 +66,18 @@ def table(headers: Sequence[str], rows: Iterable[Sequence["str | Html"]]) -> Htm
     """A table; the first cell of a row is its heading."""
     head = "".join(f'<th scope="col">{text(h)}</th>' for h in headers)
     body = "".join(
-        f'<tr><th scope="row">{text(first)}</th>{"".join(f"<td>{text(c)}</td>" for c in rest)}</tr>\n' for first, *rest in rows
+        f'<tr><th scope="row">{text(first)}</th>{"".join(f"<td>{text(c)}</td>" for c in rest)}</tr>\n'
+        for first, *rest in rows
     )
     return Html(f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table>\n")
 
 
-def facts(pairs: Iterable[tuple[str, "str | Html"]]) -> Html:
-    """Names and values."""
+def facts(pairs: Iterable[tuple[str, "str | Html"]], style: str = "") -> Html:
+    """Names and values; the style "compact" puts several beside each other."""
     return Html(
-        "<dl>\n" + "".join(f"<div><dt>{text(k)}</dt><dd><bdi>{text(v)}</bdi></dd></div>\n" for k, v in pairs) + "</dl>\n"
+        f"<dl{_class(style)}>\n"
+        + "".join(f"<div><dt>{text(k)}</dt><dd><bdi>{text(v)}</bdi></dd></div>\n" for k, v in pairs)
+        + "</dl>\n"
     )
 
 
@@ -89,6 +95,11 @@ def picture(light: bytes, alt: str, *, dark: bytes | None = None, caption: "str 
     return Html(f"<figure{_class(style)}>{image}{below}</figure>\n")
 
 
+def block(*parts: "str | Html") -> Html:
+    """Parts that stay together."""
+    return Html(f"<div>{join(*parts)}</div>\n")
+
+
 def gallery(items: Iterable[Html]) -> Html:
     """Small pictures that wrap."""
     return Html(f'<div class="gallery">{join(*items)}</div>\n')
@@ -99,12 +110,23 @@ def details(summary: str, content: str) -> Html:
     return Html(f"<details><summary>{text(summary)}</summary><pre>{text(content)}</pre></details>\n")
 
 
+def head(title: "str | Html", quote: "str | Html", about: "str | Html") -> Html:
+    """The top of the page: what it is about and the one line to quote."""
+    below = paragraph(about, style="about") if about else ""
+    return Html(f"<header>\n<h1>{text(title)}</h1>\n{paragraph(quote, style='quote')}{below}</header>\n")
+
+
+def bullets(lines: Iterable[Html]) -> Html:
+    """A list; empty lines are left out."""
+    return Html("<ul>\n" + "".join(f"<li>{line}</li>\n" for line in lines if line) + "</ul>\n")
+
+
 def document(title: str, body: Html) -> str:
     """The page."""
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; style-src \'unsafe-inline\'">\n'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{text(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<main>\n{body}</main>\n</body>\n</html>\n"
     )
@@ -127,7 +149,7 @@ _STYLE = """
 html { -webkit-text-size-adjust: 100%; text-size-adjust: 100%; }
 body { margin: 0; background: var(--page); color: var(--ink); overflow-wrap: anywhere;
   font: 1rem/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "Noto Sans", "DejaVu Sans", sans-serif; }
-main { max-width: 62rem; margin: 0 auto; padding: 1.5rem 1rem 3rem; }
+main { max-width: 56rem; margin: 0 auto; padding: 1.5rem 1rem 3rem; }
 header { padding: 1rem 0 1.5rem; }
 h1 { font-size: 1rem; font-weight: 500; color: var(--muted); margin: 0 0 .3rem; }
 h2 { font-size: 1.2rem; font-weight: 650; line-height: 1.3; margin: 0 0 .6rem; }
@@ -154,7 +176,8 @@ figcaption { color: var(--muted); font-size: .88rem; line-height: 1.4; margin-to
 .gallery figcaption { text-align: center; font-variant-numeric: tabular-nums; margin-top: .1rem; }
 table { border-collapse: collapse; width: 100%; max-width: 44rem; margin: .2rem 0 1rem; font-size: .94rem;
   font-variant-numeric: tabular-nums; }
-th, td { text-align: left; padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--rule); vertical-align: top; }
+th, td { text-align: left; padding: .35rem .9rem .35rem 0; border-bottom: 1px solid var(--rule); vertical-align: top;
+  overflow-wrap: break-word; }
 thead th { color: var(--muted); font-weight: 500; font-size: .85rem; }
 tbody th { font-weight: 600; }
 dl { margin: 0 0 1rem; font-size: .94rem; }
@@ -162,13 +185,17 @@ dl div { display: grid; grid-template-columns: minmax(6rem, 11rem) 1fr; gap: .2r
   border-bottom: 1px solid var(--rule); }
 dt { color: var(--muted); }
 dd { margin: 0; white-space: pre-line; min-width: 0; }
+dl.compact { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 15rem), 1fr)); gap: 0 2rem; }
+dl.compact div { grid-template-columns: minmax(5rem, 8rem) 1fr; }
+sub { font-size: .75em; line-height: 0; }
 .bar { display: block; height: .6rem; min-width: 3rem; margin-top: .45rem; background: var(--rule); border-radius: .3rem; }
 .bar span { display: block; height: 100%; background: var(--accent); border-radius: .3rem; }
 details { margin: .2rem 0 .6rem; }
 summary { cursor: pointer; color: var(--muted); font-size: .9rem; }
 pre { white-space: pre-wrap; font-size: .8rem; line-height: 1.4; }
 @media (max-width: 30rem) { main { padding: .8rem .6rem 2rem; } section { padding: 1rem .9rem .7rem; }
-  th, td { padding-right: .5rem; } dl div { grid-template-columns: 1fr; gap: 0; } }
+  th, td { padding-right: .5rem; } table { font-size: .88rem; } ul { padding-left: 1rem; }
+  dl div, dl.compact div { grid-template-columns: 7rem 1fr; } }
 @media print {
   body { background: #fff; font-size: 10pt; } main { max-width: none; padding: 0; }
   section { border: 0; border-top: 1px solid var(--rule); border-radius: 0; padding: .8rem 0 0; }

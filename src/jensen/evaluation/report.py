@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jensen.data.examples import Split
 from jensen.evaluation.page import document, join
-from jensen.evaluation.panels import PANELS, header
+from jensen.evaluation.panels import PANELS
 from jensen.evaluation.story import gather
 from jensen.files import write_text
 
@@ -28,7 +28,7 @@ def write_report(run: Path, split: Split | None, problem: str | None) -> Path:
     """
     run = Path(run)
     story = gather(run, split, problem)
-    body = join(header(story), *(panel(story) for panel in PANELS))
+    body = join(*(panel(story) for panel in PANELS))
     path = run / "report.html"
     write_text(path, document(f"{story.model} on {story.source} · jensen", body))
     return path

@@ -17,7 +17,7 @@ from jensen.data.examples import Split
 from jensen.data.space import Levels, Space
 from jensen.evaluation.images import is_image
 from jensen.evaluation.numbers import Unit, part, unit_of, word
-from jensen.evaluation.plots import Frame, chosen_steps
+from jensen.evaluation.strips import Frame, chosen_steps
 from jensen.files import read_json
 from jensen.fitting import load
 from jensen.models.ddpm import DDPM
@@ -83,6 +83,11 @@ class Story:
         return "image" if self.image else "row"
 
     @property
+    def a_row(self) -> str:
+        """What a row is called, with its article."""
+        return "an image" if self.image else "a row"
+
+    @property
     def dims(self) -> int:
         """Dimensions of a row."""
         return math.prod(self.pipeline.event_shape)
@@ -109,7 +114,9 @@ def gather(run: Path, split: Split | None, problem: str | None) -> Story:
     path = folder.file("evaluation.json")
     evaluation = read_json(path) if path.is_file() else {}
     if split is not None and split.event_shape != pipeline.event_shape:
-        problem = f"the data given have rows of shape {split.event_shape}, the model was fitted to {pipeline.event_shape}"
+        problem = (
+            f"the data given have rows of shape {split.event_shape}, the model was fitted to {pipeline.event_shape}"
+        )
         split = None
     samples, frames, how = draw(pipeline)
     said = (problem or "").strip().rstrip(".")
@@ -134,4 +141,3 @@ def draw(pipeline: Pipeline) -> tuple[Tensor, list[Frame], str]:
 
     samples = pipeline.sample(count, seed=SEED, batch_size=count, steps=chain.steps, watch=watch)
     return samples, frames, f"ancestral sampler, {chain.steps} steps, seed {SEED}"
-

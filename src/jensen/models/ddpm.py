@@ -6,6 +6,7 @@ as a latent-variable model with z = (x_1, …, x_T).
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
@@ -33,7 +34,7 @@ from jensen.likelihood import LogLikelihood
 from jensen.models.model import GradientModel, LatentModel, OnCalls, nothing, row_ids, sample_ids, sample_noise
 from jensen.nn.levels import LevelsHead
 from jensen.nn.mlp import MLP
-from jensen.nn.unet import PRESETS, UNet, preset_for
+from jensen.nn.unet import PRESETS, UNet, dropout_for, preset_for
 from jensen.noise import Noise
 from jensen.training.fitter import Objective, Rows, TrainingSettings
 
@@ -60,7 +61,9 @@ class DDPM(GradientModel, LatentModel):
         reverse_variance: "calibrated", "beta", "beta-hat", or the weight of log β between them, 0 to 1.
         network: "unet" or "mlp".
         size: "tiny", "small" or "base".
-        dropout: in the network; None for the preset's.
+        dropout: in the network; None for 0.1 on images where there are few of them, else 0.
+        head_features: numbers a dimension that the network hands to the levels head; None for 16 on grey images of more
+            than 16 pixels a side and 8 elsewhere.
     """
 
     summary = "denoising diffusion: a lower bound on log p, term by term"
@@ -85,6 +88,7 @@ class DDPM(GradientModel, LatentModel):
         network: Literal["auto", "unet", "mlp"] = "auto",
         size: Literal["auto", "tiny", "small", "base"] = "auto",
         dropout: float | None = None,
+        head_features: int | None = None,
     ) -> None:
         super().__init__(event_shape, space)
         if not 1 <= timesteps <= 100_000:
@@ -96,7 +100,8 @@ class DDPM(GradientModel, LatentModel):
             chosen = _schedule(schedule, space, log_snr_start, log_snr_end, beta_start, beta_end, betas)
             chain = Chain(chosen, timesteps)
             variance, emission = _variance(reverse_variance, chain), Emission(space, _first_scale(space, chain))
-        denoiser = _denoiser(self.event_shape, space, chain, parametrisation, network, size, dropout)
+        shape = _NetworkShape(self.event_shape, network, size, dropout or 0.0, head_features or 8)
+        denoiser = _denoiser(shape, space, chain, parametrisation)
         self.reverse = ReverseProcess(chain, denoiser, variance, emission)
         self.register_buffer("proposal", uniform_proposal(timesteps))
 
@@ -118,20 +123,20 @@ class DDPM(GradientModel, LatentModel):
             "parametrisation": "levels" if few else "v",
             "network": "unet" if image else "mlp",
             "size": preset_for(split.event_shape, len(split.train)) if image else "small",
+            "dropout": dropout_for(len(split.train)) if image else 0.0,
+            "head_features": 16 if image and split.event_shape[0] == 1 and max(split.event_shape) > 16 else 8,
             "log_snr_start": _default_start(space),
             "log_snr_end": -7.0 if levels else -9.0,
         }
-        given = {k: v for k, v in settings.items() if v not in ("auto", None)}
+        given = {name: value for name, value in settings.items() if value not in ("auto", None)}
         return {**chosen, **given}
 
     @classmethod
     def training_settings(cls, split: Split, options: Mapping[str, Any]) -> TrainingSettings:
         """Batch sizes that suit the data."""
         cells = math.prod(split.event_shape)
-        if options["network"] == "mlp":
-            return TrainingSettings(batch_size=min(512, len(split.train)), lr=2e-3)
-        size = 128 if cells <= 1024 else 64 if cells <= 3072 else 16
-        return TrainingSettings(batch_size=min(size, len(split.train)), lr=1e-3)
+        size = 512 if options["network"] == "mlp" else 64 if cells <= 256 else 32 if cells <= 4096 else 16
+        return TrainingSettings(batch_size=min(size, len(split.train)), lr=2e-3 if cells <= 1024 else 1e-3)
 
     def initialise(self, train: Rows) -> None:
         """The levels head's bias starts at the log-histogram of the training rows."""
@@ -376,45 +381,44 @@ def _variance(word: str | float, chain: Chain) -> ReverseVariance:
     return Interpolated(fixed[word] if isinstance(word, str) else word)
 
 
-def _denoiser(
-    event: tuple[int, ...],
-    space: Space,
-    chain: Chain,
-    parametrisation: str,
-    network: str,
-    size: str,
-    dropout: float | None,
-) -> Denoiser:
-    if parametrisation not in ("auto", "levels"):
-        return NetworkDenoiser(_network(event, 1, network, size, dropout), _parametrisation(parametrisation, chain))
-    if not isinstance(space, Levels) or space.k > MOST_LEVELS_FOR_HEAD:
-        if parametrisation == "levels":
-            raise InputError(f"parametrisation=levels needs data on at most {MOST_LEVELS_FOR_HEAD} levels, got {space}; use v")
-        return _denoiser(event, space, chain, "v", network, size, dropout)
-    head = LevelsHead(HEAD_FEATURES, space.values().float())
-    return LevelsDenoiser(_network(event, HEAD_FEATURES, network, size, dropout), head)
+@dataclass(frozen=True)
+class _NetworkShape:
+    """What a network is built from."""
+
+    event: tuple[int, ...]
+    network: str
+    size: str
+    dropout: float
+    head_features: int
+
+    def build(self, features: int) -> nn.Module:
+        """A network that puts out `features` numbers a dimension."""
+        image = len(self.event) == 3
+        if self.network == "unet" or (self.network == "auto" and image):
+            if not image:
+                raise InputError(f"network=unet needs images (C, H, W), got rows of shape {self.event}; use mlp")
+            preset = PRESETS["small" if self.size == "auto" else self.size]
+            return UNet(self.event[0], features * self.event[0], **{**vars(preset), "dropout": self.dropout})
+        dims = math.prod(self.event)
+        width, depth = {"tiny": (64, 2), "base": (256, 4)}.get(self.size, (128, 3))
+        return _Flat(MLP(dims, features * dims, width=width, depth=depth, dropout=self.dropout), self.event, features)
 
 
-HEAD_FEATURES = 32
+def _denoiser(shape: _NetworkShape, space: Space, chain: Chain, parametrisation: str) -> Denoiser:
+    few = isinstance(space, Levels) and space.k <= MOST_LEVELS_FOR_HEAD
+    word = ("levels" if few else "v") if parametrisation == "auto" else parametrisation
+    if word != "levels":
+        return NetworkDenoiser(shape.build(1), _parametrisation(word, chain))
+    if not isinstance(space, Levels) or not few:
+        raise InputError(f"parametrisation=levels needs data on at most {MOST_LEVELS_FOR_HEAD} levels, got {space}; use v")
+    values = space.values().float()
+    return LevelsDenoiser(shape.build(shape.head_features), LevelsHead(shape.head_features, values))
 
 
 def _parametrisation(word: str, chain: Chain) -> Parametrisation:
     if word not in PARAMETRISATIONS:
         raise InputError(f"unknown parametrisation {word!r}; known are levels, {', '.join(PARAMETRISATIONS)}")
     return Mu(chain) if word == "mu" else PARAMETRISATIONS[word]()
-
-
-def _network(event: tuple[int, ...], features: int, word: str, size: str, dropout: float | None) -> nn.Module:
-    image = len(event) == 3
-    if word == "unet" or (word == "auto" and image):
-        if not image:
-            raise InputError(f"network=unet needs images (C, H, W), got rows of shape {event}; use mlp")
-        preset = PRESETS["small" if size == "auto" else size]
-        chosen = dict(vars(preset)) | ({} if dropout is None else {"dropout": dropout})
-        return UNet(event[0], features * event[0], **chosen)
-    dims = math.prod(event)
-    width, depth = {"tiny": (64, 2), "small": (128, 3), "base": (256, 4)}.get(size, (128, 3))
-    return _Flat(MLP(dims, features * dims, width=width, depth=depth, dropout=dropout or 0.0), event, features)
 
 
 class _Flat(nn.Module):

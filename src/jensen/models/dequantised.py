@@ -67,18 +67,18 @@ class Dequantised(ClosedForm, DensityModel):
             self.model.log_likelihood(_spread(x, keys, self.levels.step, Noise(seed, "dequantise", k)), context).value
             for k in range(repetitions)
         ]
-        density = torch.stack(draws)
+        density = torch.stack(draws, 1)
         cell = torch.full((len(x),), math.prod(self.event_shape) * math.log(self.levels.step), dtype=torch.float64)
         on_calls(len(x))
         return LogLikelihood(
-            value=density.mean(0) + cell,
+            value=density.mean(1) + cell,
             kind="lower bound",
             measure="counting",
             of=f"{self.model.log_likelihood(x[:1]).of}, integrated over cells",
             method=self.method_or_default(method),
             event_shape=self.event_shape,
-            stderr=density.std(0) / math.sqrt(repetitions),
-            terms={"density": density.mean(0), "cell": cell},
+            stderr=density.std(1) / math.sqrt(repetitions),
+            terms={"density": density.mean(1), "cell": cell},
             diagnostics={"repetitions": repetitions, "dequantisation": "uniform"},
         )
 

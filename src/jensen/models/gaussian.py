@@ -8,6 +8,7 @@ scores what means and correlations explain. Exact on real values; on levels it i
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from jensen.likelihood import LogLikelihood
 from jensen.models.model import ClosedForm, DensityModel, OnCalls, nothing, sample_ids, sample_noise
 from jensen.training.fitter import Rows
 
+BLOCK = 256
 MOST_DIMENSIONS = 6000  # the covariance and its factor then take 0.6 GB, the factorisation seconds
 
 
@@ -88,11 +90,11 @@ class Gaussian(ClosedForm, DensityModel):
     ) -> LogLikelihood:
         """log N(x; μ, Σ), exact."""
         centred = x.flatten(1).double() - self.mean
-        white = torch.linalg.solve_triangular(self.factor, centred.T, upper=False)
+        distance = _in_blocks(lambda rows: torch.linalg.solve_triangular(self.factor, rows.T, upper=False).square().sum(0), centred)
         constant = self.factor.diagonal().log().sum() + 0.5 * len(self.mean) * math.log(2 * math.pi)
         on_calls(len(x))
         return LogLikelihood(
-            value=-0.5 * white.square().sum(0) - constant,
+            value=-0.5 * distance - constant,
             kind="exact",
             measure="Lebesgue",
             of="one normal",
@@ -103,7 +105,14 @@ class Gaussian(ClosedForm, DensityModel):
     def sample(self, n: int, context: Tensor | None = None, seed: int = 0, *, start: int = 0) -> Tensor:
         """μ + L ε."""
         eps = sample_noise(seed).normal(sample_ids(n, start), (len(self.mean),)).double()
-        return (self.mean + eps @ self.factor.T).reshape(n, *self.event_shape)
+        return (self.mean + _in_blocks(lambda rows: rows @ self.factor.T, eps)).reshape(n, *self.event_shape)
+
+
+def _in_blocks(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
+    """A function of rows, applied 256 at a time with the last block filled up: matrix products choose their order of
+    summation by shape, so with one shape the bits of a row do not depend on its company."""
+    filled = torch.cat([rows, rows.new_zeros(-len(rows) % BLOCK, rows.shape[1])])
+    return torch.cat([function(block) for block in filled.split(BLOCK)])[: len(rows)]
 
 
 def _shrinkage(covariance: Tensor, fourth: float, n: int) -> float:

@@ -54,6 +54,9 @@ class Independent(ClosedForm, DensityModel):
                 self.counts.scatter_add_(1, index, torch.ones_like(index))
             return
         seen = sum(_observed(train, rows).sum(0) for rows in batches)
+        assert isinstance(seen, Tensor)
+        if not bool(seen.all()):
+            raise InputError(f"dimension {int((seen == 0).nonzero()[0])} has no values in the training rows; drop it")
         mean = sum(_filled(train, rows).sum(0) for rows in batches) / seen
         squares = [((_filled(train, rows) - mean).square() * _observed(train, rows)).sum(0) for rows in batches]
         variance = sum(squares) / seen

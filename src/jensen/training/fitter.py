@@ -96,7 +96,7 @@ class TrainingSettings:
     weight_decay: float = 0.01
     beta2: float = 0.99
     grad_clip: float = 1.0
-    ema: float = 0.03
+    ema: float = 0.05
     warmup: float = 0.05
     patience: int = 5
     precision: str = "auto"

@@ -1,0 +1,191 @@
+"""Costs beside each other: the model and the controls; test rows, training rows and the model's own samples."""
+
+import math
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from jensen.data.space import Levels
+from jensen.evaluation.charts import dots_figure
+from jensen.evaluation.figures import Theme
+from jensen.evaluation.numbers import cost, part, quoted, real, word
+from jensen.evaluation.page import (
+    Html,
+    block,
+    join,
+    missing,
+    number,
+    panel,
+    paragraph,
+    side_by_side,
+    strong,
+    table,
+)
+from jensen.evaluation.panels.common import NOT_EVALUATED, themed
+from jensen.evaluation.story import Story
+from jensen.likelihood import plus_minus
+
+
+def controls(story: Story) -> Html:
+    """The model beside the controls on the same rows."""
+    title = "Beside simple controls, on the same rows"
+    if not story.log_likelihood:
+        return panel(title, missing(NOT_EVALUATED))
+    found = part(story.evaluation, "controls")
+    entries = [(story.model, story.log_likelihood), *((name, part(found, name)) for name in sorted(found))]
+    scored = [(name, ll, c) for name, ll in entries if (c := cost(ll, story.unit)) is not None]
+    if len(scored) < 2:
+        return panel(title, missing(_why_no_controls(story, found)))
+    names, costs = [name for name, _, _ in scored], [c for _, _, c in scored]
+    unit = f"{story.unit.name}{' of −log p' if story.unit.name == 'nats' else ''} (further left is better)"
+
+    def draw(theme: Theme) -> Figure:
+        return dots_figure(names, [v for v, _ in costs], [e for _, e in costs], unit=unit, theme=theme)
+
+    chart = themed(draw, "Costs of the model and the controls with error bars", "Bars are ± one standard error.")
+    rows = [(name, number(quoted(ll)[0]), word(ll, "kind")) for name, ll, _ in scored]
+    left_out = [
+        missing(f"{name}: {word(part(found, name), 'problem')}") for name in found if word(part(found, name), "problem")
+    ]
+    return panel(
+        title,
+        _about_controls(story),
+        side_by_side(chart, block(table(("model", "on the test rows", "kind"), rows), *left_out)),
+        *_differences(story),
+    )
+
+
+def _why_no_controls(story: Story, found: dict[str, Any]) -> str:
+    problems = "; ".join(
+        f"{name}: {word(part(found, name), 'problem')}" for name in found if word(part(found, name), "problem")
+    )
+    if problems:
+        return f"No control could be scored. {problems}"
+    return f"{story.model} was scored without controls beside it."
+
+
+def _about_controls(story: Story) -> Html:
+    histograms = "histograms" if isinstance(story.space, Levels) else "normal distributions"
+    return paragraph(
+        strong("independent"),
+        f" knows each dimension by itself ({histograms}); ",
+        strong("gaussian"),
+        " knows means and correlations. What the model gains on them is structure it has learned beyond that.",
+    )
+
+
+def _differences(story: Story) -> list[Html]:
+    lines = []
+    for name, found in part(story.evaluation, "differences").items():
+        mean, stderr = real(found, "mean_nats"), real(found, "stderr_nats")
+        if mean is None:
+            continue
+        gain = number(f"{plus_minus(mean, stderr if stderr is not None else math.nan, sign=True)} nats {story.a_row}")
+        bits, bits_error = real(found, "mean_bits_per_dim"), real(found, "stderr_bits_per_dim")
+        if bits is not None:
+            amount = plus_minus(bits, bits_error if bits_error is not None else math.nan, sign=True)
+            gain = join(gain, " = ", number(f"{amount} bits/dim"))
+        about = f": {_verdict(mean, stderr, name)} ({word(found, 'meaning', 'paired')})."
+        lines.append(paragraph(strong(f"{story.model} − {name}: "), gain, about))
+    if not lines:
+        return []
+    return [
+        *lines,
+        paragraph(
+            "Gains are differences of log p row by row, so what makes a row hard for both models cancels. A gain that is a lower bound "
+            "can only be larger in truth; a difference of two bounds compares the bounds.",
+            style="note",
+        ),
+    ]
+
+
+def _verdict(mean: float, stderr: float | None, name: str) -> str:
+    if stderr is None or abs(mean) < 2 * stderr:
+        return f"no clear difference from {name}"
+    return f"better than {name}" if mean > 0 else f"worse than {name}"
+
+
+def self_check(story: Story) -> Html:
+    """Does the model believe its own samples as it believes test rows?"""
+    title = "Does the model believe its own samples?"
+    record = part(story.evaluation, "self_check")
+    costs = {name: cost(part(record, name), story.unit) for name in ("test", "train", "samples")}
+    test, train, own = costs["test"], costs["train"], costs["samples"]
+    if test is None or own is None:
+        return panel(title, missing(NOT_EVALUATED if not story.evaluation else "evaluation.json holds no self-check."))
+    label = {"test": "test rows", "train": "training rows", "samples": "its own samples"}
+    rows = [
+        (label[name], number(plus_minus(*c)), f"{real(part(record, name), 'examples') or 0:,.0f}")
+        for name, c in costs.items()
+        if c
+    ]
+    names, found = [label[n] for n, c in costs.items() if c], [c for c in costs.values() if c]
+
+    def draw(theme: Theme) -> Figure:
+        return dots_figure(
+            names, [v for v, _ in found], [e for _, e in found], unit=f"−log p, {story.unit.name}", theme=theme
+        )
+
+    gap = minus(own, test)
+    readings = [
+        paragraph(strong("Samples − test: "), number(f"{_signed(gap)} {story.unit.name}"), ". ", _reading_own(gap))
+    ]
+    if train is not None:
+        over = minus(test, train)
+        readings.append(
+            paragraph(
+                strong("Test − train: "), number(f"{_signed(over)} {story.unit.name}"), ". ", _reading_train(over)
+            )
+        )
+    about = f"All under one model, {word(record, 'of')}. " if word(record, "of") else ""
+    bound = "These are bounds; the readings take the bounds to be about equally loose. " if _is_bound(record) else ""
+    return panel(
+        title,
+        side_by_side(
+            themed(
+                draw,
+                "−log p of test rows, training rows and samples",
+                "Bars are ± one standard error; left is likelier.",
+            ),
+            table(("rows", f"−log p, {story.unit.name}", "how many"), rows),
+        ),
+        *readings,
+        paragraph(
+            about, bound, "Errors of a difference add up in squares, since the rows are different ones.", style="note"
+        ),
+    )
+
+
+def minus(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
+    """The difference of two independent means."""
+    return a[0] - b[0], math.hypot(a[1], b[1])
+
+
+def _signed(pair: tuple[float, float]) -> str:
+    return plus_minus(*pair, sign=True)
+
+
+def _is_bound(record: dict[str, Any]) -> bool:
+    return "bound" in word(part(record, "test"), "kind")
+
+
+def _reading_own(gap: tuple[float, float]) -> str:
+    if abs(gap[0]) < 2 * gap[1]:
+        return "Within two standard errors: the model finds its samples as likely as real rows, as a model that fits would."
+    if gap[0] < 0:
+        return (
+            "Its own samples are likelier to it than real rows: real data hold things that the model seldom draws, so samples "
+            "may look too plain or too much alike."
+        )
+    return (
+        "Its own samples are less likely to it than real rows: the model spreads over more than the data do, so samples may look "
+        "noisy or odd."
+    )
+
+
+def _reading_train(over: tuple[float, float]) -> str:
+    if abs(over[0]) < 2 * over[1]:
+        return "Within two standard errors: no sign that training rows are remembered."
+    if over[0] > 0:
+        return "Test rows cost more than training rows: the model has learned some of the training rows by heart (overfitting)."
+    return "Training rows cost more than test rows: not overfitting; chance, or the two sets differ."

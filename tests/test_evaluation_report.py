@@ -1,0 +1,251 @@
+"""The report: one page that fetches nothing, escapes everything, and shows the numbers of evaluation.json."""
+
+import html
+import json
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+
+import jensen
+from jensen.data import Examples, Levels, Split
+from jensen.errors import InputError
+from jensen.evaluation.page import text
+from jensen.evaluation.report import write_report
+from jensen.files import write_json
+from jensen.likelihood import plus_minus
+
+HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "\u202e名 & \ud800")
+VOID = {"meta", "img", "source", "br"}
+
+
+class Page(HTMLParser):
+    """Tags, attributes and text; fails on tags that do not close."""
+
+    def __init__(self, content):
+        super().__init__()
+        self.open, self.tags, self.links, self.words = [], [], [], []
+        self.feed(content)
+        assert self.open == []
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [value for name, value in attrs if name in ("src", "srcset", "href", "action", "data")]
+        assert not [name for name, _ in attrs if name.startswith("on")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not self.open or self.open[-1] != "style":
+            self.words.append(data)
+
+
+def read(path):
+    content = path.read_text(encoding="utf-8")
+    page = Page(content)
+    assert all(link.startswith("data:image/png;base64,") for link in page.links)
+    assert not {"script", "link", "iframe", "object", "form", "a"} & set(page.tags)
+    assert "http" not in content.replace("http-equiv", "")
+    assert "url(" not in content
+    assert "@import" not in content
+    assert 'name="viewport"' in content
+    return page
+
+
+def images(seed=0, classes=HOSTILE):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randint(0, 5, (60, 1, 4, 4), generator=generator).byte()
+    rows = Examples(x, torch.arange(60), torch.arange(60) % 3)
+    parts = [rows.take(torch.arange(*ends)) for ends in ((0, 40), (40, 50), (50, 60))]
+    return Split(*parts, Levels(5), classes, {"source": f"/tmp/{HOSTILE[0]}", "notes": [HOSTILE[1]]})
+
+
+def summary(mean, stderr, kind="lower bound"):
+    return {
+        "kind": kind,
+        "measure": "counting",
+        "of": "ancestral, T = 6",
+        "mean_nats": mean,
+        "stderr_nats": stderr,
+        "stderr_test_set_nats": 0.8 * stderr,
+        "stderr_monte_carlo_nats": 0.6 * stderr,
+        "bits_per_dim": -mean / 16 / np.log(2),
+        "stderr_bits_per_dim": stderr / 16 / np.log(2),
+        "examples": 10,
+        "dims": 16,
+        "terms": {name: {"mean_nats": mean * part, "stderr_nats": stderr} for name, part in PARTS.items()},
+        "quote": f"≤ {plus_minus(-mean / 16 / np.log(2), stderr / 16 / np.log(2))} bits/dim  (bound, vlb; 10 examples; ± 1 SE)",
+    }
+
+
+PARTS = {"prior": 0.1, "diffusion": 0.7, "reconstruction": 0.2}
+EVALUATION = {
+    "model": "diffusion",
+    "log_likelihood": summary(-23.4567, 0.321),
+    "controls": {"independent": summary(-25.25, 0.2, "exact"), "gaussian": {"problem": "too <few> rows"}},
+    "differences": {
+        "independent": {
+            "mean_nats": 1.7933,
+            "stderr_nats": 0.111,
+            "mean_bits_per_dim": 0.1617,
+            "stderr_bits_per_dim": 0.01,
+            "meaning": "a lower bound on the difference",
+        }
+    },
+    "per_step": {
+        "step": [1, 2, 4, 6],
+        "log_snr": [5.0, 3.0, -1.0, -5.0],
+        "nats": [4.0, 5.0, 6.0, 1.0],
+        "stderr_nats": [0.1] * 4,
+    },
+    "self_check": {
+        "steps": 6,
+        "of": "ancestral, T = 6",
+        "test": summary(-23.0, 0.5),
+        "train": summary(-21.0, 0.5),
+        "samples": summary(-29.0, 0.5),
+    },
+    "seed": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def diffusion(tmp_path_factory):
+    """A run of a tiny diffusion model on tiny images with hostile names."""
+    path, split = tmp_path_factory.mktemp("runs") / "diffusion", images()
+    options = {"timesteps": 6, "network": "mlp", "size": "tiny", "batch_size": 8, "precision": "float32"}
+    jensen.fit(split, "diffusion", run=path, steps=3, progress=False, **options)
+    return path, split
+
+
+@pytest.fixture(scope="module")
+def full(diffusion):
+    """Its report, with everything."""
+    path, split = diffusion
+    write_json(path / "evaluation.json", EVALUATION)
+    page = read(write_report(path, split, None))
+    (path / "evaluation.json").unlink()
+    return page
+
+
+def test_every_number_equals_the_json(full):
+    scale = 1 / 16 / np.log(2)
+    ll = EVALUATION["log_likelihood"]
+    assert ll["quote"].partition("  (")[0] in full.text
+    for entry in (ll, EVALUATION["controls"]["independent"]):
+        assert plus_minus(entry["bits_per_dim"], entry["stderr_bits_per_dim"]) in full.text
+    assert "+1.79 ± 0.11 nats an image" in full.text
+    assert f"{plus_minus(0.1617, 0.01, sign=True)} bits/dim" in full.text
+    assert "a lower bound on the difference" in full.text
+    for term in ll["terms"].values():
+        assert plus_minus(-term["mean_nats"] * scale, term["stderr_nats"] * scale) in full.text
+    for entry in EVALUATION["self_check"].values():
+        if isinstance(entry, dict):
+            assert plus_minus(entry["bits_per_dim"], entry["stderr_bits_per_dim"]) in full.text
+    both = np.hypot(0.5, 0.5) * scale
+    assert f"Samples − test: {plus_minus(6 * scale, both, sign=True)} bits/dim" in full.text
+    assert f"Test − train: {plus_minus(2 * scale, both, sign=True)} bits/dim" in full.text
+
+
+def test_it_reads_the_numbers_plainly(full):
+    for line in (
+        "The true value is at least as good",
+        "Knowing nothing costs log₂ 5 = 2.32",
+        "less likely to it than real rows",
+        "learned some of the training rows by heart",
+        "gaussian: too <few> rows",
+        "better than independent",
+        "ancestral sampler, 6 steps, seed 0",
+        "samples equal a training row",
+    ):
+        assert line in full.text
+    assert "Not shown" not in full.text
+
+
+def test_hostile_names_are_text(diffusion, full):
+    content = (diffusion[0] / "report.html").read_text(encoding="utf-8")
+    assert HOSTILE[0] not in content
+    assert HOSTILE[1] not in content
+    assert html.escape(HOSTILE[0]) in content
+    assert html.escape(HOSTILE[1]) in content
+    assert "\u202e" not in content
+    assert "script" not in full.tags
+    assert text("a\x00\ud800<&\"'") == "a\ufffd\ufffd&lt;&amp;&quot;&#x27;"
+
+
+def test_without_data_and_without_evaluation(diffusion):
+    path, _ = diffusion
+    page = read(write_report(path, None, "the data at '<there>' have moved; give DATA"))
+    assert page.text.count("Not shown: the data at '<there>' have moved; give DATA.") == 3
+    assert page.text.count("there is no evaluation.json") == 4
+    assert "What the run noted about them" in page.text
+    assert "From noise to data" in page.text
+
+
+@pytest.mark.parametrize(
+    "evaluation",
+    [
+        {},
+        {"log_likelihood": None, "controls": None, "per_step": None, "self_check": None},
+        {"log_likelihood": {"quote": 3, "mean_nats": "x", "terms": []}, "differences": {"independent": None}},
+        {**EVALUATION, "per_step": {"step": [1], "log_snr": [1.0], "nats": [1.0, 2.0]}, "self_check": {"test": {}}},
+        {
+            **EVALUATION,
+            "log_likelihood": {**summary(-1.0, 1.0), "mean_nats": None, "bits_per_dim": None, "stderr_nats": None},
+        },
+    ],
+)
+def test_holes_in_the_numbers_leave_a_line(diffusion, evaluation, monkeypatch):
+    monkeypatch.setattr("jensen.evaluation.story.SAMPLES", 4)
+    path, split = diffusion
+    write_json(path / "evaluation.json", evaluation)
+    page = read(write_report(path, None, None))
+    (path / "evaluation.json").unlink()
+    assert "Where the bits go" in page.text
+
+
+def test_closed_form_model_on_vectors(tmp_path):
+    x = np.random.default_rng(0).normal(size=(80, 2)).astype(np.float32)
+    x[::9, 1] = np.nan
+    split = jensen.load_data(x)
+    pipeline = jensen.fit(split, "independent", run=tmp_path / "run", progress=False)
+    ll = pipeline.log_likelihood(split.test)
+    write_json(tmp_path / "run" / "evaluation.json", {"log_likelihood": {**ll.to_dict(), "quote": str(ll)}})
+    page = read(write_report(tmp_path / "run", split, None))
+    for line in (
+        ll.quote(),
+        "Nats, per row.",
+        "fitted in closed form",
+        "draws a row in one go",
+        "was scored without controls",
+    ):
+        assert line in page.text
+
+
+def test_real_valued_images_of_a_closed_form_model(tmp_path):
+    x = np.random.default_rng(0).normal(size=(50, 3, 4, 5)).astype(np.float32)
+    split = jensen.load_data(x)
+    jensen.fit(split, "independent", run=tmp_path / "run", progress=False)
+    page = read(write_report(tmp_path / "run", split, None))
+    assert "Black is" in page.text
+
+
+def test_data_of_another_shape_are_named(diffusion):
+    other = jensen.load_data(np.zeros((30, 6, 6), np.uint8), levels=5)
+    page = read(write_report(diffusion[0], other, None))
+    assert "(1, 6, 6), the model was fitted to (1, 4, 4)" in page.text
+
+
+def test_an_unfinished_run_and_a_damaged_file_are_refused(diffusion, tmp_path):
+    with pytest.raises(InputError, match="no run at"):
+        write_report(tmp_path / "nothing", None, None)
+    path, split = diffusion
+    (path / "evaluation.json").write_text(json.dumps([1]))
+    with pytest.raises(InputError, match=r"evaluation\.json"):
+        write_report(path, split, None)
+    (path / "evaluation.json").unlink()
