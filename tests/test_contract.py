@@ -31,24 +31,26 @@ class Fast:
     fit: dict[str, Any] = field(default_factory=dict)
     score: dict[str, Any] = field(default_factory=dict)
     careful: dict[str, Any] = field(default_factory=dict)
+    on_level_images: dict[str, Any] = field(default_factory=dict)
 
 
 FAST = {
     "independent": Fast(),
     "gaussian": Fast(),
     "diffusion": Fast(
-        fit={"steps": 40, "timesteps": 10, "size": "tiny", "batch_size": 64, "patience": 0, "precision": "float32"},
+        fit={"steps": 40, "timesteps": 10, "size": "tiny", "batch_size": 64, "patience": 0, "network": "mlp", "precision": "float32"},
         score={"repetitions": 2, "calls": None},
         careful={"repetitions": 24, "calls": None},
+        on_level_images={"network": "unet", "steps": 8, "batch_size": 16, "timesteps": 4},
     ),
 }
 KINDS = ("level images", "level vectors", "real images", "real vectors")
-ROWS = 240
+ROWS = 200
 
 
 def rows_of(kind: str) -> np.ndarray[Any, Any]:
     """Rows whose dimensions hang together, seed 0."""
-    shape = (1, 4, 6) if "images" in kind else (2,)
+    shape = (1, 4, 5) if "images" in kind else (2,)
     draw = np.random.default_rng(0)
     x = draw.normal(size=(ROWS, *shape)) * 0.5 + draw.normal(size=(ROWS, *[1] * len(shape)))
     if "level" in kind:
@@ -67,7 +69,7 @@ def fitted_to(word: str, split: Split, **more: Any) -> Pipeline:
 
 @cache
 def fitted(word: str, kind: str) -> Pipeline:
-    return fitted_to(word, split_of(kind))
+    return fitted_to(word, split_of(kind), **(FAST[word].on_level_images if kind == "level images" else {}))
 
 
 @cache

@@ -104,7 +104,7 @@ def test_vectors_with_missing_cells_are_shown(tmp_path, dims):
 def test_hostile_class_names_are_drawn_as_text():
     images = torch.zeros(40, 1, 4, 4).byte()
     rows = Examples(images, torch.arange(40), torch.arange(40) % 2)
-    split = load_data(images.numpy(), levels=17)
+    split = load_data("digits")
     hostile = type(split)(rows, rows, rows, Levels(17), ("_$\\frac{x", "<b>\n名"), {"source": "$^$"})
     assert figure_png(show_figure(hostile)).startswith(b"\x89PNG")
 

@@ -20,6 +20,7 @@ def written_whole(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
+        os.chmod(aside, 0o666 & ~_umask())
         with aside.open("rb") as file:
             os.fsync(file.fileno())
         os.replace(aside, path)
@@ -28,6 +29,13 @@ def written_whole(path: Path) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    """The permissions this process withholds; there is no way to ask but to set it."""
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
 
 
 def cannot_write(path: Path, error: OSError) -> str:

@@ -277,13 +277,16 @@ def _learn(pipeline: Pipeline, config: dict[str, Any], split: Split, run: Run | 
     done = loop.resume()
     if done:
         say(f"going on after step {done} of {steps}")
+        then, now = config["training"]["threads"], torch.get_num_threads()
+        if then != now:
+            say(f"note: {now} threads now, {then} before: the weights will be close, not equal to the bit")
     with bar("training", steps, done=done, shown=progress) as shown:
         loop.bar, loop.describe = shown, _behind_the_bar(pipeline)
         loop.go(done)
     fitter.keep_best()
     if fitter.skipped:
         say(f"{fitter.skipped} steps were skipped because loss or gradient was not finite")
-    with bar("calibrating", 0, shown=progress) as shown:
+    with bar("calibrating", model.calibration_calls(len(split.valid)), shown=progress) as shown:
         model.calibrate(pipeline.encoded(split.valid), config["training"]["seed"], lambda calls: shown.advance(calls))
 
 

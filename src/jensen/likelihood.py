@@ -145,7 +145,7 @@ class LogLikelihood:
     def describe(self) -> str:
         """What stands in the brackets behind the number."""
         kind = _SHORT[self.kind] if self.kind == self.method else f"{_SHORT[self.kind]}, {self.method}"
-        zero = f"; {self.impossible} rows of probability zero" if self.impossible else ""
+        zero = f"; {self.impossible} {'row' if self.impossible == 1 else 'rows'} of probability zero" if self.impossible else ""
         return f"{kind}; {len(self)} examples × {self.dims} dims; ± 1 SE{zero}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -178,7 +178,10 @@ class LogLikelihood:
 
 @dataclass(frozen=True)
 class Difference:
-    """A paired difference of two log-likelihoods on the same rows: `value (B,)` nats, and what it is."""
+    """A paired difference of two log-likelihoods on the same rows: `value (B,)` nats, and what it is.
+
+    A row of probability zero under both has no difference: NaN, and so has the mean.
+    """
 
     value: Tensor
     meaning: str
@@ -195,11 +198,16 @@ class Difference:
         """The standard error of `mean` over the paired rows."""
         return _standard_error(self.value)
 
+    @property
+    def direction(self) -> str:
+        """Whether the first of the two is better: its log-likelihood is higher, its bits/dim are fewer."""
+        return "better" if self.mean >= 0 else "worse"
+
     def __str__(self) -> str:
         bits = ""
         if self.is_mass:
             scale = BITS / self.dims
-            bits = f" = {plus_minus(self.mean * scale, self.stderr * scale, sign=True)} bits/dim"
+            bits = f", {plus_minus(abs(self.mean) * scale, self.stderr * scale)} bits/dim {self.direction}"
         return f"{plus_minus(self.mean, self.stderr, sign=True)} nats{bits}  ({self.meaning}; {len(self.value)} paired rows)"
 
 

@@ -106,8 +106,10 @@ def _standardise(train: Examples) -> Affine:
     rest = [0, *range(2, x.ndim)] if x.ndim == 4 else [0]
     mean = x.nanmean(dim=rest, keepdim=True)
     deviation = (x - mean).square().nanmean(dim=rest, keepdim=True).sqrt()[0]
-    if bool((deviation == 0).any()):
-        column = int((deviation.flatten() == 0).nonzero()[0])
+    if not bool((deviation > 0).all()):
+        column = int((~(deviation.flatten() > 0)).nonzero()[0])
+        if bool(deviation.flatten()[column].isnan()):
+            raise InputError(f"dimension {column} is missing (NaN) in every training row; drop it")
         raise InputError(
             f"dimension {column} is constant in the training rows, so its density is infinite; drop it or give levels"
         )

@@ -19,10 +19,10 @@ from jensen.noise import Noise
 
 @dataclass(frozen=True)
 class Residuals:
-    """At each knot i: `steps (n,)`, mean squared error a dimension `error (n,)`, and x̂_0 at i = 1 `first`."""
+    """At each knot i, `steps (n,)`: squared error a dimension of each row, `errors (n, B)`; and x̂_0 at i = 1, `first`."""
 
     steps: Tensor
-    error: Tensor
+    errors: Tensor
     first: Tensor
 
 
@@ -46,7 +46,7 @@ def measure(
         index = torch.full((len(x_0),), i)
         eps = noise.at("knot", i).normal(ids, tuple(x_0.shape[1:])).to(x_0)
         denoised = reverse.denoise(diffuse(x_0, eps, reverse.chain.log_snr[index - 1]), index, context)
-        errors.append((x_0.double() - denoised.double()).square().mean())
+        errors.append((x_0.double() - denoised.double()).square().flatten(1).mean(1).cpu())
         first = denoised if i == 1 else first
         on_calls(len(x_0))
     return Residuals(steps, torch.stack(errors), first)
@@ -73,18 +73,26 @@ def calibrate(
     """
     residuals = measure(reverse, x_0, ids, noise, context=context, on_calls=on_calls)
     if isinstance(reverse.variance, Calibrated):
-        reverse.variance.calibrate(reverse.chain.log_snr[residuals.steps - 1], residuals.error.cpu())
+        reverse.variance.calibrate(reverse.chain.log_snr[residuals.steps - 1], residuals.errors.mean(1))
     reverse.emission.calibrate(x_0, residuals.first)
     return proposal_from(_term_sizes(reverse, residuals, x_0))
 
 
 def _term_sizes(reverse: ReverseProcess, residuals: Residuals, x_0: Tensor) -> Tensor:
-    """The mean of each L_{i-1}, `(T,)`: their sizes differ far more between steps than between rows."""
-    knot_error = residuals.error.cpu().clamp(min=1e-300).log()
-    log_error = interpolate(torch.arange(1, reverse.chain.steps + 1).double(), residuals.steps.double(), knot_error)
+    """The root mean square over rows of each L_{i-1} a dimension, `(T,)`.
+
+    A term is a + b e with e the row's squared error, so its mean square is a² + 2ab E[e] + b² E[e²]; both moments are
+    interpolated between the knots.
+    """
+    steps = torch.arange(1, reverse.chain.steps + 1).double()
+    mean, square = (
+        interpolate(steps, residuals.steps.double(), moment.clamp(min=1e-300).log()).exp()
+        for moment in (residuals.errors.mean(1), residuals.errors.square().mean(1))
+    )
     link, variance = reverse.chain.bridge, reverse.variances()
     ratio = link.variance / variance
-    sizes = 0.5 * (ratio - 1 - ratio.log() + link.from_data.square() * log_error.exp() / variance)
+    a, b = 0.5 * (ratio - 1 - ratio.log()), 0.5 * link.from_data.square() / variance
+    sizes = (a.square() + 2 * a * b * mean + b.square() * square).sqrt()
     emission = reverse.emission(residuals.first).log_prob(x_0.double())
     sizes[0] = emission.square().mean().sqrt() / x_0[0].numel()
     return sizes

@@ -13,7 +13,7 @@ draws are dropped, fixes K.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -129,6 +129,36 @@ def repetitions_for(
     pilot = estimate(reverse, x_0[pick], ids[pick], trial, noise.at("pilot"), context=given)
     variance = float(pilot.total.var(0).mean())
     return max(2, math.ceil(variance / (rows * tolerance**2)))
+
+
+def cheapest_plan(
+    reverse: ReverseProcess,
+    x_0: Tensor,
+    ids: Tensor,
+    proposal: Tensor,
+    noise: Noise,
+    *,
+    choices: Sequence[int | None],
+    rows: int,
+    tolerance: float,
+) -> Plan:
+    """The plan with the fewest network calls among `choices` of calls a repetition, tried in order.
+
+    More calls a repetition are more strata, which pays where many calls are needed. A choice is only tried while the one
+    before leaves many repetitions, so that the pilots stay cheap.
+    """
+    best: Plan | None = None
+    for calls in choices:
+        trial = Plan(2, calls, proposal)
+        count = repetitions_for(reverse, x_0, ids, trial, noise.at("calls", calls or 0), rows=rows, tolerance=tolerance)
+        plan = Plan(count, calls, proposal)
+        if best is not None and plan.calls_per_example() >= best.calls_per_example():
+            break
+        best = plan
+        if count <= 8 or (calls or 0) >= len(proposal):
+            break
+    assert best is not None
+    return best
 
 
 def _steps(plan: Plan, ids: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:

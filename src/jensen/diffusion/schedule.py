@@ -12,6 +12,7 @@ note 3; our σ_t is the standard deviation of the noise in x_t, not of the rever
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -136,4 +137,25 @@ def sigma(log_snr: Tensor) -> Tensor:
     return torch.exp(-0.5 * softplus(log_snr))
 
 
-SCHEDULES: dict[str, type[Schedule]] = {"linear": Linear, "cosine": Cosine, "log-snr": LogSNRUniform}
+def schedule_from(
+    word: str,
+    *,
+    start: float = 9.0,
+    end: float = -7.0,
+    beta_start: float = 1e-4,
+    beta_end: float = 0.02,
+    betas: Sequence[float] | None = None,
+) -> Schedule:
+    """The schedule a word stands for: "log-snr" (start, end), "linear" (beta_start, beta_end), "cosine", "betas"."""
+    match word:
+        case "log-snr":
+            return LogSNRUniform(start, end)
+        case "linear":
+            return Linear(beta_start, beta_end)
+        case "cosine":
+            return Cosine()
+        case "betas" if betas:
+            return Betas(torch.tensor(betas, dtype=torch.float64))
+        case "betas":
+            raise InputError("schedule=betas needs betas, a list of numbers between 0 and 1, got none")
+    raise InputError(f"unknown schedule {word!r}; known schedules are log-snr, linear, cosine, betas")

@@ -79,6 +79,16 @@ class Calibrated(ReverseVariance):
         return interpolate(log_snr, self.log_snr, self.log_error).exp()
 
 
+def variance_from(word: str | float, log_snr: Tensor) -> ReverseVariance:
+    """"beta", "beta-hat", the weight of log β between them, or "calibrated" with knots at these log-SNRs."""
+    if word == "calibrated":
+        return Calibrated(log_snr)
+    fixed = {"beta": 1.0, "beta-hat": 0.0}
+    if isinstance(word, str) and word not in fixed:
+        raise InputError(f"reverse_variance must be calibrated, beta, beta-hat or a number in [0, 1], got {word!r}")
+    return Interpolated(fixed[word] if isinstance(word, str) else word)
+
+
 def interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
     """Linear interpolation through (knots, values), knots ascending, constant outside."""
     if len(knots) == 1:

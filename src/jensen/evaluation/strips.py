@@ -144,7 +144,7 @@ def film_figure(frames: Sequence[Frame], space: Space, *, theme: Theme = LIGHT) 
 
 def film_cloud_figure(frames: Sequence[Frame], *, theme: Theme = LIGHT) -> Figure:
     """The same for vectors: clouds of x_i above, of x̂_0 below."""
-    figure = blank(0.4 + 0.8 * len(frames), 2.5, theme)
+    figure = blank(0.4 + 0.8 * len(frames), 2.15, theme)
     panels = figure.subplots(2, len(frames), squeeze=False)
     for column, frame in enumerate(frames):
         _cloud(panels[0][column], frame.x, theme)

@@ -6,13 +6,12 @@ as a latent-variable model with z = (x_1, …, x_T).
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from jensen.data.codec import Affine, fit_codec
 from jensen.data.examples import Batch, Split
@@ -21,20 +20,20 @@ from jensen.diffusion import latent
 from jensen.diffusion.calibration import calibrate, knots
 from jensen.diffusion.denoiser import Denoiser, LevelsDenoiser, NetworkDenoiser
 from jensen.diffusion.emission import Emission
-from jensen.diffusion.likelihood import Plan, estimate, repetitions_for, uniform_proposal
+from jensen.diffusion.likelihood import Plan, cheapest_plan, estimate, uniform_proposal
 from jensen.diffusion.parametrisation import PARAMETRISATIONS, Eps, Mu, Parametrisation
 from jensen.diffusion.process import Chain, diffuse
 from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.sampler import SAMPLERS, Ancestral, Sampler, Watcher, sample
-from jensen.diffusion.schedule import Betas, Cosine, Linear, LogSNRUniform, Schedule
-from jensen.diffusion.variance import Calibrated, Interpolated, ReverseVariance
+from jensen.diffusion.schedule import Schedule, schedule_from
+from jensen.diffusion.variance import variance_from
 from jensen.distributions.conditional import Conditional
 from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood
 from jensen.models.model import GradientModel, LatentModel, OnCalls, nothing, row_ids, sample_ids, sample_noise
+from jensen.models.networks import NetworkShape
 from jensen.nn.levels import LevelsHead
-from jensen.nn.mlp import MLP
-from jensen.nn.unet import PRESETS, UNet, dropout_for, preset_for
+from jensen.nn.unet import dropout_for, preset_for
 from jensen.noise import Noise
 from jensen.training.fitter import Objective, Rows, TrainingSettings
 
@@ -52,8 +51,9 @@ class DDPM(GradientModel, LatentModel):
         timesteps: T.
         schedule: "log-snr", "linear", "cosine", or "betas" with `betas` given.
         log_snr_start: λ(0) of "log-snr"; None for 2 log(3 (k - 1)) on k levels and 9 on real values.
-        log_snr_end: λ(1) of "log-snr" (and where "cosine" is held).
-        beta_start, beta_end: of "linear", over 1000 steps.
+        log_snr_end: λ(1) of "log-snr"; None for -7 on levels and -9 on real values.
+        beta_start: of "linear", over 1000 steps.
+        beta_end: likewise.
         betas: β_1 … β_N, any N.
         parametrisation: what the network puts out: "levels" (a prior over the levels of each dimension), "x", "eps",
             "v", "score" or "mu"; "auto" is "levels" where there are at most 256 and "v" elsewhere.
@@ -95,12 +95,22 @@ class DDPM(GradientModel, LatentModel):
             raise InputError(f"timesteps must be between 1 and 100000, got {timesteps}")
         if dropout is not None and not 0 <= dropout < 1:
             raise InputError(f"dropout must lie in [0, 1), got {dropout}")
+        if betas and schedule not in ("betas", "auto"):
+            raise InputError(f"betas go with schedule=betas, got schedule={schedule}; leave one of the two out")
         self.options: dict[str, Any] = {"loss": loss}
         with torch.device("cpu"):  # schedules are small and always here, also when only shapes are wanted (meta)
-            chosen = _schedule(schedule, space, log_snr_start, log_snr_end, beta_start, beta_end, betas)
+            chosen = schedule_from(
+                schedule if schedule != "auto" else "betas" if betas else "log-snr",
+                start=_default_start(space) if log_snr_start is None else log_snr_start,
+                end=_default_end(space) if log_snr_end is None else log_snr_end,
+                beta_start=beta_start,
+                beta_end=beta_end,
+                betas=betas,
+            )
             chain = Chain(chosen, timesteps)
-            variance, emission = _variance(reverse_variance, chain), Emission(space, _first_scale(space, chain))
-        shape = _NetworkShape(self.event_shape, network, size, dropout or 0.0, head_features or 8)
+            variance = variance_from(reverse_variance, chain.log_snr[knots(timesteps) - 1])
+            emission = Emission(space, _first_scale(space, chain))
+        shape = NetworkShape(self.event_shape, network, size, dropout or 0.0, head_features or 8)
         denoiser = _denoiser(shape, space, chain, parametrisation)
         self.reverse = ReverseProcess(chain, denoiser, variance, emission)
         self.register_buffer("proposal", uniform_proposal(timesteps))
@@ -115,7 +125,6 @@ class DDPM(GradientModel, LatentModel):
     @classmethod
     def resolve(cls, split: Split, space: Space, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Choose schedule, parametrisation, network and size by data type and shape."""
-        levels = isinstance(space, Levels)
         image = len(split.event_shape) == 3
         few = isinstance(space, Levels) and space.k <= MOST_LEVELS_FOR_HEAD
         chosen: dict[str, Any] = {
@@ -126,7 +135,7 @@ class DDPM(GradientModel, LatentModel):
             "dropout": dropout_for(len(split.train)) if image else 0.0,
             "head_features": 16 if image and split.event_shape[0] == 1 and max(split.event_shape) > 16 else 8,
             "log_snr_start": _default_start(space),
-            "log_snr_end": -7.0 if levels else -9.0,
+            "log_snr_end": _default_end(space),
         }
         given = {name: value for name, value in settings.items() if value not in ("auto", None)}
         return {**chosen, **given}
@@ -152,6 +161,10 @@ class DDPM(GradientModel, LatentModel):
         """`simple` or `bound`."""
         return DDPMObjective(self.reverse, self.options["loss"])
 
+    def calibration_calls(self, rows: int) -> int:
+        """One for each row used and each knot."""
+        return min(rows, CALIBRATION_ROWS) * len(knots(self.reverse.chain.steps))
+
     @torch.no_grad()
     def calibrate(self, valid: Rows, seed: int, on_calls: OnCalls = nothing) -> None:
         """Reverse variance, emission scale and proposal from at most 256 validation rows."""
@@ -163,11 +176,15 @@ class DDPM(GradientModel, LatentModel):
 
     @torch.no_grad()
     def plan(self, pilot: Tensor, ids: Tensor, rows: int, *, tolerance: float, seed: int, **options: Any) -> dict[str, Any]:
-        """Repetitions that reach the tolerance, unless given."""
+        """Repetitions that reach the tolerance, and the calls in each where that is left open."""
+        self.eval()
         if options.get("repetitions") is None:
-            reverse, trial = self._plan(**options)
-            noise = Noise(seed, "vlb")
-            options["repetitions"] = repetitions_for(reverse, pilot, ids, trial, noise, rows=rows, tolerance=tolerance)
+            reverse, proposal = self._chain(options.get("timesteps"))
+            choices = [options["calls"]] if "calls" in options else [4, 16, 64]
+            plan = cheapest_plan(
+                reverse, pilot, ids, proposal, Noise(seed, "vlb"), choices=choices, rows=rows, tolerance=tolerance
+            )
+            options |= {"repetitions": plan.repetitions, "calls": plan.calls}
         return options
 
     @torch.no_grad()
@@ -200,11 +217,13 @@ class DDPM(GradientModel, LatentModel):
             **plan: nothing.
         """
         self.eval()
-        reverse, trial = self._plan(calls=calls, timesteps=timesteps)
+        reverse, proposal = self._chain(timesteps)
         wanted = 2 if repetitions is None else repetitions
         if wanted < 2:
             raise InputError(f"an error bar needs at least 2 repetitions, got {wanted}")
-        chosen = Plan(wanted, trial.calls, trial.proposal)
+        if calls is not None and calls < 1:
+            raise InputError(f"calls must be at least 1, got {calls}")
+        chosen = Plan(wanted, calls, proposal)
         costs = estimate(reverse, x, row_ids(x, ids), chosen, Noise(seed, "vlb"), on_calls=on_calls)
         return LogLikelihood(
             value=-costs.total.mean(0),
@@ -258,13 +277,11 @@ class DDPM(GradientModel, LatentModel):
         """What is wrong with the schedule, in a line, or None."""
         return self.reverse.chain.schedule.warning()
 
-    def _plan(self, *, calls: int | None = 4, timesteps: int | None = None, **rest: Any) -> tuple[ReverseProcess, Plan]:
-        if calls is not None and calls < 1:
-            raise InputError(f"calls must be at least 1, got {calls}")
+    def _chain(self, timesteps: int | None) -> tuple[ReverseProcess, Tensor]:
+        """The process in a chain of that many steps, and the proposal for its terms."""
         if timesteps is None or timesteps == self.reverse.chain.steps:
-            return self.reverse, Plan(2, calls, self.proposal)
-        reverse = self.reverse.resized(_checked_steps(timesteps))
-        return reverse, Plan(2, calls, uniform_proposal(timesteps))
+            return self.reverse, self.proposal
+        return self.reverse.resized(_checked_steps(timesteps)), uniform_proposal(timesteps)
 
     @cached_property
     def prior(self) -> Conditional:
@@ -335,12 +352,17 @@ def sampler_named(word: str | None, eta: float = 0.0) -> Sampler:
 
 def schedule_named(word: str, space: Space) -> Schedule:
     """The schedule a word stands for, with the defaults for a space of data units."""
-    return _schedule(word, space, _default_start(space), None, 1e-4, 0.02, None)
+    return schedule_from(word, start=_default_start(space), end=_default_end(space))
 
 
 def _default_start(space: Space) -> float:
     """λ(0) at which levels in [-1, 1] are three standard deviations apart from their bin's edge; 9 for real values."""
     return max(6.0, 2 * math.log(3 * (space.k - 1))) if isinstance(space, Levels) else 9.0
+
+
+def _default_end(space: Space) -> float:
+    """λ(1) at which levels in [-1, 1], or standardised real values (which may have far outliers), are lost in noise."""
+    return -7.0 if isinstance(space, Levels) else -9.0
 
 
 def _checked_steps(steps: int) -> int:
@@ -349,62 +371,7 @@ def _checked_steps(steps: int) -> int:
     return steps
 
 
-def _schedule(
-    word: str,
-    space: Space,
-    start: float | None,
-    end: float | None,
-    beta_start: float,
-    beta_end: float,
-    betas: list[float] | None,
-) -> Schedule:
-    match word:
-        case "linear":
-            return Linear(beta_start, beta_end)
-        case "cosine":
-            return Cosine()
-        case "betas":
-            if not betas:
-                raise InputError("schedule=betas needs betas, a list of numbers between 0 and 1")
-            return Betas(torch.tensor(betas, dtype=torch.float64))
-        case "log-snr" | "auto":
-            return LogSNRUniform(9.0 if start is None else start, -7.0 if end is None else end)
-    raise InputError(f"unknown schedule {word!r}; known schedules are log-snr, linear, cosine, betas")
-
-
-def _variance(word: str | float, chain: Chain) -> ReverseVariance:
-    if word == "calibrated":
-        return Calibrated(chain.log_snr[knots(chain.steps) - 1])
-    fixed = {"beta": 1.0, "beta-hat": 0.0}
-    if isinstance(word, str) and word not in fixed:
-        raise InputError(f"reverse_variance must be calibrated, beta, beta-hat or a number in [0, 1], got {word!r}")
-    return Interpolated(fixed[word] if isinstance(word, str) else word)
-
-
-@dataclass(frozen=True)
-class _NetworkShape:
-    """What a network is built from."""
-
-    event: tuple[int, ...]
-    network: str
-    size: str
-    dropout: float
-    head_features: int
-
-    def build(self, features: int) -> nn.Module:
-        """A network that puts out `features` numbers a dimension."""
-        image = len(self.event) == 3
-        if self.network == "unet" or (self.network == "auto" and image):
-            if not image:
-                raise InputError(f"network=unet needs images (C, H, W), got rows of shape {self.event}; use mlp")
-            preset = PRESETS["small" if self.size == "auto" else self.size]
-            return UNet(self.event[0], features * self.event[0], **{**vars(preset), "dropout": self.dropout})
-        dims = math.prod(self.event)
-        width, depth = {"tiny": (64, 2), "base": (256, 4)}.get(self.size, (128, 3))
-        return _Flat(MLP(dims, features * dims, width=width, depth=depth, dropout=self.dropout), self.event, features)
-
-
-def _denoiser(shape: _NetworkShape, space: Space, chain: Chain, parametrisation: str) -> Denoiser:
+def _denoiser(shape: NetworkShape, space: Space, chain: Chain, parametrisation: str) -> Denoiser:
     few = isinstance(space, Levels) and space.k <= MOST_LEVELS_FOR_HEAD
     word = ("levels" if few else "v") if parametrisation == "auto" else parametrisation
     if word != "levels":
@@ -419,21 +386,6 @@ def _parametrisation(word: str, chain: Chain) -> Parametrisation:
     if word not in PARAMETRISATIONS:
         raise InputError(f"unknown parametrisation {word!r}; known are levels, {', '.join(PARAMETRISATIONS)}")
     return Mu(chain) if word == "mu" else PARAMETRISATIONS[word]()
-
-
-class _Flat(nn.Module):
-    """A network of vectors, for rows of any shape."""
-
-    def __init__(self, network: MLP, event: tuple[int, ...], features: int) -> None:
-        super().__init__()
-        self.network = network
-        self.output = (event[0] * features, *event[1:])
-
-    def forward(self, x: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
-        """`(B, *event)` → `(B, event[0]·features, …)`."""
-        out = self.network(x.flatten(1), log_snr, context)
-        assert isinstance(out, Tensor)
-        return out.reshape(len(x), *self.output)
 
 
 def _first_scale(space: Space, chain: Chain) -> float:

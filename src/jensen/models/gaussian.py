@@ -110,7 +110,8 @@ class Gaussian(ClosedForm, DensityModel):
 
 def _in_blocks(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     """A function of rows, applied 256 at a time with the last block filled up: matrix products choose their order of
-    summation by shape, so with one shape the bits of a row do not depend on its company."""
+    summation by shape, so with one shape the bits of a row do not depend on its company.
+    """
     filled = torch.cat([rows, rows.new_zeros(-len(rows) % BLOCK, rows.shape[1])])
     return torch.cat([function(block) for block in filled.split(BLOCK)])[: len(rows)]
 

@@ -148,6 +148,10 @@ class GradientModel(ABC):
     def objective(self) -> Objective:
         """What to minimise; shares its parameters with this model."""
 
+    def calibration_calls(self, rows: int) -> int:
+        """How many network rows `calibrate` will look at, given that many validation rows."""
+        return 0
+
     @abstractmethod
     def calibrate(self, valid: Rows, seed: int, on_calls: OnCalls = nothing) -> None:
         """Measure on validation rows what is not trained."""

@@ -72,7 +72,7 @@ class Run:
             return config
         if not overwrite:
             raise InputError(
-                f"{str(self.path)!r} holds a run with another {difference}; choose another folder with -o, or --overwrite it"
+                f"{str(self.path)!r} holds another run: {difference}; choose another folder with -o, or --overwrite it"
             )
         self._clear()
         return None
@@ -233,5 +233,5 @@ def _is_leftover(name: str) -> bool:
 def _first_difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
     for name in sorted({*old, *new}):
         if old.get(name) != new.get(name):
-            return f"{name} ({old.get(name)!r}, now {new.get(name)!r})"
+            return f"{name} was {old.get(name)!r}, now {new.get(name)!r}"
     return None

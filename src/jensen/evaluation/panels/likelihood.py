@@ -43,13 +43,11 @@ TERMS: dict[str, Html] = {
 }
 
 
-
 def header(story: Story) -> Html:
     """The one number to quote."""
     said, about = quoted(story.log_likelihood)
     title = f"{story.model} on {Path(story.source).name or story.source}"
     return head(title, said or "no likelihood yet", f"{about}; test rows" if about else "")
-
 
 
 def meaning(story: Story) -> Html:
@@ -60,7 +58,6 @@ def meaning(story: Story) -> Html:
     lines = [_unit_line(story), _kind_line(story, ll), _error_line(ll), _of_line(ll)]
     note = word(ll, "note")
     return panel("What this number means", bullets([*lines, join(note)]))
-
 
 
 def _unit_line(story: Story) -> Html:
@@ -77,7 +74,6 @@ def _unit_line(story: Story) -> Html:
         f"Here {story.a_row} is {story.dims:,} numbers (dims). A code built from this model stores a new "
         f"{story.row} in this many bits a number, on average; fewer is better.{flat}",
     )
-
 
 
 def _kind_line(story: Story, ll: dict[str, Any]) -> Html:
@@ -99,7 +95,6 @@ def _kind_line(story: Story, ll: dict[str, Any]) -> Html:
     return join(strong(head), body) if head else join()
 
 
-
 def _error_line(ll: dict[str, Any]) -> Html:
     scale = (real(ll, "stderr_bits_per_dim") or 0) / (real(ll, "stderr_nats") or 1) if real(ll, "bits_per_dim") else 1.0
     unit = " bits/dim" if real(ll, "bits_per_dim") else " nats"
@@ -113,10 +108,9 @@ def _error_line(ll: dict[str, Any]) -> Html:
     count = f" of the mean over {rows:,.0f} test rows" if rows else ""
     return join(
         strong("± is one standard error"),
-        f"{count}: another test set of this size would land within it about two times in three.{parts} "
+        f"{count}: the mean over infinitely many such rows lies within it about two times in three.{parts} "
         "How much another training run would differ is not in it.",
     )
-
 
 
 def _of_line(ll: dict[str, Any]) -> Html:
@@ -127,7 +121,6 @@ def _of_line(ll: dict[str, Any]) -> Html:
         strong("Of what. "),
         f"The number describes one way of drawing samples: {of}. Another sampler is another distribution.",
     )
-
 
 
 def split_of_bits(story: Story) -> Html:
@@ -144,20 +137,19 @@ def split_of_bits(story: Story) -> Html:
     return panel(title, side_by_side(_terms_table(story, terms), block(*_per_step(story))))
 
 
-
 def _terms_table(story: Story, terms: dict[str, Any]) -> Html:
     costs = {name: cost(part(terms, name), story.unit) for name in terms}
-    total = sum(abs(c[0]) for c in costs.values() if c)
+    known = [c[0] for c in costs.values() if c]
+    total = sum(known) if known and min(known) >= 0 else 0.0  # shares of a sum with negative terms say nothing
     rows = [
-        (TERMS.get(name, name), number(plus_minus(*c)), share(c[0] / total) if total and c[0] > 0 else "")
+        (TERMS.get(name, name), number(plus_minus(*c)), *([share(c[0] / total)] if total else []))
         for name, c in costs.items()
         if c
     ]
     return block(
         paragraph("−log p, or its bound, is a sum; means over the test rows."),
-        table(("term", story.unit.name, "share"), rows),
+        table(("term", story.unit.name, *(["share"] if total else [])), rows),
     )
-
 
 
 def _per_step(story: Story) -> list[Html]:
@@ -186,7 +178,6 @@ def _per_step(story: Story) -> list[Html]:
     return [themed(draw, "Cost of each step over its log-SNR", caption)]
 
 
-
 def _halfway(steps: Sequence[float], log_snr: Sequence[float], y: Sequence[float]) -> str:
     """Between which log-SNRs the middle half of Σ L_{t-1} is paid (trapezoid rule over the steps looked at)."""
     order = sorted(range(len(steps)), key=lambda n: steps[n])
@@ -197,4 +188,3 @@ def _halfway(steps: Sequence[float], log_snr: Sequence[float], y: Sequence[float
         return ""
     ends = [log_snr[order[next(n for n, s in enumerate(sums) if s >= share * sums[-1])]] for share in (0.25, 0.75)]
     return f"The middle half of their sum is paid between log-SNR {ends[0]:.1f} and {ends[1]:.1f}. "
-

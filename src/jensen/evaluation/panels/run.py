@@ -84,6 +84,8 @@ def _curve(pairs: Sequence[tuple[float, float]], ylabel: str, caption: str, *, l
 
 def _held_out_parts(story: Story, points: Sequence[dict[str, Any]], steps: Sequence[float]) -> list[Html]:
     names = [name for name in part(points[-1], "held_out") if name.startswith("steps ")]
+    if story.unit.name == "nats":
+        names = names[1:]  # the first holds the density at x_1's precision, far below the others
     if len(names) < 2:
         return []
     lines = {
@@ -126,7 +128,7 @@ def data(story: Story) -> Html:
         ("source", str(found["source"])),
         ("rows", ", ".join(f"{count:,} {name}" for name, count in rows.items())),
         ("split", str(found["split"] or "")),
-        ("shape", f"{' × '.join(map(str, found['shape']))} = {story.dims:,} dimensions, {found['dtype']}"),
+        ("shape", f"{_shape(found['shape'])}{story.dims:,} dimensions, {found['dtype']}"),
         ("values", f"{found['space']}" + (f", from {low:g} to {high:g}" if low is not None else ", all missing")),
         ("classes", classes + (", …" if len(found["classes"]) > 50 else "")),
         ("constant", f"{found['constant_dimensions']:,} of {story.dims:,} dimensions"),
@@ -142,6 +144,10 @@ def data(story: Story) -> Html:
     return panel(
         title, themed(draw, "Rows of the training data", "", "wide"), facts([line for line in lines if line[1]])
     )
+
+
+def _shape(event: Sequence[int]) -> str:
+    return f"{' × '.join(map(str, event))} = " if len(event) > 1 else ""
 
 
 def model(story: Story) -> Html:

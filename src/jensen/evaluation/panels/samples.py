@@ -72,7 +72,10 @@ def _vectors(story: Story, caption: str) -> Html:
     def draw(theme: Theme) -> Figure:
         return vectors_figure(groups, columns, theme=theme)
 
-    return join(note, themed(draw, "Real and sampled rows", f"{caption} In the units of the data.", "wide"))
+    return join(
+        note,
+        themed(draw, "Real and sampled rows", f"{caption} In the units of the data.", "wide" if story.dims > 2 else ""),
+    )
 
 
 def film(story: Story) -> Html:

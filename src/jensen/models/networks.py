@@ -1,0 +1,48 @@
+"""Networks from words: what every family that needs a network of rows builds it from."""
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from jensen.errors import InputError
+from jensen.nn.mlp import MLP
+from jensen.nn.unet import PRESETS, UNet
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    """What a network is built from."""
+
+    event: tuple[int, ...]
+    network: str
+    size: str
+    dropout: float
+    head_features: int
+
+    def build(self, features: int) -> nn.Module:
+        """A network that puts out `features` numbers a dimension."""
+        image = len(self.event) == 3
+        if self.network == "unet" or (self.network == "auto" and image):
+            if not image:
+                raise InputError(f"network=unet needs images (C, H, W), got rows of shape {self.event}; use mlp")
+            preset = PRESETS["small" if self.size == "auto" else self.size]
+            return UNet(self.event[0], features * self.event[0], **{**vars(preset), "dropout": self.dropout})
+        dims = math.prod(self.event)
+        width, depth = {"tiny": (64, 2), "base": (256, 4)}.get(self.size, (128, 3))
+        return Flat(MLP(dims, features * dims, width=width, depth=depth, dropout=self.dropout), self.event, features)
+
+
+class Flat(nn.Module):
+    """A network of vectors, for rows of any shape."""
+
+    def __init__(self, network: MLP, event: tuple[int, ...], features: int) -> None:
+        super().__init__()
+        self.network = network
+        self.output = (event[0] * features, *event[1:])
+
+    def forward(self, x: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
+        """`(B, *event)` → `(B, event[0]·features, …)`."""
+        out = self.network(x.flatten(1), log_snr, context)
+        assert isinstance(out, Tensor)
+        return out.reshape(len(x), *self.output)

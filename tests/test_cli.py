@@ -1,0 +1,288 @@
+"""The command line in-process: what goes to stdout, what to stderr, and the exit code."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import jensen
+from jensen import cli
+from jensen.__main__ import main
+from jensen.models import MODELS
+
+ROWS = np.random.default_rng(0).normal(size=(60, 2)) * [1.0, 3.0]
+TINY = ["--set", "timesteps=5", "--set", "size=tiny", "--set", "batch_size=20", "--set", "precision=float32"]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Data files, and three small runs."""
+    path = tmp_path_factory.mktemp("world")
+    np.savetxt(path / "t.csv", ROWS, delimiter=",", header="height,weight", comments="")
+    np.save(path / "images.npy", np.random.default_rng(0).integers(0, 4, (60, 4, 5)).astype(np.uint8))
+    np.savez(path / "parts.npz", x_train=ROWS[:40], x_test=ROWS[40:])
+    jensen.fit(str(path / "t.csv"), "gaussian", run=path / "table", progress=False)
+    jensen.fit(jensen.load_data(str(path / "images.npy"), levels=4), "independent", run=path / "pixels", progress=False)
+    options: dict[str, Any] = {"timesteps": 5, "size": "tiny", "batch_size": 20, "precision": "float32"}
+    jensen.fit(str(path / "t.csv"), "diffusion", run=path / "chain", progress=False, steps=5, **options)
+    return path
+
+
+@pytest.fixture
+def run(world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    monkeypatch.chdir(world)
+
+    def command(*words: str) -> tuple[int, str, str]:
+        code = main(list(words))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return command
+
+
+def refused(result: tuple[int, str, str]) -> str:
+    """The one line of an error, after checking its form."""
+    code, out, err = result
+    line = err.strip().splitlines()[-1]
+    assert code == 2
+    assert out == ""
+    assert line.startswith("jensen: ")
+    assert "Traceback" not in err
+    assert len([line for line in err.splitlines() if line.startswith("jensen: ")]) == 1
+    return line
+
+
+def one_object(out: str) -> dict[str, Any]:
+    found = json.loads(out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert isinstance(found, dict)
+    return found
+
+
+# Words
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], *([name, "--help"] for name in ("fit", "evaluate", "sample", "show", "noise", "report", "info", "models", "data"))])
+def test_help_is_a_result(words: list[str], run: Any):
+    code, out, err = run(*words)
+    assert (code, err) == (0, "")
+    assert "Usage: jensen" in out
+
+
+def test_models_and_data_are_listed(run: Any):
+    code, out, err = run("models")
+    assert (code, err) == (0, "")
+    assert all(f"{word}: " in out for word in MODELS)
+    assert "--set timesteps=1000" in out
+    assert set(one_object(run("models", "--json")[1])) == set(MODELS)
+    assert "digits: " in run("data")[1]
+    assert "digits" in one_object(run("data", "--json")[1])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["bogus"], "No such command 'bogus'"),
+        (["fit"], "Missing argument 'DATA'"),
+        (["fit", "digits"], "Missing option"),
+        (["fit", "digits", "-o", "x", "--nope"], "No such option"),
+        (["fit", "digits", "-o", "x", "--steps", "many"], "--steps"),
+        (["fit", "digits", "-o", "x", "-m", "bogus"], "unknown model 'bogus'; known models are "),
+        (["fit", "digits", "-o", "x", "--set", "bogus=1"], "has no setting 'bogus'; it has batch_size, "),
+        (["fit", "digits", "-o", "x", "--set", "steps=5"], "has no setting 'steps'"),
+        (["fit", "digits", "-o", "x", "--set", "lr=fast"], "setting lr must be a finite number, got 'fast'"),
+        (["fit", "digits", "-o", "x", "--set", "lr=NaN"], "setting lr must be a finite number, got nan"),
+        (["fit", "digits", "-o", "x", "--set", "lr"], "--set takes name=value, got 'lr'"),
+        (["fit", "digits", "-o", "x", "--budget", "5"], "got '5'"),
+        (["fit", "digits", "-o", "x", "--budget", "5m", "--steps", "5"], "not both"),
+        (["fit", "digits", "-o", "x", "--steps", "0"], "got 0"),
+        (["fit", "digits", "-o", "x", "--seed", "-1"], "got -1"),
+        (["fit", "digits", "-o", "x", "--seed", "9" * 30], "seed must be"),
+        (["fit", "digits", "-o", "x", "-m", "gaussian", "--steps", "5"], "closed form"),
+        (["fit", "nowhere.npy", "-o", "x", "-m", "gaussian"], "'nowhere.npy'"),
+        (["fit", "t.csv", "-o", "t.csv", "-m", "gaussian"], "'t.csv' is a file"),
+        (["fit", "t.csv", "-o", ".", "-m", "gaussian"], "no jensen run"),
+        (["fit", "t.csv", "-o", "table", "-m", "independent"], "another model ('gaussian', now 'independent')"),
+        (["fit", "t.csv", "-o", "x" * 5000, "-m", "gaussian"], "File name too long"),
+        (["fit", "t.csv", "-o", "x", "-m", "gaussian", "--size", "8by8"], "got '8by8'"),
+        (["evaluate", "nowhere"], "no run at 'nowhere'"),
+        (["evaluate", "table", "images.npy"], "shape"),
+        (["evaluate", "table", "--method", "vlb"], "got 'vlb'"),
+        (["evaluate", "table", "--tolerance", "-1"], "got -1"),
+        (["evaluate", "table", "--steps", "5"], "no option 'timesteps'"),
+        (["evaluate", "chain", "--steps", "0"], "got 0"),
+        (["evaluate", "table", "-o", "x.txt"], "must be .csv, got 'x.txt'"),
+        (["evaluate", "table", "-o", "t.csv/x.csv"], "cannot write"),
+        (["sample", "table", "-o", "x.txt"], "got 'x.txt'"),
+        (["sample", "table", "-o", "table"], "'table' is not empty"),
+        (["sample", "table", "-o", "t.csv/x.npy"], "cannot write"),
+        (["sample", "table", "-o", "x.npy", "-n", "0"], "got 0"),
+        (["sample", "table", "-o", "x.npy", "-n", "-1"], "got -1"),
+        (["sample", "table", "-o", "x.npy", "-n", "1000000000000"], "do not fit in memory"),
+        (["sample", "table", "-o", "x.npy", "--context", "3"], "takes no context, got '3'"),
+        (["sample", "table", "-o", "x.npy", "--sampler", "ddim"], "leave out --sampler"),
+        (["sample", "chain", "-o", "x.npy", "--sampler", "bogus"], "unknown sampler 'bogus'"),
+        (["sample", "chain", "-o", "x.npy", "--steps", "0"], "got 0"),
+        (["sample", "pixels", "-o", "x.csv"], "(1, 4, 5)"),
+        (["info", "nowhere"], "no run at"),
+        (["report", "nowhere"], "no run at"),
+        (["show", "nowhere.csv"], "'nowhere.csv'"),
+    ],
+)
+def test_mistakes_are_one_line_and_code_2(words: list[str], message: str, run: Any, world: Path):
+    before = sorted(str(path) for path in world.rglob("*"))
+    assert message in refused(run(*words))
+    assert [p for p in sorted(str(path) for path in world.rglob("*")) if p not in before] in ([], [str(world / "x")])
+
+
+def test_names_are_checked_before_any_work(run: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cli, "_load", None)
+    assert "no setting 'bogus'" in refused(run("fit", "mnist", "-o", "x", "--set", "bogus=1"))
+
+
+# Evaluate
+
+
+def test_evaluate_says_one_line_a_person_can_quote(run: Any):
+    code, out, _ = run("evaluate", "pixels")
+    assert code == 0
+    assert out.startswith("independent on images.npy: ")
+    assert "bits/dim" in out
+    assert "(exact; 12 examples × 20 dims; ± 1 SE)" in out
+    assert "nats" in run("evaluate", "table")[1]
+
+
+def test_evaluate_as_json_is_one_object(run: Any):
+    for words in (["table"], ["pixels"], ["chain"]):
+        code, out, _ = run("evaluate", *words, "--json")
+        found = one_object(out)
+        assert code == 0
+        assert set(found) == {"model", "data", "log_likelihood"}
+        ll = found["log_likelihood"]
+        assert ll["examples"] == 12
+        assert (ll["bits_per_dim"] is None) == (ll["measure"] == "Lebesgue")
+        terms = [term["mean_nats"] for term in ll["terms"].values()]
+        assert not terms or sum(terms) == pytest.approx(ll["mean_nats"])
+
+
+def test_evaluate_writes_a_row_an_example(run: Any, world: Path):
+    for name, stderr in (("table", False), ("chain", True)):
+        code, out, _ = run("evaluate", name, "-o", "new/scores.csv")
+        lines = [line.split(",") for line in (world / "new/scores.csv").read_text().splitlines()]
+        assert (code, lines[0], len(lines)) == (0, ["id", "value", "stderr"], 13)
+        assert "scores: new/scores.csv" in out
+        test = jensen.load_data(str(world / "t.csv")).test
+        assert [int(row[0]) for row in lines[1:]] == test.id.tolist()
+        assert all(bool(row[2]) == stderr for row in lines[1:])
+        if not stderr:
+            values = jensen.load(world / name).log_likelihood(test).value
+            np.testing.assert_allclose([float(row[1]) for row in lines[1:]], values.numpy(), rtol=1e-8)
+
+
+def test_what_is_scored_follows_the_data(run: Any, world: Path):
+    """The run's own data: their test rows. A test part: that. Otherwise every row."""
+    count = lambda *words: one_object(run("evaluate", "table", *words, "--json")[1])["log_likelihood"]["examples"]  # noqa: E731
+    np.savetxt(world / "other.csv", ROWS[:30] + 0.5, delimiter=",")
+    assert count() == count("t.csv") == 12
+    assert count("parts.npz") == 20
+    assert count("other.csv") == 30
+    (world / "other.csv").unlink()
+
+
+# Sample
+
+
+def test_samples_come_in_every_form(run: Any, world: Path):
+    truth = jensen.load(world / "table").sample(7, seed=3).numpy()
+    for name in ("s.npy", "s.npz", "s.csv", "deep/down/s.npy"):
+        code, out, _ = run("sample", "table", "-n", "7", "--seed", "3", "-o", name)
+        assert (code, out) == (0, f"7 samples (exact draws; seed 3): {name}\n")
+    np.testing.assert_array_equal(np.load(world / "s.npy"), truth)
+    np.testing.assert_array_equal(np.load(world / "s.npz")["x"], truth)
+    np.testing.assert_allclose(np.loadtxt(world / "s.csv", delimiter=",", skiprows=1), truth, rtol=1e-8)
+    assert (world / "s.csv").read_text().startswith("height,weight\n")
+    assert np.load(world / "s.npy").dtype == truth.dtype
+
+
+def test_images_become_pictures(run: Any, world: Path):
+    assert run("sample", "pixels", "-n", "5", "-o", "grid.png")[0] == 0
+    assert (world / "grid.png").read_bytes().startswith(b"\x89PNG")
+    assert run("sample", "pixels", "-n", "5", "-o", "folder")[0] == 0
+    assert len(list((world / "folder").glob("*.png"))) == 5
+
+
+def test_a_sampler_is_named(run: Any, world: Path):
+    code, out, _ = run("sample", "chain", "-n", "2", "-o", "d.npy", "--sampler", "ddim", "--steps", "3")
+    assert code == 0
+    assert "seed 0" in out
+    assert torch.from_numpy(np.load(world / "d.npy")).isfinite().all()
+
+
+# Info, show
+
+
+def test_info_and_show(run: Any):
+    code, out, err = run("info", "table")
+    assert (code, err) == (0, "")
+    assert 'model.word: "gaussian"' in out
+    assert "state: finished" in out
+    assert one_object(run("info", "table", "--json")[1])["finished"] is True
+    assert run("show", "t.csv")[0] == 0
+    assert one_object(run("show", "t.csv", "--json")[1])["rows"] == {"train": 42, "valid": 6, "test": 12}
+
+
+@pytest.mark.parametrize("content", ['{"schema": 1, "data": []}', "[]", '{"schema": 1, "request": {}, "data": {}, "codec": {}, "model": {}, "versions": {}}'])
+def test_a_damaged_config_is_an_error_everywhere(content: str, run: Any, tmp_path: Path):
+    (tmp_path / "config.json").write_text(content)
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    for words in (["evaluate"], ["sample", "-o", "x.npy"], ["report"]):
+        refused(run(words[0], str(tmp_path), *words[1:]))
+
+
+# The whole way
+
+
+def test_fit_says_what_was_found_and_again_the_same(run: Any, world: Path):
+    """On a path with blanks, quotes and letters of many tongues."""
+    words = ["fit", "t.csv", "-m", "diffusion", "-o", "läufe/ein 'lauf' 中文", "--steps", "4", *TINY]
+    code, out, err = run(*words)
+    assert code == 0, err
+    assert out.startswith("diffusion ")
+    assert all(f"\n{control} " in out for control in ("independent", "gaussian"))
+    folder = world / words[5]
+    for name in ("config.json", "model.safetensors", "history.jsonl", "evaluation.json", "samples.png", "report.html"):
+        assert (folder / name).is_file()
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert run(*words)[:2] == (0, out)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert one_object(run(*words, "--json")[1])["model"] == "diffusion"
+    (folder / "report.html").unlink()
+    assert run(*words)[:2] == (0, out)
+    assert (folder / "report.html").is_file()
+    assert "another steps (4, now 5)" in refused(run(*words[:7], "5", *TINY))
+
+
+def test_ctrl_c_is_130_and_says_how_to_go_on(run: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(cli, "_drawn", lambda *a: signal.raise_signal(signal.SIGINT))
+    code, out, err = run("sample", "table", "-o", "never.npy")
+    assert (code, out) == (130, "")
+    assert "interrupted" in err
+    assert not Path("never.npy").exists()
+
+
+@pytest.mark.parametrize("code", ["import jensen; jensen.__all__", "from jensen.__main__ import main; main(['--help'])"])
+def test_torch_waits_until_it_is_needed(code: str):
+    check = f"import sys; {code}; assert 'torch' not in sys.modules and 'numpy' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_reader_that_leaves_is_no_error():
+    done = subprocess.run(f"{sys.executable} -m jensen models | head -n 1", shell=True, capture_output=True, text=True, check=False)
+    assert done.stdout.startswith("diffusion: ")
+    assert done.stderr == ""

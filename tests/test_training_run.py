@@ -1,0 +1,312 @@
+"""The run folder: claimed once, read only when it fits, written whole, and never more deleted than jensen wrote."""
+
+import errno
+import json
+import os
+import pickle
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+import jensen
+from jensen.errors import InputError
+from jensen.training import run as run_module
+from jensen.training.fitter import State
+from jensen.training.run import Run
+
+REQUEST = {"model": "independent", "seed": 0}
+CONFIG: dict[str, Any] = {"request": REQUEST, "data": {}, "codec": {}, "model": {}, "versions": {}}
+ROWS = np.random.default_rng(0).normal(size=(60, 3))
+
+
+def claimed(path: Path) -> Run:
+    run = Run(path)
+    assert run.start(REQUEST, overwrite=False) is None
+    run.write_config(CONFIG)
+    return run
+
+
+def tensors() -> dict[str, Tensor]:
+    return {"b": torch.arange(4.0), "a": torch.ones(2, 2, dtype=torch.float64)}
+
+
+def test_the_same_request_is_met_again(tmp_path: Path):
+    run = claimed(tmp_path / "run")
+    assert run.start(REQUEST, overwrite=False) == {"schema": 1, **CONFIG}
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [({"model": "gaussian"}, r"model \('independent', now 'gaussian'\)"), ({"steps": 5}, r"steps \(None, now 5\)"), ({"seed": 1}, r"seed \(0, now 1\)")],
+)
+def test_another_request_is_refused_by_name(other: dict[str, Any], named: str, tmp_path: Path):
+    with pytest.raises(InputError, match=f"another {named}.*-o.*--overwrite"):
+        claimed(tmp_path / "run").start({**REQUEST, **other}, overwrite=False)
+
+
+def test_other_things_are_left_alone(tmp_path: Path):
+    (tmp_path / "thesis.tex").write_text("x")
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match=r"'thesis.tex', ….* no jensen run"):
+            Run(tmp_path).start(REQUEST, overwrite=overwrite)
+    assert (tmp_path / "thesis.tex").read_text() == "x"
+
+
+@pytest.mark.parametrize("config", ["{}", '{"schema": 2}', "[]", "no json", '{"schema": 1, "request": []}', '{"model_type": "bert"}'])
+def test_a_config_that_is_not_jensens_is_not_overwritten(config: str, tmp_path: Path):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_text(config)
+    with pytest.raises(InputError, match=r"config\.json"):
+        Run(tmp_path).start(REQUEST, overwrite=True)
+    assert (tmp_path / "model.safetensors").read_text() == config
+
+
+def test_overwriting_deletes_only_what_jensen_wrote(tmp_path: Path):
+    run = claimed(tmp_path)
+    run.write_model(tensors())
+    run.save_state(3, State(tensors(), {}))
+    own = {"config.json", "model.safetensors", "state"}
+    (tmp_path / "state/notes.txt").write_text("mine")
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / ".config.json.77.json").write_text("left over")
+    (tmp_path / "elsewhere").mkdir()
+    assert run.start({**REQUEST, "seed": 1}, overwrite=True) is None
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"state/notes.txt", "notes.txt"}
+    assert own - {"state"} <= set(run_module.FILES)
+
+
+def test_a_write_cut_off_before_the_first_config_is_no_obstacle(tmp_path: Path):
+    (tmp_path / ".config.json.1234.json").write_text('{"half')
+    claimed(tmp_path)
+
+
+def test_a_place_that_cannot_be_written_shows_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file/run", tmp_path / ("x" * 5000)):
+        with pytest.raises((InputError, OSError)) as error:
+            Run(path).start(REQUEST, overwrite=False)
+        assert isinstance(error.value, InputError) or error.value.errno == errno.ENAMETOOLONG
+
+    def refuse(*arguments: Any, **options: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    with pytest.raises(InputError, match="cannot write .*Permission denied"):
+        Run(tmp_path / "new").start(REQUEST, overwrite=False)
+
+
+def test_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp_path: Path):
+    run = claimed(tmp_path)
+    for step in (1, 2, 3):
+        run.save_state(step, State({"x": torch.tensor([float(step)])}, {"k": step}))
+    assert len(list((tmp_path / "state").iterdir())) == 2
+    newest = tmp_path / "state/step-000000003.safetensors"
+    for damage in (b"", newest.read_bytes()[:-1], b"\x80\x04pickle", struct.pack("<Q", 2**62), newest.read_bytes()[:20]):
+        newest.write_bytes(damage)
+        step, state = run.load_state()
+        assert (step, float(state.tensors["x"]), state.numbers) == (2, 2.0, {"k": 2})
+    for metadata in ({}, {"numbers": "[]"}, {"numbers": "{}"}, {"numbers": "x"}):
+        save_file({"x": torch.zeros(1)}, newest, metadata)
+        assert run.load_state()[0] == 2
+
+
+@pytest.mark.parametrize("where", ["fsync", "replace"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_a_full_disk_leaves_the_checkpoint_before(where: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    run = claimed(tmp_path)
+    run.save_state(1, State({"x": torch.ones(1)}, {}))
+    run.write_model(tensors())
+    before = (tmp_path / "model.safetensors").read_bytes()
+
+    def fail(*arguments: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, where, fail)
+    for write in (lambda: run.save_state(2, State({"x": torch.zeros(1)}, {})), lambda: run.write_model({"x": torch.zeros(1)})):
+        with pytest.raises(InputError, match=f"cannot write .*{os.strerror(code)}.*run the same command again"):
+            write()
+    assert run.load_state()[0] == 1
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["config.json", "model.safetensors", "state", "step-000000001.safetensors"]
+
+
+def test_a_full_disk_while_tensors_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def fail(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    run = claimed(tmp_path)
+    monkeypatch.setattr(run_module, "save_file", fail)
+    with pytest.raises(InputError, match="No space left"):
+        run.write_model(tensors())
+    assert not run.finished
+
+
+def test_the_bytes_depend_on_the_tensors_only(tmp_path: Path):
+    Run(tmp_path / "a").write_model(tensors())
+    Run(tmp_path / "b").write_model(dict(reversed(tensors().items())))
+    assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
+
+
+# Loading what someone else made
+
+
+@pytest.fixture(scope="module")
+def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "good"
+    jensen.fit(ROWS, "gaussian", run=path, progress=False)
+    return path
+
+
+def copied(good: Path, to: Path) -> Path:
+    to.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (to / name).write_bytes((good / name).read_bytes())
+    return to
+
+
+def changed(config: dict[str, Any], where: str, value: Any) -> dict[str, Any]:
+    *path, last = where.split(".")
+    inner = config
+    for name in path:
+        inner = inner[name]
+    inner[last] = value
+    return config
+
+
+HOSTILE_CONFIGS = {
+    "schema": ("schema", 99),
+    "schema type": ("schema", [1]),
+    "no data": ("data", None),
+    "data list": ("data", []),
+    "unknown model": ("model.word", "os:system"),
+    "model list": ("model.word", ["gaussian"]),
+    "options list": ("model.options", ["a"]),
+    "unknown option": ("model.options", {"bogus": 1}),
+    "a billion dimensions": ("data.event_shape", [10**9]),
+    "beyond integers": ("data.event_shape", [10**30]),
+    "product beyond integers": ("data.event_shape", [10**9, 10**9, 10**9]),
+    "negative shape": ("data.event_shape", [-3]),
+    "no shape": ("data.event_shape", []),
+    "shape of words": ("data.event_shape", ["a"]),
+    "shape is a number": ("data.event_shape", 3),
+    "other shape": ("data.event_shape", [4]),
+    "dtype": ("data.dtype", "object"),
+    "dtype list": ("data.dtype", []),
+    "space": ("data.space", {"type": "levels", "k": 10**9}),
+    "space list": ("data.space", []),
+    "codec type": ("codec.type", "exec"),
+    "codec NaN": ("codec.shift", [float("nan")] * 3),
+    "codec zero": ("codec.scale", [0.0] * 3),
+    "codec shape": ("codec.scale", [1.0] * 4),
+    "codec ragged": ("codec.scale", [[1.0], 2.0]),
+    "codec words": ("codec.scale", ["a"]),
+    "codec deep": ("codec.scale", None),
+}
+
+
+@pytest.mark.parametrize("what", HOSTILE_CONFIGS)
+def test_a_config_that_cannot_be_is_one_clear_error(what: str, good: Path, tmp_path: Path):
+    run = copied(good, tmp_path / "bad")
+    config = changed(json.loads((good / "config.json").read_text()), *HOSTILE_CONFIGS[what])
+    text = json.dumps(config)
+    if what == "codec deep":
+        text = text.replace('"scale": null', '"scale": ' + "[" * 300 + "]" * 300)
+    (run / "config.json").write_text(text)
+    began = time.process_time()
+    with pytest.raises(InputError, match="bad"):
+        jensen.load(run)
+    assert time.process_time() - began < 5
+
+
+HUGE_OPTIONS: dict[str, Any] = {
+    "timesteps": 10**12,
+    "size": "galactic",
+    "betas": [2.0],
+    "log_snr_start": float("nan"),
+    "dropout": -1,
+    "network": 5,
+    "reverse_variance": "x",
+    "parametrisation": None,
+}
+
+
+@pytest.mark.parametrize("name", HUGE_OPTIONS)
+def test_absurd_options_are_one_clear_error(name: str, good: Path, tmp_path: Path):
+    run = copied(good, tmp_path / "bad")
+    config = json.loads((good / "config.json").read_text())
+    options = {"size": "tiny", name: HUGE_OPTIONS[name]} | ({"schedule": "betas"} if name == "betas" else {})
+    (run / "config.json").write_text(json.dumps({**config, "model": {"word": "diffusion", "options": options}}))
+    with pytest.raises(InputError, match="bad"):
+        jensen.load(run)
+
+
+def header(claims: dict[str, Any], data: bytes = b"") -> bytes:
+    text = json.dumps(claims).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def huge(dtype: str, shape: list[int], end: int) -> dict[str, Any]:
+    return {"mean": {"dtype": dtype, "shape": shape, "data_offsets": [0, end]}}
+
+
+HOSTILE_WEIGHTS = {
+    "empty": b"",
+    "pickle": pickle.dumps({"mean": [1, 2, 3]}),
+    "header of 2^62 bytes": struct.pack("<Q", 2**62) + b"{}",
+    "a terabyte promised": header(huge("F64", [10**12], 8 * 10**12)),
+    "overflowing shape": header(huge("F64", [2**40, 2**40], 8)),
+    "text": b"mean = 3",
+    "zip": b"PK\x03\x04" + b"\0" * 100,
+}
+
+
+@pytest.mark.parametrize("what", [*HOSTILE_WEIGHTS, "truncated", "missing", "extra", "other shape", "other type", "a folder"])
+def test_weights_that_do_not_fit_are_one_clear_error(what: str, good: Path, tmp_path: Path):
+    run = copied(good, tmp_path / "bad")
+    path = run / "model.safetensors"
+    state = jensen.load(good).model.state_dict()
+    state = {name: tensor.clone() for name, tensor in state.items()}
+    match what:
+        case "truncated":
+            path.write_bytes(path.read_bytes()[:-8])
+        case "missing":
+            save_file({"mean": state["mean"]}, path)
+        case "extra":
+            save_file({**state, "zzz": torch.zeros(1)}, path)
+        case "other shape":
+            save_file({**state, "mean": torch.zeros(4, dtype=torch.float64)}, path)
+        case "other type":
+            save_file({**state, "mean": torch.zeros(3)}, path)
+        case "a folder":
+            path.unlink()
+            path.mkdir()
+        case _:
+            path.write_bytes(HOSTILE_WEIGHTS[what])
+    with pytest.raises(InputError, match="bad"):
+        jensen.load(run)
+
+
+def test_what_is_no_run_says_so(tmp_path: Path):
+    with pytest.raises(InputError, match="no such folder"):
+        jensen.load(tmp_path / "nowhere")
+    with pytest.raises(InputError, match=r"no config\.json"):
+        jensen.load(tmp_path)
+    claimed(tmp_path / "begun")
+    with pytest.raises(InputError, match=r"damaged|not finished"):
+        jensen.load(tmp_path / "begun")
+
+
+def test_an_oversized_config_is_not_read(good: Path, tmp_path: Path):
+    run = copied(good, tmp_path / "bad")
+    with (run / "config.json").open("r+b") as file:
+        file.truncate(100 << 20)
+    with pytest.raises(InputError, match="larger than 16 MiB"):
+        jensen.load(run)
