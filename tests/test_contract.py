@@ -38,7 +38,15 @@ FAST = {
     "independent": Fast(),
     "gaussian": Fast(),
     "diffusion": Fast(
-        fit={"steps": 40, "timesteps": 10, "size": "tiny", "batch_size": 64, "patience": 0, "network": "mlp", "precision": "float32"},
+        fit={
+            "steps": 150,
+            "timesteps": 10,
+            "size": "tiny",
+            "batch_size": 64,
+            "patience": 0,
+            "network": "mlp",
+            "precision": "float32",
+        },
         score={"repetitions": 2, "calls": None},
         careful={"repetitions": 24, "calls": None},
         on_level_images={"network": "unet", "steps": 8, "batch_size": 16, "timesteps": 4},
@@ -235,7 +243,11 @@ def as_scaled(rows: Any, factor: float) -> Any:
 WRONG = {
     "shape": ("level vectors", torch.zeros(3, 5, dtype=torch.uint8), r"shape \(5,\), the model was fitted to \(2,\)"),
     "float for levels": ("level vectors", torch.zeros(3, 2), "float32, the model was fitted to 5 levels"),
-    "int for real": ("real vectors", torch.zeros(3, 2, dtype=torch.uint8), "uint8, the model was fitted to real values"),
+    "int for real": (
+        "real vectors",
+        torch.zeros(3, 2, dtype=torch.uint8),
+        "uint8, the model was fitted to real values",
+    ),
     "int64": ("level vectors", torch.zeros(3, 2, dtype=torch.int64), "got torch.int64"),
     "level too high": ("level vectors", torch.full((3, 2), 5, dtype=torch.uint8), "a value is 5, .* 5 levels"),
     "infinity": ("real vectors", torch.tensor([[1.0, math.inf]]), "infinite"),

@@ -30,7 +30,7 @@ def test_everything_is_set_from_the_rows():
     measured = measure(reverse, rows, ids, Noise(0))
     residual, link = rows - measured.first, reverse.chain.bridge
     assert float(reverse.emission.log_scale.exp()) == pytest.approx(float(residual.square().mean().sqrt()), rel=1e-9)
-    expected = link.variance + link.from_data.square() * measured.error
+    expected = link.variance + link.from_data.square() * measured.errors.mean(1)
     torch.testing.assert_close(reverse.variances()[1:], expected[1:], rtol=1e-9, atol=0)
     assert q.shape == (40,)
     assert float(q.sum()) == pytest.approx(1, abs=1e-12)

@@ -161,7 +161,7 @@ def test_residuals_are_mean_squares_a_dimension():
         squares = (rows - denoised).square().flatten()
         expected = WORLD.world.covariance(noisy.reshape(-1, 1), float(log_snr[0])).flatten()
         assert abs(float((squares - expected).mean() / (squares - expected).std()) * 20_000**0.5) < 5
-        assert float(residuals.error[i - 1]) == pytest.approx(float(squares.mean()), rel=1e-9)
+        assert float(residuals.errors[i - 1].mean()) == pytest.approx(float(squares.mean()), rel=1e-9)
         if i == 1:
             torch.testing.assert_close(residuals.first, denoised, rtol=1e-12, atol=1e-12)
 

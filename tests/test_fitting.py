@@ -33,9 +33,9 @@ def test_a_finished_run_is_loaded_and_not_fitted_again(tmp_path: Path, monkeypat
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"data": ROWS + 1}, "another data"),
-        ({"model": "gaussian"}, r"another model \('independent', now 'gaussian'\)"),
-        ({"seed": 1}, r"another seed \(0, now 1\)"),
+        ({"data": ROWS + 1}, "data was "),
+        ({"model": "gaussian"}, "model was 'independent', now 'gaussian'"),
+        ({"seed": 1}, "seed was 0, now 1"),
     ],
 )
 def test_any_difference_is_refused_by_name(change: dict[str, Any], named: str, tmp_path: Path):
@@ -50,7 +50,7 @@ def test_any_difference_is_refused_by_name(change: dict[str, Any], named: str, t
 def test_other_levels_of_the_same_rows_are_another_request(tmp_path: Path):
     x = np.random.default_rng(0).integers(0, 4, (40, 2)).astype(np.uint8)
     fit(jensen.load_data(x, levels=4), run=tmp_path / "run")
-    with pytest.raises(InputError, match=r"another space \('4 levels', now '8 levels'\)"):
+    with pytest.raises(InputError, match="space was '4 levels', now '8 levels'"):
         fit(jensen.load_data(x, levels=8), run=tmp_path / "run")
 
 
@@ -69,7 +69,9 @@ def test_other_levels_of_the_same_rows_are_another_request(tmp_path: Path):
         ({"seed": 2**63}, "got 9223372036854775808"),
     ],
 )
-def test_mistakes_show_before_any_work(options: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_mistakes_show_before_any_work(
+    options: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(fitting, "load_data", None)
     with pytest.raises(InputError, match=message):
         fit("digits", run=tmp_path / "run", **options)
@@ -78,14 +80,27 @@ def test_mistakes_show_before_any_work(options: dict[str, Any], message: str, tm
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("batch_size", 0), ("batch_size", 10**9), ("lr", 0), ("lr", -1.0), ("beta2", 1.0), ("ema", 2), ("warmup", -0.1), ("patience", -1), ("grad_clip", 0), ("precision", "float8")],
+    [
+        ("batch_size", 0),
+        ("batch_size", 10**9),
+        ("lr", 0),
+        ("lr", -1.0),
+        ("beta2", 1.0),
+        ("ema", 2),
+        ("warmup", -0.1),
+        ("patience", -1),
+        ("grad_clip", 0),
+        ("precision", "float8"),
+    ],
 )
 def test_training_settings_have_ranges(name: str, value: Any):
     with pytest.raises(InputError, match=f"{name} must be .*, got '?{value}"):
         fit(ROWS, "diffusion", **{"steps": 2, **TINY, name: value})
 
 
-def test_a_budget_is_turned_into_steps_once_and_written_before_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_budget_is_turned_into_steps_once_and_written_before_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     calls: list[float] = []
 
     def timed(seconds: float, step: Any, evaluate: Any) -> int:
@@ -107,7 +122,10 @@ def test_a_budget_is_turned_into_steps_once_and_written_before_the_first(tmp_pat
     budgeted = fit(ROWS, "diffusion", **request)
     assert calls == [60.0]
     counted = fit(ROWS, "diffusion", steps=6, **TINY)
-    assert all(torch.equal(a, b) for a, b in zip(budgeted.model.state_dict().values(), counted.model.state_dict().values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(budgeted.model.state_dict().values(), counted.model.state_dict().values(), strict=True)
+    )
 
 
 def test_the_config_holds_every_choice_as_a_plain_value(tmp_path: Path):
@@ -130,7 +148,12 @@ def test_weights_that_are_not_trained_are_seeded():
 
 def test_a_diverging_fit_is_diagnosed():
     with pytest.raises(FitError, match=r"has not been finite for 20 steps, since step \d+"):
-        fit(np.full((60, 3), 1e30) * ROWS, "diffusion", steps=40, **{**TINY, "lr": 900.0, "grad_clip": 1e30, "patience": 0})
+        fit(
+            np.full((60, 3), 1e30) * ROWS,
+            "diffusion",
+            steps=40,
+            **{**TINY, "lr": 900.0, "grad_clip": 1e30, "patience": 0},
+        )
 
 
 def test_data_are_found_again_or_not(tmp_path: Path):
@@ -152,7 +175,7 @@ def test_saving_does_not_write_over_anything(tmp_path: Path):
     pipeline.save(tmp_path / "a")
     with pytest.raises(InputError, match="saved model already"):
         pipeline.save(tmp_path / "a")
-    with pytest.raises(InputError, match="holds a run with another"):
+    with pytest.raises(InputError, match="holds another run"):
         fit(ROWS, run=tmp_path / "a")
 
 

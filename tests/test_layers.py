@@ -53,7 +53,10 @@ def imports(path: Path) -> Iterator[str]:
                 yield from (alias.name for alias in node.names if alias.name != "__version__")
             elif (node.module or "").startswith("jensen."):
                 name = str(node.module).removeprefix("jensen.")
-                yield from (f"{name}.{a.name}" if (ROOT / name.replace(".", "/") / f"{a.name}.py").exists() else name for a in node.names)
+                yield from (
+                    f"{name}.{a.name}" if (ROOT / name.replace(".", "/") / f"{a.name}.py").exists() else name
+                    for a in node.names
+                )
 
 
 def others(path: Path) -> set[str]:

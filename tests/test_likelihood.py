@@ -178,7 +178,7 @@ def test_a_difference_is_paired():
     gap = make(shared + 1 + wiggle) - make(shared)
     assert gap.mean == pytest.approx(1, abs=1e-12)
     assert gap.stderr == pytest.approx(0.1 * math.sqrt(50 / 49) / math.sqrt(50), rel=1e-9)
-    assert str(gap) == "+1.000 ± 0.014 nats = +0.240 ± 0.003 bits/dim  (exact difference; 50 paired rows)"
+    assert str(gap) == "+1.000 ± 0.014 nats, 0.240 ± 0.003 bits/dim better  (exact difference; 50 paired rows)"
 
 
 @pytest.mark.parametrize(

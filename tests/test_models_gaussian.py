@@ -46,7 +46,8 @@ def test_the_density_is_scipys():
 
 def test_samples_have_the_models_moments():
     """20,000 draws, seed 0. Whitened by the model: each mean has standard error 1/√n, each covariance cell at most
-    √(2/n); all 20 within 4.5 of them, failure rate 1.4e-4."""
+    √(2/n); all 20 within 4.5 of them, failure rate 1.4e-4.
+    """
     model = fitted(rows(200))
     draws, n = model.sample(20_000, seed=0), 20_000
     white = torch.linalg.solve_triangular(model.factor, (draws - model.mean).T, upper=False).T

@@ -66,7 +66,10 @@ def test_a_missing_cell_is_the_marginal_model():
     """Training and scoring with column 1 missing somewhere equals, for the others, a model that never had it."""
     holes = ROWS.copy()
     holes[::3, 1] = np.nan
-    full, without = jensen.fit(holes, "independent", progress=False), jensen.fit(ROWS[:, [0, 2]], "independent", progress=False)
+    full, without = (
+        jensen.fit(holes, "independent", progress=False),
+        jensen.fit(ROWS[:, [0, 2]], "independent", progress=False),
+    )
     rows = ROWS[:20].copy()
     rows[:, 1] = np.nan
     np.testing.assert_allclose(
@@ -87,7 +90,9 @@ def test_missing_cells_do_not_move_the_rest():
 def test_a_constant_or_empty_column_is_refused(column: int):
     rows = ROWS.copy()
     rows[:, column] = 7.0 if column == 1 else np.nan
-    with pytest.raises(InputError, match=f"dimension {column} is constant" if column == 1 else "dimension 2 has no values"):
+    with pytest.raises(
+        InputError, match=f"dimension {column} is constant" if column == 1 else "dimension 2 has no values"
+    ):
         jensen.fit(rows, "independent", progress=False)
 
 

@@ -12,7 +12,9 @@ from jensen.models.model import settings_of
 from jensen.settings import check, parse, seconds
 
 
-@pytest.mark.parametrize(("text", "value"), [("90s", 90), ("5m", 300), ("1h30m", 5400), ("1h1m1s", 3661), (" 2h ", 7200)])
+@pytest.mark.parametrize(
+    ("text", "value"), [("90s", 90), ("5m", 300), ("1h30m", 5400), ("1h1m1s", 3661), (" 2h ", 7200)]
+)
 def test_budgets_are_read(text: str, value: float):
     assert seconds(text) == value
 

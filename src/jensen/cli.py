@@ -25,7 +25,10 @@ app = typer.Typer(
 )
 
 Data = Annotated[
-    str, typer.Argument(metavar="DATA", help="A word (`jensen data`), a folder of images, or a .npy, .npz, .csv or IDX file.")
+    str,
+    typer.Argument(
+        metavar="DATA", help="A word (`jensen data`), a folder of images, or a .npy, .npz, .csv or IDX file."
+    ),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that `jensen fit` made.")]
 Seed = Annotated[int, typer.Option(help="Seed of all random draws.")]
@@ -45,7 +48,8 @@ def fit(
     steps: Annotated[int | None, typer.Option(help="Training steps, instead of a budget.")] = None,
     seed: Seed = 0,
     settings: Annotated[
-        list[str] | None, typer.Option("--set", metavar="NAME=VALUE", help="A setting of model, network or training; again for more.")
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of model, network or training; again for more."),
     ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace another run in the folder.")] = False,
     size: Size = None,
@@ -78,14 +82,24 @@ def fit(
 @app.command()
 def evaluate(
     run: RunFolder,
-    data: Annotated[str | None, typer.Argument(metavar="[DATA]", help="Other data to score; by default the run's own test rows.")] = None,
-    method: Annotated[str | None, typer.Option(help="How: exact, vlb, elbo, … (the model's first if left out).")] = None,
+    data: Annotated[
+        str | None, typer.Argument(metavar="[DATA]", help="Other data to score; by default the run's own test rows.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="How: exact, vlb, elbo, … (the model's first if left out).")
+    ] = None,
     tolerance: Annotated[
-        float | None, typer.Option(help="Monte-Carlo standard error wanted for the mean, in bits/dim (densities: nats/dim).")
+        float | None,
+        typer.Option(help="Monte-Carlo standard error wanted for the mean, in bits/dim (densities: nats/dim)."),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Diffusion: the length T of the chain.")] = None,
-    every_step: Annotated[bool, typer.Option(help="Diffusion: every term of the bound instead of a sample of them.")] = False,
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE.csv", help="One row an example: id, value, stderr (nats).")] = None,
+    every_step: Annotated[
+        bool, typer.Option(help="Diffusion: every term of the bound instead of a sample of them.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE.csv", help="One row an example: id, value, stderr (nats)."),
+    ] = None,
     seed: Seed = 0,
     size: Size = None,
     levels: LevelsOption = None,
@@ -95,9 +109,10 @@ def evaluate(
 ) -> None:
     """Log-likelihood of held-out rows under a fitted model, with what the number is and its error bars."""
     from jensen.evaluation.likelihood import summary
+    from jensen.evaluation.outputs import check_output, write_scores
     from jensen.fitting import load
 
-    _check_output(output, (".csv",))
+    check_output(output, (".csv",))
     pipeline = load(run)
     rows = _rows_to_score(pipeline, data, size, levels, layout, split_seed)
     options: dict[str, Any] = {"timesteps": steps} if steps is not None else {}
@@ -105,7 +120,7 @@ def evaluate(
         options |= {"calls": None, "repetitions": 2}
     ll = _scored(pipeline, rows, seed=seed, method=method, tolerance=tolerance, **options)
     if output:
-        _write_scores(output, rows, ll)
+        write_scores(output, rows, ll)
     word, source = pipeline.config["model"]["word"], data or pipeline.config["data"]["facts"].get("source")
     if as_json:
         _print_json({"model": word, "data": source, "log_likelihood": summary(ll)})
@@ -120,7 +135,10 @@ def evaluate(
 @app.command()
 def sample(
     run: RunFolder,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE|DIR", help="A .png grid, .npy, .npz, .csv, or a folder for PNGs.")],
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="FILE|DIR", help="A .png grid, .npy, .npz, .csv, or a folder for PNGs."),
+    ],
     n: Annotated[int, typer.Option("-n", help="How many.")] = 64,
     sampler: Annotated[str | None, typer.Option(help="Diffusion: ancestral (default) or ddim.")] = None,
     steps: Annotated[int | None, typer.Option(help="Diffusion: sampling steps (default: all T).")] = None,
@@ -130,21 +148,25 @@ def sample(
 ) -> None:
     """Draw new rows: same shape, type and range as the data. The same seed gives the same rows."""
     from jensen.errors import InputError
+    from jensen.evaluation.outputs import SAMPLE_SUFFIXES, check_format, check_output, write_samples
     from jensen.fitting import load
 
-    _check_output(output, (".png", ".npy", ".npz", ".csv", ""))
+    check_output(output, SAMPLE_SUFFIXES)
     pipeline = load(run)
+    check_format(output, pipeline)
     if context is not None:
         raise InputError(f"this model is unconditional and takes no context, got {context!r}; leave --context out")
     rows, how = _drawn(pipeline, n, seed, sampler, steps, eta)
-    _write_samples(output, rows, pipeline)
+    write_samples(output, rows, pipeline)
     typer.echo(f"{n} samples ({how}; seed {seed}): {output}")
 
 
 @app.command()
 def show(
     data: Data,
-    output: Annotated[Path | None, typer.Option("-o", "--output", metavar="FILE.png", help="Draw some of the rows.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE.png", help="Draw some of the rows.")
+    ] = None,
     size: Size = None,
     levels: LevelsOption = None,
     layout: Layout = None,
@@ -153,8 +175,9 @@ def show(
 ) -> None:
     """What is in the data: rows, shape, levels, classes, range, duplicates, missing cells; and a picture."""
     from jensen.data import describe, describe_lines
+    from jensen.evaluation.outputs import check_output
 
-    _check_output(output, (".png",))
+    check_output(output, (".png",))
     split = _load(data, size, levels, layout, split_seed)
     facts = describe(split)
     if output:
@@ -182,10 +205,11 @@ def noise(
     split_seed: SplitSeed = 0,
 ) -> None:
     """Draw the forward process x_0 … x_T on the data, with α and σ under it."""
+    from jensen.evaluation.outputs import check_output
     from jensen.evaluation.plots import noise_figure, save_figure
     from jensen.models.ddpm import schedule_named
 
-    _check_output(output, (".png",))
+    check_output(output, (".png",))
     split = _load(data, size, levels, layout, split_seed)
     chosen = schedule_named(schedule, split.space)
     save_figure(noise_figure(split, chosen, seed=seed), output)
@@ -318,7 +342,9 @@ def _scored(pipeline: "Pipeline", rows: Any, **options: Any) -> Any:
         return pipeline.log_likelihood(rows, on_start=shown.total, on_calls=shown.advance, **options)
 
 
-def _drawn(pipeline: "Pipeline", n: int, seed: int, sampler: str | None, steps: int | None, eta: float) -> tuple[Any, str]:
+def _drawn(
+    pipeline: "Pipeline", n: int, seed: int, sampler: str | None, steps: int | None, eta: float
+) -> tuple[Any, str]:
     from jensen.errors import InputError
     from jensen.models.ddpm import DDPM, sampler_named
     from jensen.training.progress import bar
@@ -413,65 +439,6 @@ def _in_words(summary: dict[str, Any]) -> str:
         f"Bits to store one of the {summary['dims']} dimensions of a test row the model never saw; lower is better.{bound} "
         "± is one standard error over the test rows."
     )
-
-
-def _check_output(path: Path | None, suffixes: tuple[str, ...]) -> None:
-    """Refuse an output that could not be written, before any work."""
-    from jensen.errors import InputError
-
-    if path is None:
-        return
-    if path.suffix.lower() not in suffixes:
-        names = ", ".join(suffix or "a folder" for suffix in suffixes)
-        raise InputError(f"the output must be {names}, got {str(path)!r}")
-    if path.suffix and path.is_dir():
-        raise InputError(f"{str(path)!r} is a folder; give a file's name")
-    if not path.suffix and path.is_file():
-        raise InputError(f"{str(path)!r} is a file; give a folder's name or a file ending in .png, .npy, .npz or .csv")
-    if not path.suffix and path.is_dir() and any(path.iterdir()):
-        raise InputError(f"the folder {str(path)!r} is not empty; choose another")
-
-
-def _write_samples(path: Path, rows: Any, pipeline: "Pipeline") -> None:
-    from jensen.errors import InputError
-    from jensen.evaluation.images import save_grid, save_images
-    from jensen.files import written_whole
-
-    suffix = path.suffix.lower()
-    if suffix == ".png":
-        save_grid(rows, pipeline.space, path)
-        return
-    if suffix == "":
-        save_images(rows, pipeline.space, path)
-        return
-    import numpy as np
-
-    if suffix == ".csv" and rows.ndim != 2:
-        raise InputError(f".csv takes vectors, and these rows have shape {tuple(rows.shape[1:])}; use .npy, .npz or .png")
-    with written_whole(path) as aside, aside.open("wb") as file:
-        if suffix == ".npy":
-            np.save(file, rows.numpy())
-        elif suffix == ".npz":
-            np.savez_compressed(file, x=rows.numpy())
-        else:
-            columns = pipeline.config["data"]["facts"].get("columns")
-            np.savetxt(file, rows.numpy(), delimiter=",", fmt="%.9g", header=",".join(columns or []), comments="")
-
-
-def _write_scores(path: Path, rows: "Examples", ll: Any) -> None:
-    import csv
-    import io
-
-    from jensen.files import write_text
-
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    names = rows.names
-    table.writerow(["id", *(["file"] if names else []), "value", "stderr"])
-    for row, key in enumerate(rows.id.tolist()):
-        error = "" if ll.stderr is None else f"{float(ll.stderr[row]):.6g}"
-        table.writerow([key, *([names[row]] if names else []), f"{float(ll.value[row]):.9g}", error])
-    write_text(path, text.getvalue())
 
 
 def _print_json(value: dict[str, Any]) -> None:

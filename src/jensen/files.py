@@ -52,14 +52,18 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file whole; NaN and infinity are refused, since JSON has no word for them."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 def read_json(path: Path, limit: int = 16 << 20) -> dict[str, Any]:
     """Read a JSON object of at most `limit` bytes; anything else is an `InputError` with the file's name."""
     try:
-        if path.stat().st_size > limit:
-            raise InputError(f"{str(path)!r} is larger than {limit >> 20} MiB, which no file written by jensen is")
+        size = path.stat().st_size
+    except OSError as error:
+        raise InputError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+    if size > limit:
+        raise InputError(f"{str(path)!r} is larger than {limit >> 20} MiB, which no file written by jensen is")
+    try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {str(path)!r}: {error.strerror or error}") from error

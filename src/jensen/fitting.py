@@ -186,19 +186,28 @@ def _resolve(kind: type[Model], word: str, split: Split, request: dict[str, Any]
     return config
 
 
-def _training(kind: type[GradientModel], config: dict[str, Any], split: Split, request: dict[str, Any], say: Say) -> dict[str, Any]:
+def _training(
+    kind: type[GradientModel], config: dict[str, Any], split: Split, request: dict[str, Any], say: Say
+) -> dict[str, Any]:
     names = {field.name for field in fields(TrainingSettings)}
     own = {name: value for name, value in request["settings"].items() if name in names}
     settings = TrainingSettings(**{**asdict(kind.training_settings(split, config["model"]["options"])), **own})
     settings.check(len(split.train))
     chosen = precision(settings.precision)
-    resolved = {**asdict(settings), "precision": chosen.name, "precision_reason": chosen.reason, "seed": request["seed"]}
+    resolved = {
+        **asdict(settings),
+        "precision": chosen.name,
+        "precision_reason": chosen.reason,
+        "seed": request["seed"],
+    }
     resolved["threads"] = torch.get_num_threads()
     if request["steps"] is not None:
         return {**resolved, "steps": request["steps"]}
     budget = request["budget"] or DEFAULT_BUDGET
     say(f"timing a few steps to turn the budget of {budget} into a number of steps …")
-    trial = _fitter(_initialised({**config, "training": {**resolved, "steps": 1000}}, split), {**resolved, "steps": 1000}, split)
+    trial = _fitter(
+        _initialised({**config, "training": {**resolved, "steps": 1000}}, split), {**resolved, "steps": 1000}, split
+    )
     loop = Loop(trial[0], trial[1], seed=request["seed"], every=1000)
     count = steps_within(seconds(budget), loop.take, lambda: trial[0].evaluate(0))
     return {**resolved, "steps": count}
@@ -221,7 +230,9 @@ def _built(config: dict[str, Any], path: str | Path = "") -> Pipeline:
     except InputError as error:
         raise InputError(f"{str(path)!r} cannot be read: {error}" if path else str(error)) from error
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
-        raise InputError(f"the config.json in {str(path)!r} is damaged: {type(error).__name__}: {str(error)[:100]}") from error
+        raise InputError(
+            f"the config.json in {str(path)!r} is damaged: {type(error).__name__}: {str(error)[:100]}"
+        ) from error
 
 
 def _wrapped(kind: type[Model], event: tuple[int, ...], space: Space, options: dict[str, Any]) -> Model:
@@ -253,7 +264,9 @@ def _fitter(pipeline: Pipeline, training: dict[str, Any], split: Split) -> tuple
     names = {field.name for field in fields(TrainingSettings)}
     settings = TrainingSettings(**{name: training[name] for name in names})
     seed = training["seed"]
-    watched = split.valid.take(torch.from_numpy(np.random.default_rng(seed).permutation(len(split.valid))[:HELD_OUT_ROWS]))
+    watched = split.valid.take(
+        torch.from_numpy(np.random.default_rng(seed).permutation(len(split.valid))[:HELD_OUT_ROWS])
+    )
     fitter = GradientFitter(
         model.objective().to(device()),
         settings,
@@ -307,7 +320,9 @@ def _behind_the_bar(pipeline: Pipeline) -> Callable[[dict[str, float]], str]:
 def _describe(config: dict[str, Any], pipeline: Pipeline, split: Split, say: Say) -> None:
     rows = config["data"]["rows"]
     shape = " × ".join(map(str, split.event_shape))
-    say(f"data    {split.facts.get('source', 'array')}: {rows['train']} train, {rows['valid']} valid, {rows['test']} test rows of {shape}, {split.space}")
+    say(
+        f"data    {split.facts.get('source', 'array')}: {rows['train']} train, {rows['valid']} valid, {rows['test']} test rows of {shape}, {split.space}"
+    )
     options = ", ".join(f"{k}={v}" for k, v in config["model"]["options"].items())
     count = sum(p.numel() for p in pipeline.model.parameters())
     say(f"model   {config['model']['word']}: {options or 'no options'}; {count:,} parameters")
@@ -323,4 +338,9 @@ def _describe(config: dict[str, Any], pipeline: Pipeline, split: Split, say: Say
 
 
 def _versions() -> dict[str, str]:
-    return {"jensen": __version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()}
+    return {
+        "jensen": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

@@ -145,7 +145,11 @@ class LogLikelihood:
     def describe(self) -> str:
         """What stands in the brackets behind the number."""
         kind = _SHORT[self.kind] if self.kind == self.method else f"{_SHORT[self.kind]}, {self.method}"
-        zero = f"; {self.impossible} {'row' if self.impossible == 1 else 'rows'} of probability zero" if self.impossible else ""
+        zero = (
+            f"; {self.impossible} {'row' if self.impossible == 1 else 'rows'} of probability zero"
+            if self.impossible
+            else ""
+        )
         return f"{kind}; {len(self)} examples × {self.dims} dims; ± 1 SE{zero}"
 
     def to_dict(self) -> dict[str, Any]:

@@ -79,4 +79,6 @@ def _plain(wanted: Any) -> str:
         return f"a list of {_plain(get_args(wanted)[0])}s"
     if origin is Union or origin is type(int | str):
         return " or ".join(_plain(option) for option in get_args(wanted) if option is not type(None))
-    return {int: "a whole number", float: "a finite number", str: "a word", bool: "true or false"}.get(wanted, str(wanted))
+    return {int: "a whole number", float: "a finite number", str: "a word", bool: "true or false"}.get(
+        wanted, str(wanted)
+    )

@@ -61,7 +61,9 @@ class Affine(Codec):
     def from_dict(config: dict[str, Any]) -> "Affine":
         """The inverse of `to_dict`."""
         shift, scale = (torch.tensor(config[name], dtype=torch.float64) for name in ("shift", "scale"))
-        if config["type"] != "affine" or not bool(torch.isfinite(shift).all() & torch.isfinite(scale).all() & (scale > 0).all()):
+        if config["type"] != "affine" or not bool(
+            torch.isfinite(shift).all() & torch.isfinite(scale).all() & (scale > 0).all()
+        ):
             raise InputError(f"unknown or damaged codec {str(config)[:80]}")
         return Affine(shift, scale)
 
@@ -82,7 +84,9 @@ class Affine(Codec):
     def image(self, space: Space) -> Space:
         """Levels keep being equally spaced (the scale is then a scalar); Real stays Real."""
         if isinstance(space, Levels):
-            return Levels(space.k, (space.first - float(self.shift)) / float(self.scale), space.step / float(self.scale))
+            return Levels(
+                space.k, (space.first - float(self.shift)) / float(self.scale), space.step / float(self.scale)
+            )
         return space
 
 
@@ -114,5 +118,3 @@ def _standardise(train: Examples) -> Affine:
             f"dimension {column} is constant in the training rows, so its density is infinite; drop it or give levels"
         )
     return Affine(mean[0], deviation)
-
-

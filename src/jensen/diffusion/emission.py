@@ -69,7 +69,7 @@ class Emission(Conditional):
     def _cells(self, loc: Tensor, scale: Tensor) -> DiscretisedNormal | Normal:
         if isinstance(self.space, Levels):
             return DiscretisedNormal(loc, scale, first=self.space.first, step=self.space.step, k=self.space.k)
-        return Normal(loc, scale.expand_as(loc))
+        return Normal(loc, scale.expand_as(loc), validate_args=False)
 
     def _nearest(self, y: Tensor) -> Tensor:
         if not isinstance(self.space, Levels):

@@ -42,7 +42,9 @@ class Transition:
 
 def transition(log_snr_s: Tensor, log_snr_t: Tensor) -> Transition:
     """q(x_t | x_s) for s < t; s = 0 may be given as λ = ∞."""
-    return Transition(alpha(log_snr_t) / alpha(log_snr_s), -sigma(log_snr_t).square() * torch.expm1(log_snr_t - log_snr_s))
+    return Transition(
+        alpha(log_snr_t) / alpha(log_snr_s), -sigma(log_snr_t).square() * torch.expm1(log_snr_t - log_snr_s)
+    )
 
 
 @dataclass(frozen=True)

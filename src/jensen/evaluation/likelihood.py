@@ -68,7 +68,9 @@ def self_check(pipeline: Pipeline, split: Split, seed: int = 0) -> dict[str, Any
     test = split.test.take(order.at("test").permutation(len(split.test))[:count])
     train = split.train.take(order.at("train").permutation(len(split.train))[:count])
     samples = pipeline.sample(count, seed=seed, **drawing)
-    scored = {name: pipeline.log_likelihood(rows, seed=seed, **options) for name, rows in (("test", test), ("train", train))}
+    scored = {
+        name: pipeline.log_likelihood(rows, seed=seed, **options) for name, rows in (("test", test), ("train", train))
+    }
     scored["samples"] = pipeline.log_likelihood(samples, seed=seed, **options)
     return {"steps": steps, "of": scored["test"].of, **{name: summary(ll) for name, ll in scored.items()}}
 
@@ -77,7 +79,9 @@ def per_step(pipeline: Pipeline, rows: Examples, seed: int = 0) -> dict[str, Any
     """The mean cost of single steps of a diffusion model along the chain, in nats, with standard errors."""
     if not isinstance(pipeline.model, DDPM):
         return None
-    batch = pipeline.encoded(rows.take(Noise(seed, "per step").permutation(len(rows))[:SELF_CHECK_ROWS])).batch(slice(None))
+    batch = pipeline.encoded(rows.take(Noise(seed, "per step").permutation(len(rows))[:SELF_CHECK_ROWS])).batch(
+        slice(None)
+    )
     steps, costs = pipeline.model.cost_per_step(batch.x, batch.id, seed)
     log_snr = pipeline.model.reverse.chain.log_snr[steps - 1]
     return {

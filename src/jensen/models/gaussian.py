@@ -90,7 +90,9 @@ class Gaussian(ClosedForm, DensityModel):
     ) -> LogLikelihood:
         """log N(x; μ, Σ), exact."""
         centred = x.flatten(1).double() - self.mean
-        distance = _in_blocks(lambda rows: torch.linalg.solve_triangular(self.factor, rows.T, upper=False).square().sum(0), centred)
+        distance = _in_blocks(
+            lambda rows: torch.linalg.solve_triangular(self.factor, rows.T, upper=False).square().sum(0), centred
+        )
         constant = self.factor.diagonal().log().sum() + 0.5 * len(self.mean) * math.log(2 * math.pi)
         on_calls(len(x))
         return LogLikelihood(

@@ -64,7 +64,9 @@ class Independent(ClosedForm, DensityModel):
         assert isinstance(mean, Tensor)
         if not bool((variance > 0).all()):
             column = int((~(variance > 0)).nonzero()[0])
-            raise InputError(f"dimension {column} is constant in the training rows, so its density is infinite; drop it")
+            raise InputError(
+                f"dimension {column} is constant in the training rows, so its density is infinite; drop it"
+            )
         self.mean.copy_(mean)
         self.variance.copy_(variance)
 

@@ -69,7 +69,9 @@ class DensityModel(Model):
 
     methods: ClassVar[tuple[str, ...]] = ("exact",)
 
-    def plan(self, pilot: Tensor, ids: Tensor, rows: int, *, tolerance: float, seed: int, **options: Any) -> dict[str, Any]:
+    def plan(
+        self, pilot: Tensor, ids: Tensor, rows: int, *, tolerance: float, seed: int, **options: Any
+    ) -> dict[str, Any]:
         """The keywords of `log_likelihood` that bring the Monte-Carlo error of the mean over `rows` rows to
         `tolerance` nats, from a pilot on a few of them; options the user fixed stay.
         """

@@ -83,7 +83,9 @@ class Pipeline:
                 "(whole numbers); give uint8 or uint16 data"
             )
         if not isinstance(self.space, Levels) and not examples.x.dtype.is_floating_point:
-            raise InputError(f"values are {examples.x.dtype}, the model was fitted to real values; convert them to float32")
+            raise InputError(
+                f"values are {examples.x.dtype}, the model was fitted to real values; convert them to float32"
+            )
         _check_values(examples.x, self.space, self.model.accepts_missing)
         return examples
 
@@ -133,7 +135,9 @@ class Pipeline:
         parts = []
         for start in range(0, len(rows), batch_size):
             batch = encoded.batch(slice(start, start + batch_size))
-            ll = model.log_likelihood(batch.x, context, method=method, ids=batch.id, seed=seed, on_calls=on_calls, **plan)
+            ll = model.log_likelihood(
+                batch.x, context, method=method, ids=batch.id, seed=seed, on_calls=on_calls, **plan
+            )
             if ll.measure == "Lebesgue":
                 ll = ll.shifted("units", self.codec.log_abs_det(rows.x[start : start + batch_size]))
             parts.append(ll)
@@ -146,7 +150,9 @@ class Pipeline:
         if n < 1:
             raise InputError(f"the number of samples must be at least 1, got {n}")
         if n * math.prod(self.event_shape) > LARGEST_SAMPLE:
-            raise InputError(f"{n} samples of shape {self.event_shape} do not fit in memory; draw fewer at a time, with other seeds")
+            raise InputError(
+                f"{n} samples of shape {self.event_shape} do not fit in memory; draw fewer at a time, with other seeds"
+            )
         size = batch_size or self.sampling_batch()
         parts = [
             self.decode(self.model.sample(min(size, n - start), context, seed, start=start, **options))
@@ -195,10 +201,14 @@ def _check_values(x: Tensor, space: Space, accepts_missing: bool) -> None:
     if isinstance(space, Levels):
         top = int(x.to(torch.int32).max())
         if top >= space.k:
-            raise InputError(f"a value is {top}, the model was fitted to {space} (0 to {space.k - 1}); rescale the data")
+            raise InputError(
+                f"a value is {top}, the model was fitted to {space} (0 to {space.k - 1}); rescale the data"
+            )
         return
     if bool(torch.isinf(x).any()):
         raise InputError("a value is infinite; densities need finite values: remove or replace such rows")
     missing = int(torch.isnan(x).sum())
     if missing and not accepts_missing:
-        raise InputError(f"{missing} cells are missing (NaN), and this model needs complete rows; drop or fill such rows")
+        raise InputError(
+            f"{missing} cells are missing (NaN), and this model needs complete rows; drop or fill such rows"
+        )

@@ -97,7 +97,12 @@ class Loop:
         if self.run is None or done == 0:
             return
         state = self.fitter.state()
-        own = {"metrics": self.metrics, "bad_since": self._bad_since, "loss_sum": self._loss_sum, "losses": self._losses}
+        own = {
+            "metrics": self.metrics,
+            "bad_since": self._bad_since,
+            "loss_sum": self._loss_sum,
+            "losses": self._losses,
+        }
         self.run.save_state(done, State(state.tensors, {"fitter": state.numbers, "loop": own}))
 
     def go(self, done: int = 0) -> None:
@@ -152,15 +157,17 @@ class Loop:
         self.metrics["held_out"] = held_out["bound"]
         loss = self._loss_sum / self._losses if self._losses else None
         self._loss_sum, self._losses = 0.0, 0
-        kept: dict[str, Any] = {name: self.metrics[name] for name in ("grad_norm", "lr", "skipped") if name in self.metrics}
+        kept: dict[str, Any] = {
+            name: self.metrics[name] for name in ("grad_norm", "lr", "skipped") if name in self.metrics
+        }
         record: dict[str, Any] = {"step": number, "loss": loss, **kept, "held_out": held_out}
         if self.run:
             self.run.append_history({k: _plain(v) for k, v in record.items()})
 
 
 def evaluation_interval(steps: int) -> int:
-    """Steps between evaluations: twenty a run."""
-    return max(1, steps // EVALUATIONS)
+    """Steps between evaluations: twenty a run, but never so close that the stop rule would judge a handful of steps."""
+    return max(min(25, steps), steps // EVALUATIONS)
 
 
 def steps_within(seconds: float, step: Callable[[int], Any], evaluate: Callable[[], Any]) -> int:

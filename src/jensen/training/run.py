@@ -119,7 +119,9 @@ class Run:
         `expected` may be on the meta device: everything is compared before any memory is taken.
         """
         if not self.finished:
-            raise InputError(f"the run at {str(self.path)!r} is not finished; run the same `jensen fit` command again to go on")
+            raise InputError(
+                f"the run at {str(self.path)!r} is not finished; run the same `jensen fit` command again to go on"
+            )
         return read_tensors(self.file("model.safetensors"), expected)[0]
 
     def save_state(self, step: int, state: State) -> None:
@@ -151,6 +153,7 @@ class Run:
     def append_history(self, record: dict[str, Any]) -> None:
         """Add a line to history.jsonl."""
         try:
+            self.path.mkdir(parents=True, exist_ok=True)
             with self.file("history.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         except OSError as error:
@@ -198,7 +201,9 @@ def read_tensors(path: Path, expected: dict[str, Tensor] | None) -> tuple[dict[s
     except (SafetensorError, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"cannot read {str(path)!r}: {str(error)[:120]}; it is damaged or no safetensors file") from error
+        raise InputError(
+            f"cannot read {str(path)!r}: {str(error)[:120]}; it is damaged or no safetensors file"
+        ) from error
 
 
 def _check_header(path: Path, file: Any, names: set[str], expected: dict[str, Tensor]) -> None:
@@ -227,7 +232,9 @@ def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> N
 
 def _is_leftover(name: str) -> bool:
     """Whether a file is one that was being written aside when its process was killed."""
-    return re.fullmatch(r"\.(" + "|".join(map(re.escape, FILES)) + r"|step-\d+\.safetensors)\.\d+\.\w+", name) is not None
+    return (
+        re.fullmatch(r"\.(" + "|".join(map(re.escape, FILES)) + r"|step-\d+\.safetensors)\.\d+\.\w+", name) is not None
+    )
 
 
 def _first_difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:

@@ -1,0 +1,77 @@
+"""Files a user asked for: samples in any of the formats, and a row of scores an example.
+
+What could not be written is refused before any work is done; what is written is written whole.
+"""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jensen.data.examples import Examples
+from jensen.errors import InputError
+from jensen.evaluation.images import save_grid, save_images
+from jensen.files import write_text, written_whole
+from jensen.likelihood import LogLikelihood
+from jensen.models.pipeline import Pipeline
+
+SAMPLE_SUFFIXES = (".png", ".npy", ".npz", ".csv", "")
+
+
+def check_output(path: Path | None, suffixes: tuple[str, ...]) -> None:
+    """Refuse an output that could not be written, before any work."""
+    if path is None:
+        return
+    if path.suffix.lower() not in suffixes:
+        names = ", ".join(suffix or "a folder" for suffix in suffixes)
+        raise InputError(f"the output must be {names}, got {str(path)!r}")
+    if path.suffix and path.is_dir():
+        raise InputError(f"{str(path)!r} is a folder; give a file's name")
+    if not path.suffix and path.is_file():
+        raise InputError(f"{str(path)!r} is a file; give a folder's name or a file ending in .png, .npy, .npz or .csv")
+    if not path.suffix and path.is_dir() and any(path.iterdir()):
+        raise InputError(f"the folder {str(path)!r} is not empty; choose another")
+
+
+def check_format(path: Path, pipeline: Pipeline) -> None:
+    """Refuse a format that cannot hold this model's rows."""
+    shape = pipeline.event_shape
+    if path.suffix.lower() == ".csv" and len(shape) != 1:
+        raise InputError(f".csv takes vectors, and these rows have shape {shape}; use .npy, .npz or .png")
+    if not path.suffix and len(shape) != 3:
+        raise InputError(
+            f"a folder of PNGs takes images, and these rows have shape {shape}; use .npy, .npz, .csv or .png"
+        )
+
+
+def write_samples(path: Path, rows: Any, pipeline: Pipeline) -> None:
+    """Write samples: a .png picture, .npy, .npz (key x), .csv for vectors, or a folder of PNGs."""
+    suffix = path.suffix.lower()
+    if suffix == ".png":
+        save_grid(rows, pipeline.space, path)
+        return
+    if suffix == "":
+        save_images(rows, pipeline.space, path)
+        return
+    with written_whole(path) as aside, aside.open("wb") as file:
+        if suffix == ".npy":
+            np.save(file, rows.numpy())
+        elif suffix == ".npz":
+            np.savez_compressed(file, x=rows.numpy())
+        else:
+            columns = pipeline.config["data"]["facts"].get("columns")
+            np.savetxt(file, rows.numpy(), delimiter=",", fmt="%.9g", header=",".join(columns or []), comments="")
+
+
+def write_scores(path: Path, rows: Examples, ll: LogLikelihood) -> None:
+    """Write a .csv with a row an example: id, file where there is one, value and stderr in nats."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    names = rows.names
+    table.writerow(["id", *(["file"] if names else []), "value", "stderr"])
+    for row, key in enumerate(rows.id.tolist()):
+        error = "" if ll.stderr is None else f"{float(ll.stderr[row]):.6g}"
+        table.writerow([key, *([names[row]] if names else []), f"{float(ll.value[row]):.9g}", error])
+    write_text(path, text.getvalue())
