@@ -279,7 +279,7 @@ def test_missing_cells_are_marginalised_or_refused(word: str):
 @each_model
 def test_wrong_questions_are_refused(word: str):
     pipeline, x = fitted(word, "real vectors"), split_of("real vectors").test
-    with pytest.raises(InputError, match="method must be one of .*, got 'bogus'"):
+    with pytest.raises(InputError, match=r"method must be one of .*, got 'bogus'"):
         pipeline.log_likelihood(x, method="bogus")
     with pytest.raises(InputError, match="no option 'bogus'"):
         pipeline.log_likelihood(x, bogus=1)
@@ -287,7 +287,7 @@ def test_wrong_questions_are_refused(word: str):
         pipeline.log_likelihood(x, tolerance=0.0)
     with pytest.raises(InputError, match="at least 1, got 0"):
         pipeline.sample(0)
-    with pytest.raises(InputError, match="1000000000000 samples .* do not fit in memory"):
+    with pytest.raises(InputError, match=r"1000000000000 samples .* do not fit in memory"):
         pipeline.sample(10**12)
     with pytest.raises(InputError, match=f"model '{word}' has no setting 'bogus'"):
         jensen.fit(split_of("real vectors"), word, progress=False, bogus=1)

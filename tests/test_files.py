@@ -35,7 +35,7 @@ def test_what_stood_there_stays(where: str, code: int, tmp_path: Path, monkeypat
 
 
 def test_an_interrupted_write_leaves_no_trace(tmp_path: Path):
-    with pytest.raises(KeyboardInterrupt), written_whole(tmp_path / "a.txt") as aside:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), written_whole(tmp_path / "a.txt") as aside:
         aside.write_text("half")
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []

@@ -70,7 +70,7 @@ def others(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=module_of)
 def test_imports_point_down(path: Path):
-    own, *rest = module_of(path).split(".")
+    own, *_ = module_of(path).split(".")
     if own == "__init__":
         assert not list(imports(path)), "jensen/__init__.py loads its names lazily"
         return

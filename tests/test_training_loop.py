@@ -326,7 +326,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path):
     found = run.load_state()
     found[1].tensors["weights/network.0.weight"] = torch.zeros(3, 3)
     run.save_state(8, found[1])
-    with pytest.raises(InputError, match="checkpoint does not fit the run's config.json"):
+    with pytest.raises(InputError, match=r"checkpoint does not fit the run.s config\.json"):
         loop_of(run).resume()
 
 

@@ -105,7 +105,7 @@ def test_a_place_that_cannot_be_written_shows_at_once(tmp_path: Path, monkeypatc
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(InputError, match="cannot write .*Permission denied"):
+    with pytest.raises(InputError, match=r"cannot write .*Permission denied"):
         Run(tmp_path / "new").start(REQUEST, overwrite=False)
 
 

@@ -80,7 +80,7 @@ class Calibrated(ReverseVariance):
 
 
 def variance_from(word: str | float, log_snr: Tensor) -> ReverseVariance:
-    """ "beta", "beta-hat", the weight of log β between them, or "calibrated" with knots at these log-SNRs."""
+    """The rule a word stands for: "beta", "beta-hat", a weight between their logs, or "calibrated" with these knots."""
     if word == "calibrated":
         return Calibrated(log_snr)
     fixed = {"beta": 1.0, "beta-hat": 0.0}
