@@ -104,7 +104,6 @@ def evaluate(
     size: Size = None,
     levels: LevelsOption = None,
     layout: Layout = None,
-    split_seed: SplitSeed = 0,
     as_json: Json = False,
 ) -> None:
     """Log-likelihood of held-out rows under a fitted model, with what the number is and its error bars."""
@@ -114,7 +113,7 @@ def evaluate(
 
     check_output(output, (".csv",))
     pipeline = load(run)
-    rows = _rows_to_score(pipeline, data, size, levels, layout, split_seed)
+    rows = _rows_to_score(pipeline, data, size, levels, layout)
     options: dict[str, Any] = {"timesteps": steps} if steps is not None else {}
     if every_step:
         options |= {"calls": None, "repetitions": 2}
@@ -307,7 +306,7 @@ def _parsed_size(size: str | None) -> tuple[int, int] | None:
 
 
 def _rows_to_score(
-    pipeline: "Pipeline", data: str | None, size: str | None, levels: int | None, layout: str | None, split_seed: int
+    pipeline: "Pipeline", data: str | None, size: str | None, levels: int | None, layout: str | None
 ) -> "Examples":
     """The run's own test rows; or DATA's test rows if it has such a part or is the run's data; or all of DATA."""
     from jensen.data import load_data
@@ -323,7 +322,7 @@ def _rows_to_score(
         size=_parsed_size(size) or fitted_size,
         levels=levels if levels is not None else _same_levels(facts, data),
         layout=layout,
-        split_seed=split_seed or facts.get("split_seed", 0),
+        split_seed=facts.get("split_seed", 0),  # the run's own data must fall into the run's own parts
     )
     if split.fingerprint == pipeline.config["data"]["fingerprint"] or "test" in split.facts.get("given_parts", []):
         return split.test
@@ -363,23 +362,23 @@ def _drawn(
 def _finish(folder: Any, pipeline: "Pipeline", split: "Split") -> None:
     """What follows a fit: the likelihood beside the controls, samples, the report."""
     from jensen.evaluation.images import save_grid
-    from jensen.models.ddpm import DDPM
+    from jensen.evaluation.likelihood import picture_steps
 
-    if not folder.file("evaluation.json").is_file():
-        _evaluate(folder, pipeline, split)
-    steps = min(250, pipeline.model.reverse.chain.steps) if isinstance(pipeline.model, DDPM) else None
-    rows, _ = _drawn(pipeline, 64, 0, None, steps, 0.0)
+    rows, how = _drawn(pipeline, 64, 0, None, picture_steps(pipeline), 0.0)
+    print(f"samples for pictures: {how}", file=sys.stderr)
     save_grid(rows, pipeline.space, folder.file("samples.png"))
+    if not folder.file("evaluation.json").is_file():
+        _evaluate(folder, pipeline, split, rows)
     _report(folder, split, None)
 
 
-def _evaluate(folder: Any, pipeline: "Pipeline", split: "Split") -> None:
+def _evaluate(folder: Any, pipeline: "Pipeline", split: "Split", samples: Any = None) -> None:
     from jensen.evaluation.likelihood import evaluate_run
     from jensen.files import write_json
     from jensen.training.progress import bar
 
     with bar("scoring", len(split.test)) as shown:
-        _, record = evaluate_run(pipeline, split, on_start=shown.total, on_calls=shown.advance)
+        _, record = evaluate_run(pipeline, split, samples=samples, on_start=shown.total, on_calls=shown.advance)
     write_json(folder.file("evaluation.json"), record)
 
 

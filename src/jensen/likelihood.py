@@ -99,7 +99,8 @@ class LogLikelihood:
     @property
     def test_set(self) -> float:
         """The part of the standard error of `mean` that more examples would remove."""
-        return math.sqrt(max(0.0, self.total**2 - self.monte_carlo**2)) if len(self) > 1 else math.nan
+        rest = self.total**2 - self.monte_carlo**2
+        return math.nan if math.isnan(rest) else math.sqrt(max(0.0, rest))
 
     @property
     def bits_per_dim(self) -> float | None:
@@ -121,15 +122,18 @@ class LogLikelihood:
 
     def __sub__(self, other: "LogLikelihood") -> "Difference":
         for name in ("measure", "given", "rows", "event_shape"):
-            mine, theirs = getattr(self, name), getattr(other, name)
-            if mine != theirs:
-                raise ValueError(
-                    f"cannot subtract log-likelihoods of different {name}: {mine!r} and {theirs!r}; "
-                    "score the same rows in the same space with both models"
-                )
+            self._refuse_unequal(name, getattr(self, name), getattr(other, name))
+        self._refuse_unequal("number of rows", len(self), len(other))
         pair = f"a difference of {_a(self.kind)} and {_a(other.kind)}"
         meaning = _DIFFERENCES.get((self.kind, other.kind), pair)
         return Difference(self.value - other.value, meaning, self.dims, self.measure == "counting")
+
+    def _refuse_unequal(self, name: str, mine: object, theirs: object) -> None:
+        if mine != theirs:
+            raise ValueError(
+                f"cannot subtract log-likelihoods of different {name}: {mine!r} and {theirs!r}; "
+                "score the same rows in the same space with both models"
+            )
 
     def __str__(self) -> str:
         return f"{self.quote()}  ({self.describe()})"
@@ -205,6 +209,8 @@ class Difference:
     @property
     def direction(self) -> str:
         """Whether the first of the two is better: its log-likelihood is higher, its bits/dim are fewer."""
+        if math.isnan(self.mean):
+            return "(undetermined)"
         return "better" if self.mean >= 0 else "worse"
 
     def __str__(self) -> str:

@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jensen.diffusion.reverse import ReverseProcess
+from jensen.diffusion.variance import interpolate
 from jensen.noise import Noise
 
 PILOT_ROWS, PILOT_REPETITIONS = 64, 6
@@ -66,6 +67,15 @@ def proposal_from(root_mean_square: Float[Tensor, " T"], floor: float = 0.1) -> 
     if total <= 0:
         return uniform_proposal(steps)
     return (1 - floor) * shaped / total + floor / steps
+
+
+def resized_proposal(proposal: Tensor, times: Tensor, new_times: Tensor) -> Float[Tensor, " T"]:
+    """The proposal for a chain of another length between the same ends: the share of L_0 is kept, the rest follows time."""
+    if len(new_times) == 1 or len(times) == 1:
+        return uniform_proposal(len(new_times))
+    first = proposal[:1].clamp(max=0.5)
+    rest = interpolate(new_times[1:], times[1:], proposal[1:])
+    return torch.cat([first, (1 - first) * rest / rest.sum()])
 
 
 def estimate(

@@ -76,7 +76,7 @@ class Calibrated(ReverseVariance):
 
     def error(self, log_snr: Tensor) -> Tensor:
         """e(λ), held constant outside the knots."""
-        return interpolate(log_snr, self.log_snr, self.log_error).exp()
+        return interpolate(log_snr, self.log_snr.cpu(), self.log_error.cpu()).exp()
 
 
 def variance_from(word: str | float, log_snr: Tensor) -> ReverseVariance:

@@ -2,14 +2,15 @@
 
 The self-check asks whether the model finds its own samples as likely as test rows: E_model[-log p] far from
 E_test[-log p] shows a misfit, a large train - test gap shows memorising. All three numbers describe one chain, of at
-most 250 steps so that drawing the samples stays cheap.
+most 250 steps (100 where rows are large) so that drawing the samples stays cheap.
 """
 
-from collections.abc import Callable
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from jensen.data.examples import Examples, Split
 from jensen.errors import InputError
@@ -20,7 +21,7 @@ from jensen.models.pipeline import Pipeline
 from jensen.noise import Noise
 
 CONTROLS = ("independent", "gaussian")
-SELF_CHECK_ROWS, SELF_CHECK_STEPS = 64, 250
+LARGE_ROWS = 1024  # dimensions from which a network call costs so much that fewer are made
 
 
 @dataclass(frozen=True)
@@ -55,19 +56,35 @@ def compare_with_controls(pipeline: Pipeline, split: Split, rows: Examples, seed
     return Comparison(model, controls, problems)
 
 
-def self_check(pipeline: Pipeline, split: Split, seed: int = 0) -> dict[str, Any]:
-    """Mean log p of test rows, training rows and the model's own samples, under one chain."""
-    options: dict[str, Any] = {}
-    drawing: dict[str, Any] = {}
-    steps = None
-    if isinstance(pipeline.model, DDPM):
-        steps = min(SELF_CHECK_STEPS, pipeline.model.reverse.chain.steps)
-        options, drawing = {"timesteps": steps, "calls": 8, "repetitions": 4}, {"steps": steps}
-    count = min(SELF_CHECK_ROWS, len(split.test))
+def is_large(pipeline: Pipeline) -> bool:
+    """Whether rows are so large that fewer of them are drawn and scored for pictures and checks."""
+    return math.prod(pipeline.event_shape) > LARGE_ROWS
+
+
+def picture_steps(pipeline: Pipeline) -> int | None:
+    """The steps in which a diffusion model's samples for pictures and the self-check are drawn; None for others."""
+    if not isinstance(pipeline.model, DDPM):
+        return None
+    return min(100 if is_large(pipeline) else 250, pipeline.model.reverse.chain.steps)
+
+
+def self_check(pipeline: Pipeline, split: Split, seed: int = 0, samples: Tensor | None = None) -> dict[str, Any]:
+    """Mean log p of test rows, training rows and the model's own samples, under one chain.
+
+    Args:
+        pipeline: the model.
+        split: its data.
+        seed: of rows, noise and samples.
+        samples: rows drawn with `picture_steps`; drawn here if None.
+    """
+    steps = picture_steps(pipeline)
+    options = {} if steps is None else {"timesteps": steps, "calls": 8, "repetitions": 4}
+    drawing = {} if steps is None else {"steps": steps}
+    count = min(32 if is_large(pipeline) else 64, len(split.test))
     order = Noise(seed, "self-check")
     test = split.test.take(order.at("test").permutation(len(split.test))[:count])
     train = split.train.take(order.at("train").permutation(len(split.train))[:count])
-    samples = pipeline.sample(count, seed=seed, **drawing)
+    samples = pipeline.sample(count, seed=seed, **drawing) if samples is None else samples[:count]
     scored = {
         name: pipeline.log_likelihood(rows, seed=seed, **options) for name, rows in (("test", test), ("train", train))
     }
@@ -79,9 +96,9 @@ def per_step(pipeline: Pipeline, rows: Examples, seed: int = 0) -> dict[str, Any
     """The mean cost of single steps of a diffusion model along the chain, in nats, with standard errors."""
     if not isinstance(pipeline.model, DDPM):
         return None
-    batch = pipeline.encoded(rows.take(Noise(seed, "per step").permutation(len(rows))[:SELF_CHECK_ROWS])).batch(
-        slice(None)
-    )
+    batch = pipeline.encoded(
+        rows.take(Noise(seed, "per step").permutation(len(rows))[: 32 if is_large(pipeline) else 64])
+    ).batch(slice(None))
     steps, costs = pipeline.model.cost_per_step(batch.x, batch.id, seed)
     log_snr = pipeline.model.reverse.chain.log_snr[steps - 1]
     return {
@@ -117,12 +134,11 @@ def evaluate_run(
     split: Split,
     seed: int = 0,
     *,
-    say: Callable[[str], None] = lambda line: None,
+    samples: Tensor | None = None,
     **options: Any,
 ) -> tuple[Comparison, dict[str, Any]]:
     """Everything a report says in numbers: the comparison on the test rows, and the content of evaluation.json."""
     comparison = compare_with_controls(pipeline, split, split.test, seed, **options)
-    say("checking the model against its own samples …")
     record = {
         "model": pipeline.config["model"]["word"],
         "data": {"source": split.facts.get("source", "array"), "fingerprint": split.fingerprint},
@@ -131,7 +147,7 @@ def evaluate_run(
         | {word: {"problem": line} for word, line in comparison.problems.items()},
         "differences": {word: difference_dict(d) for word, d in comparison.differences().items()},
         "per_step": per_step(pipeline, split.test, seed),
-        "self_check": self_check(pipeline, split, seed),
+        "self_check": self_check(pipeline, split, seed, samples),
         "seed": seed,
     }
     return comparison, record

@@ -1,6 +1,6 @@
 """All that a report is made from, gathered once: the run folder, the data if they are there, fresh samples.
 
-A diffusion model's samples are drawn ancestrally in at most 250 steps, and the states of the first few are kept on the
+A diffusion model's samples are drawn ancestrally in `picture_steps`, and the states of the first few are kept on the
 way for the film strip.
 """
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from jensen.data.examples import Split
 from jensen.data.space import Levels, Space
 from jensen.evaluation.images import is_image
+from jensen.evaluation.likelihood import picture_steps
 from jensen.evaluation.numbers import Unit, part, unit_of, word
 from jensen.evaluation.strips import Frame, chosen_steps
 from jensen.files import read_json
@@ -24,7 +25,7 @@ from jensen.models.ddpm import DDPM
 from jensen.models.pipeline import Pipeline
 from jensen.training.run import Run
 
-SAMPLES, STEPS, SEED = 36, 250, 0
+SAMPLES, SEED = 36, 0
 FILM_ROWS, FILM_COLUMNS, CLOUD_ROWS = 3, 6, 300
 
 
@@ -131,7 +132,7 @@ def draw(pipeline: Pipeline) -> tuple[Tensor, list[Frame], str]:
     model = pipeline.model
     if not isinstance(model, DDPM):
         return pipeline.sample(count, seed=SEED, batch_size=count), [], f"drawn exactly, seed {SEED}"
-    chain = model.reverse.resized(min(model.reverse.chain.steps, STEPS)).chain
+    chain = model.reverse.resized(picture_steps(pipeline) or 1).chain
     wanted, kept, frames = set(chosen_steps(chain.steps, FILM_COLUMNS)), FILM_ROWS if image else count, []
 
     def watch(i: int, x: Tensor, denoised: Tensor) -> None:

@@ -20,7 +20,7 @@ from jensen.diffusion import latent
 from jensen.diffusion.calibration import calibrate, knots
 from jensen.diffusion.denoiser import Denoiser, LevelsDenoiser, NetworkDenoiser
 from jensen.diffusion.emission import Emission
-from jensen.diffusion.likelihood import Plan, cheapest_plan, estimate, uniform_proposal
+from jensen.diffusion.likelihood import Plan, cheapest_plan, estimate, resized_proposal, uniform_proposal
 from jensen.diffusion.parametrisation import PARAMETRISATIONS, Eps, Mu, Parametrisation
 from jensen.diffusion.process import Chain, diffuse
 from jensen.diffusion.reverse import ReverseProcess
@@ -59,13 +59,13 @@ class DDPM(GradientModel, LatentModel):
             "v", "score" or "mu"; "auto" is "levels" where there are at most 256 and "v" elsewhere.
         loss: "simple" (squared error of the noise, or of the network's own target) or "bound".
         emphasis: how much more often "simple" trains at noise levels around α = σ, where shapes are decided, than at the
-            others: 0 trains all alike, which is best for the bound; None for 3 on images and 0 on vectors.
+            others; None for 0, which trains all alike. A fit chooses 3 on images and 0 on vectors.
         reverse_variance: "calibrated", "beta", "beta-hat", or the weight of log β between them, 0 to 1.
         network: "unet" or "mlp".
         size: "tiny", "small" or "base".
-        dropout: in the network; None for 0.1 on images where there are few of them, else 0.
-        head_features: numbers a dimension that the network hands to the levels head; None for 16 on grey images of more
-            than 16 pixels a side and 8 elsewhere.
+        dropout: in the network; None for 0. A fit chooses 0.1 where there are few images.
+        head_features: numbers a dimension that the network hands to the levels head; None for 8. A fit chooses 16 for grey
+            images of more than 16 pixels a side.
     """
 
     summary = "denoising diffusion: a lower bound on log p, term by term"
@@ -289,7 +289,8 @@ class DDPM(GradientModel, LatentModel):
         """The process in a chain of that many steps, and the proposal for its terms."""
         if timesteps is None or timesteps == self.reverse.chain.steps:
             return self.reverse, self.proposal
-        return self.reverse.resized(_checked_steps(timesteps)), uniform_proposal(timesteps)
+        reverse = self.reverse.resized(_checked_steps(timesteps))
+        return reverse, resized_proposal(self.proposal, self.reverse.chain.times, reverse.chain.times)
 
     @cached_property
     def prior(self) -> Conditional:
@@ -342,15 +343,17 @@ class DDPMObjective(Objective):
         return weight.to(error) * error.square().flatten(1).mean(1)
 
     def held_out(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        """The bound of each row from one step in each of eight equal parts of the chain; minus the costs."""
-        steps = self.reverse.chain.steps
-        edges = torch.linspace(0, steps, min(BINS, steps) + 1).round().long().tolist()
-        terms = {"prior": -self.reverse.prior_term(batch.x)}
+        """The bound of each row from L_0 and one step in each of eight equal parts of the rest; minus the costs."""
+        steps, event = self.reverse.chain.steps, tuple(batch.x.shape[1:])
+        edges = torch.linspace(1, steps, min(BINS, steps - 1) + 1).round().long().tolist()
+        first = torch.ones(len(batch.x), dtype=torch.int64)
+        eps = noise.at("first").normal(batch.id, event).to(batch.x)
+        terms = {"prior": -self.reverse.prior_term(batch.x), "step 1": -self.reverse.term(batch.x, first, eps)}
         for number, (low, high) in enumerate(pairwise(edges)):
             stream = noise.at("part", number)
             u = stream.at("t").uniform(batch.id)
             i = 1 + low + ((high - low) * u).long().clamp(max=high - low - 1)
-            eps = stream.at("eps").normal(batch.id, tuple(batch.x.shape[1:])).to(batch.x)
+            eps = stream.at("eps").normal(batch.id, event).to(batch.x)
             terms[f"steps {low + 1}-{high}"] = -(high - low) * self.reverse.term(batch.x, i, eps)
         return terms
 

@@ -42,7 +42,7 @@ class Dequantised(ClosedForm, DensityModel):
         self.levels = space
 
     def fit(self, train: Rows) -> None:
-        """Fit the density to rows dequantised once each, from their ids."""
+        """Fit the density to rows dequantised once each, from their ids alone: the same for every seed."""
         if not isinstance(self.model, ClosedForm):
             raise TypeError("only closed-form models are fitted here")
         self.model.fit(_DequantisedRows(train, self.levels.step))

@@ -193,8 +193,7 @@ class Pipeline:
 
 
 def _cost(plan: dict[str, Any]) -> int:
-    calls = plan.get("calls", 4)
-    return int(plan["repetitions"] * calls) if plan.get("repetitions") and calls else 1
+    return int(plan["repetitions"] * (plan.get("calls") or 1)) if plan.get("repetitions") else 1
 
 
 def _check_values(x: Tensor, space: Space, accepts_missing: bool) -> None:
