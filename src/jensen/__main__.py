@@ -37,7 +37,9 @@ def main(arguments: list[str] | None = None) -> int:
         _complain(f"{error.filename or 'a file'}: {error.strerror or error}")
         return 2
     if result == INTERRUPTED:  # typer turns Ctrl-C into this code
-        _complain("interrupted; what was done is kept where the command keeps anything: run the same command to go on")
+        _complain(
+            "interrupted; a fit keeps its checkpoint and the same command goes on, any other command has written nothing"
+        )
     return result if isinstance(result, int) else 0
 
 

@@ -74,7 +74,8 @@ def fit(
         split, model, run=run, budget=budget, steps=steps, seed=seed, overwrite=overwrite, progress=True, **chosen
     )
     folder = Run(run)
-    if not all(folder.file(name).is_file() for name in ("evaluation.json", "samples.png", "report.html")):
+    shown = all(folder.file(name).is_file() for name in ("samples.png", "report.html"))
+    if not shown or _evaluation(folder) is None:
         _finish(folder, pipeline, split)
     _print_result(folder, as_json)
 
@@ -224,7 +225,9 @@ def report(run: RunFolder) -> None:
     folder = Run(run)
     pipeline = load(run)
     split, problem = _own_data(pipeline)
-    if split is not None and not folder.file("evaluation.json").is_file():
+    if problem:
+        print(f"some panels are left out: {problem}", file=sys.stderr)
+    if split is not None and _evaluation(folder) is None:
         _evaluate(folder, pipeline, split)
     typer.echo(f"report: {_report(folder, split, problem)}")
 
@@ -232,13 +235,11 @@ def report(run: RunFolder) -> None:
 @app.command()
 def info(run: RunFolder, as_json: Json = False) -> None:
     """What a run is: data, model, options, versions, result."""
-    from jensen.files import read_json
     from jensen.training.run import Run
 
     folder = Run(run)
     config = folder.config()
-    evaluation = folder.file("evaluation.json")
-    result = read_json(evaluation) if evaluation.is_file() else None
+    result = _evaluation(folder)
     if as_json:
         _print_json({"config": config, "finished": folder.finished, "evaluation": result})
         return
@@ -367,7 +368,7 @@ def _finish(folder: Any, pipeline: "Pipeline", split: "Split") -> None:
     rows, how = _drawn(pipeline, 64, 0, None, picture_steps(pipeline), 0.0)
     print(f"samples for pictures: {how}", file=sys.stderr)
     save_grid(rows, pipeline.space, folder.file("samples.png"))
-    if not folder.file("evaluation.json").is_file():
+    if _evaluation(folder) is None:
         _evaluate(folder, pipeline, split, rows)
     _report(folder, split, None)
 
@@ -399,10 +400,21 @@ def _own_data(pipeline: "Pipeline") -> "tuple[Split | None, str | None]":
         return None, str(error)
 
 
-def _print_result(folder: Any, as_json: bool) -> None:
+def _evaluation(folder: Any) -> dict[str, Any] | None:
+    """The content of evaluation.json; None where it is missing or damaged, so that it is made again."""
+    from jensen.errors import InputError
     from jensen.files import read_json
 
-    result = read_json(folder.file("evaluation.json"))
+    try:
+        record = read_json(folder.file("evaluation.json"))
+        quoted = isinstance(record["log_likelihood"]["quote"], str) and isinstance(record["controls"], dict)
+    except (InputError, KeyError, TypeError):
+        return None
+    return record if quoted and "model" in record else None
+
+
+def _print_result(folder: Any, as_json: bool) -> None:
+    result = _evaluation(folder) or {}
     if as_json:
         _print_json({**result, "run": str(folder.path)})
         return

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from jensen import __version__
-from jensen.data import load_data
+from jensen.data import NAMED, load_data
 from jensen.data.codec import Affine
 from jensen.data.examples import Split
 from jensen.data.space import Levels, Space, space_from_dict, space_to_dict
@@ -87,14 +87,16 @@ def fit(
         folder.drop_states()
         say(f"finished already: {folder.path}")
         return load(folder.path)
-    if config is None:
-        config = _resolve(kind, model, split, request, say)
-        if folder:
-            folder.write_config(config)
+    new = config is None
+    config = config or _resolve(kind, model, split, request, say)
     pipeline = _initialised(config, split)
     _describe(config, pipeline, split, say)
+    if folder and new and isinstance(pipeline.model, GradientModel):
+        folder.write_config(config)  # before step 1, and after everything a user may have got wrong was checked
     _learn(pipeline, config, split, folder, progress, say)
     if folder:
+        if new and not isinstance(pipeline.model, GradientModel):
+            folder.write_config(config)
         folder.write_model(pipeline.model.state_dict())
         folder.drop_states()
     return pipeline
@@ -131,10 +133,17 @@ def reload_data(config: dict[str, Any]) -> Split:
         raise InputError("the run was fitted to an array in memory, which cannot be found again; give DATA")
     options = {name: facts.get(name) for name in ("levels", "layout")}
     size = facts.get("size")
+    if not is_known(source):
+        raise InputError(f"the data the run was fitted to are no longer at {source!r}; give DATA, or put them back")
     split = load_data(source, size=tuple(size) if size else None, split_seed=facts.get("split_seed", 0), **options)
     if split.fingerprint != config["data"]["fingerprint"]:
         raise InputError(f"the data at {source!r} are no longer those the run was fitted to; give DATA to score others")
     return split
+
+
+def is_known(source: str) -> bool:
+    """Whether a source is a named data set or something that is there."""
+    return source in NAMED or Path(source).exists()
 
 
 def checked(
@@ -252,7 +261,7 @@ def _initialised(config: dict[str, Any], split: Split) -> Pipeline:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["request"]["seed"])
         pipeline = _built(config)
-    pipeline.check(split.train.take(torch.arange(min(8, len(split.train)))))
+    pipeline.check(split.train)
     if isinstance(pipeline.model, GradientModel):
         pipeline.model.initialise(pipeline.encoded(split.train))
     return pipeline

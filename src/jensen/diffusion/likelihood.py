@@ -25,6 +25,7 @@ from jensen.diffusion.variance import interpolate
 from jensen.noise import Noise
 
 PILOT_ROWS, PILOT_REPETITIONS = 64, 6
+MOST_CALLS = 4000  # network calls an example; where they do not reach the tolerance, the error bar says so
 
 
 @dataclass(frozen=True)
@@ -35,9 +36,14 @@ class Plan:
     calls: int | None
     proposal: Tensor
 
+    @property
+    def calls_per_repetition(self) -> int:
+        """Network calls of one repetition."""
+        return len(self.proposal) if self.calls is None else self.calls
+
     def calls_per_example(self) -> int:
         """Network calls an example costs."""
-        return self.repetitions * (len(self.proposal) if self.calls is None else self.calls)
+        return self.repetitions * self.calls_per_repetition
 
 
 @dataclass(frozen=True)
@@ -138,7 +144,8 @@ def repetitions_for(
     given = None if context is None else context[pick]
     pilot = estimate(reverse, x_0[pick], ids[pick], trial, noise.at("pilot"), context=given)
     variance = float(pilot.total.var(0).mean())
-    return max(2, math.ceil(variance / (rows * tolerance**2)))
+    most = max(2, MOST_CALLS // plan.calls_per_repetition)
+    return min(most, max(2, math.ceil(variance / (rows * tolerance**2))))
 
 
 def cheapest_plan(

@@ -78,8 +78,8 @@ def self_check(pipeline: Pipeline, split: Split, seed: int = 0, samples: Tensor 
         samples: rows drawn with `picture_steps`; drawn here if None.
     """
     steps = picture_steps(pipeline)
-    options = {} if steps is None else {"timesteps": steps, "calls": 8, "repetitions": 4}
-    drawing = {} if steps is None else {"steps": steps}
+    options: dict[str, Any] = {} if steps is None else {"timesteps": steps, "calls": 8, "repetitions": 4}
+    drawing: dict[str, Any] = {} if steps is None else {"steps": steps}
     count = min(32 if is_large(pipeline) else 64, len(split.test))
     order = Noise(seed, "self-check")
     test = split.test.take(order.at("test").permutation(len(split.test))[:count])
