@@ -144,8 +144,7 @@ def repetitions_for(
     given = None if context is None else context[pick]
     pilot = estimate(reverse, x_0[pick], ids[pick], trial, noise.at("pilot"), context=given)
     variance = float(pilot.total.var(0).mean())
-    most = max(2, MOST_CALLS // plan.calls_per_repetition)
-    return min(most, max(2, math.ceil(variance / (rows * tolerance**2))))
+    return max(2, math.ceil(variance / (rows * tolerance**2)))
 
 
 def cheapest_plan(
@@ -168,7 +167,7 @@ def cheapest_plan(
     for calls in choices:
         trial = Plan(2, calls, proposal)
         count = repetitions_for(reverse, x_0, ids, trial, noise.at("calls", calls or 0), rows=rows, tolerance=tolerance)
-        plan = Plan(count, calls, proposal)
+        plan = Plan(min(count, max(2, MOST_CALLS // trial.calls_per_repetition)), calls, proposal)
         if best is not None and plan.calls_per_example() >= best.calls_per_example():
             break
         best = plan
