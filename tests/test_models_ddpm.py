@@ -10,7 +10,7 @@ from jensen.data.examples import Batch
 from jensen.data.space import Levels, Real
 from jensen.diffusion.denoiser import Denoiser
 from jensen.diffusion.emission import Emission
-from jensen.diffusion.likelihood import Plan, cheapest_plan, estimate, uniform_proposal
+from jensen.diffusion.likelihood import Plan, cheapest_plan, estimate, resized_proposal, uniform_proposal
 from jensen.diffusion.process import Chain
 from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.schedule import LogSNRUniform, alpha, sigma
@@ -127,3 +127,17 @@ def test_betas_and_another_schedule_contradict_each_other() -> None:
 def test_bad_words_are_refused_by_name(options: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message):
         DDPM((2,), Real(), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("steps", [2, 5, 40])
+def test_a_resized_proposal_is_a_distribution_and_leaves_the_bound_unbiased(steps: int) -> None:
+    """A proposal that does not sum to one would bias the bound; 4 standard errors."""
+    long, batch = process(20), rows(64)
+    short = long.resized(steps)
+    proposal = resized_proposal(torch.linspace(1, 2, 20).double() / 30, long.chain.times, short.chain.times)
+    assert len(proposal) == steps
+    assert float(proposal.sum()) == pytest.approx(1, abs=1e-12)
+    sampled = estimate(short, batch.x, batch.id, Plan(200, 3, proposal), Noise(4)).total.mean(1)
+    every = estimate(short, batch.x, batch.id, Plan(30, None, proposal), Noise(5)).total.mean(1)
+    error = math.hypot(float(sampled.std()) / 200**0.5, float(every.std()) / 30**0.5)
+    assert abs(float(sampled.mean() - every.mean())) < 4 * error
