@@ -1,6 +1,7 @@
 """The forward process: proposition 3, the bridge (law 4) and the KL divergence of isotropic Gaussians (proposition 5)."""
 
 import math
+from typing import Any
 
 import mpmath
 import pytest
@@ -18,16 +19,16 @@ LEVEL = st.floats(-12, 12)
 GAP = st.floats(1e-2, 15)
 
 
-def tensor(value: float) -> torch.Tensor:
+def tensor(value: Any) -> torch.Tensor:
     return torch.tensor(value, dtype=F64)
 
 
 @given(LEVEL, GAP, st.floats(-2, 2), st.floats(-3, 3))
 def test_the_bridge_is_gaussian_conditioning(log_snr_t: float, gap: float, x_0: float, x_t: float):
     """q(x_s | x_t, x_0) for any s < t against the joint of (x_s, x_t) given x_0, to 1e-12 (law 4)."""
-    link = bridge(tensor(log_snr_t + gap), tensor(log_snr_t))
+    link = bridge(tensor([log_snr_t + gap]), tensor([log_snr_t]))
     mean, variance = bridge_by_conditioning(log_snr_t + gap, log_snr_t, x_0, x_t)
-    got = float(link.mean(tensor(x_0).reshape(1, 1), tensor(x_t).reshape(1, 1)))
+    got = float(link.mean(tensor([[x_0]]), tensor([[x_t]])))
     assert got == pytest.approx(mean, rel=1e-12, abs=1e-12)
     assert float(link.variance) == pytest.approx(variance, rel=1e-10, abs=1e-12)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 Kind = Literal["exact", "lower bound", "upper bound", "estimate"]
@@ -55,15 +56,15 @@ class LogLikelihood:
         precision: the arithmetic of the model, which is part of p.
     """
 
-    value: Tensor
+    value: Float64[Tensor, " B"]
     kind: Kind
     measure: Literal["counting", "Lebesgue"]
     of: str
     method: str
     event_shape: tuple[int, ...]
     given: str = "p(x)"
-    stderr: Tensor | None = None
-    terms: Mapping[str, Tensor] = field(default_factory=dict)
+    stderr: Float64[Tensor, " B"] | None = None
+    terms: Mapping[str, Float64[Tensor, " B"]] = field(default_factory=dict)
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     rows: str = ""
     precision: str = "float64"
@@ -111,7 +112,7 @@ class LogLikelihood:
     def _bits(self) -> float:
         return BITS / self.dims
 
-    def shifted(self, name: str, amount: Tensor) -> "LogLikelihood":
+    def shifted(self, name: str, amount: Float[Tensor, " B"]) -> "LogLikelihood":
         """With a further term added to every value, such as a log |det| of a change of units.
 
         Terms keep summing to the value: one that had none gets its old value as the term "model".
@@ -191,7 +192,7 @@ class Difference:
     A row of probability zero under both has no difference: NaN, and so has the mean.
     """
 
-    value: Tensor
+    value: Float64[Tensor, " B"]
     meaning: str
     dims: int
     is_mass: bool

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from jensen.diffusion.likelihood import proposal_from
@@ -21,20 +22,20 @@ from jensen.noise import Noise
 class Residuals:
     """At each knot i, `steps (n,)`: squared error a dimension of each row, `errors (n, B)`; and x̂_0 at i = 1, `first`."""
 
-    steps: Tensor
-    errors: Tensor
-    first: Tensor
+    steps: Int[Tensor, " n"]
+    errors: Float[Tensor, "n B"]
+    first: Float[Tensor, "B *event"]
 
 
-def knots(steps: int, most: int = 64) -> Tensor:
+def knots(steps: int, most: int = 64) -> Int[Tensor, " n"]:
     """At most `most` steps spread over 1 … T, both ends among them."""
     return torch.linspace(1, steps, min(steps, most), dtype=torch.float64).round().long().unique()
 
 
 def measure(
     reverse: ReverseProcess,
-    x_0: Tensor,
-    ids: Tensor,
+    x_0: Float[Tensor, "B *event"],
+    ids: Int[Tensor, " B"],
     noise: Noise,
     *,
     context: Tensor | None = None,
@@ -54,13 +55,13 @@ def measure(
 
 def calibrate(
     reverse: ReverseProcess,
-    x_0: Tensor,
-    ids: Tensor,
+    x_0: Float[Tensor, "B *event"],
+    ids: Int[Tensor, " B"],
     noise: Noise,
     *,
     context: Tensor | None = None,
     on_calls: Callable[[int], None] = lambda calls: None,
-) -> Tensor:
+) -> Float[Tensor, " T"]:
     """Fit the reverse variance and the emission's scale in place; return the proposal q(i), `(T,)`.
 
     Args:

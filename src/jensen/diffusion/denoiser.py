@@ -36,7 +36,9 @@ class Denoiser(nn.Module, ABC):
         return cast(Tensor, super().__call__(x_t, log_snr, context))
 
 
-def eps_from(x_t: Tensor, denoised: Tensor, log_snr: Tensor) -> Tensor:
+def eps_from(
+    x_t: Float[Tensor, "B *event"], denoised: Float[Tensor, "B *event"], log_snr: Float[Tensor, " B"]
+) -> Float[Tensor, "B *event"]:
     """ε̂ = (x_t - α x̂_0)/σ."""
     return (x_t - expand(alpha(log_snr), x_t) * denoised) / expand(sigma(log_snr), x_t)
 
@@ -53,7 +55,9 @@ class NetworkDenoiser(Denoiser):
         super().__init__()
         self.network, self.parametrisation = network, parametrisation
 
-    def forward(self, x_t: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x_t: Float[Tensor, "B *event"], log_snr: Float[Tensor, " B"], context: Tensor | None = None
+    ) -> Float[Tensor, "B *event"]:
         """The parametrisation's x̂_0."""
         output = _run(self.network, x_t, log_snr, context).to(x_t.dtype)
         return self.parametrisation.denoised(output, x_t, log_snr)
@@ -71,7 +75,9 @@ class LevelsDenoiser(Denoiser):
         super().__init__()
         self.network, self.head = network, head
 
-    def forward(self, x_t: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x_t: Float[Tensor, "B *event"], log_snr: Float[Tensor, " B"], context: Tensor | None = None
+    ) -> Float[Tensor, "B *event"]:
         """Σ_v y_v p(v | x_t)."""
         features = _run(self.network, x_t, log_snr, context)
         mean = self.head(features, x_t, expand(alpha(log_snr), x_t), expand(sigma(log_snr), x_t))

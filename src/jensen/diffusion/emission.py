@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
@@ -33,20 +34,20 @@ class Emission(Conditional):
         self.space = space
         self.register_buffer("log_scale", torch.tensor(math.log(scale), dtype=torch.float64))
 
-    def forward(self, given: Tensor) -> Distribution:
+    def forward(self, given: Float[Tensor, "B *event"]) -> Distribution:
         """The distribution of x_0 given x̂_0 `(B, *event)`; event_shape is `event`."""
         return Independent(self._cells(given.to(torch.float64), self.log_scale.exp()), given.ndim - 1)
 
-    def draw(self, denoised: Tensor, eps: Tensor) -> Tensor:
+    def draw(self, denoised: Float[Tensor, "B *event"], eps: Float[Tensor, "B *event"]) -> Float[Tensor, "B *event"]:
         """A draw, from standard normal `eps`."""
         y = denoised + (self.log_scale.exp() * eps).to(denoised.dtype)
         return self._nearest(y)
 
-    def mode(self, denoised: Tensor) -> Tensor:
+    def mode(self, denoised: Float[Tensor, "B *event"]) -> Float[Tensor, "B *event"]:
         """The most likely x_0."""
         return self._nearest(denoised)
 
-    def calibrate(self, x_0: Tensor, denoised: Tensor) -> None:
+    def calibrate(self, x_0: Float[Tensor, "B *event"], denoised: Float[Tensor, "B *event"]) -> None:
         """Set s to its maximum-likelihood value for residuals on validation rows, by golden section in log s.
 
         On Levels one imagined cell that misses by a level is added to them: rows without a miss would send s to 0,

@@ -5,6 +5,7 @@ are for short chains: understanding and tests. `diffusion.likelihood` computes t
 """
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
@@ -20,7 +21,7 @@ class ReverseChain(Distribution):
         self.reverse = reverse
         super().__init__(torch.Size([rows]), torch.Size([reverse.chain.steps, *event]), validate_args=False)
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Float[Tensor, "B T *event"]) -> Float[Tensor, " B"]:
         """log N(x_T; 0, I) + Σ log p(x_{i-1} | x_i)."""
         scales = self.reverse.variances().sqrt()
         total = _normal(torch.zeros_like(value[:, -1]), torch.ones(len(value))).log_prob(value[:, -1])
@@ -36,7 +37,7 @@ class ForwardChain(Distribution):
 
     has_rsample = True
 
-    def __init__(self, reverse: ReverseProcess, x_0: Tensor) -> None:
+    def __init__(self, reverse: ReverseProcess, x_0: Float[Tensor, "B *event"]) -> None:
         self.chain, self.x_0 = reverse.chain, x_0
         super().__init__(torch.Size([len(x_0)]), torch.Size([self.chain.steps, *x_0.shape[1:]]), validate_args=False)
 
@@ -49,7 +50,7 @@ class ForwardChain(Distribution):
             states.append((scale * states[-1] + variance.sqrt() * torch.randn_like(self.x_0)).to(self.x_0.dtype))
         return torch.stack(states, 1)
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Float[Tensor, "B T *event"]) -> Float[Tensor, " B"]:
         """log q(x_1 | x_0) + Σ log q(x_i | x_{i-1})."""
         rows = len(value)
         first = self.chain.log_snr[:1].expand(rows)

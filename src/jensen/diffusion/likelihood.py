@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from jensen.diffusion.reverse import ReverseProcess
@@ -34,7 +34,7 @@ class Plan:
 
     repetitions: int
     calls: int | None
-    proposal: Tensor
+    proposal: Float[Tensor, " T"]
 
     @property
     def calls_per_repetition(self) -> int:
@@ -75,7 +75,9 @@ def proposal_from(root_mean_square: Float[Tensor, " T"], floor: float = 0.1) -> 
     return (1 - floor) * shaped / total + floor / steps
 
 
-def resized_proposal(proposal: Tensor, times: Tensor, new_times: Tensor) -> Float[Tensor, " T"]:
+def resized_proposal(
+    proposal: Float[Tensor, " S"], times: Float[Tensor, " S"], new_times: Float[Tensor, " T"]
+) -> Float[Tensor, " T"]:
     """The proposal for a chain of another length between the same ends: the share of L_0 is kept, the rest follows time."""
     if len(new_times) == 1 or len(times) == 1:
         return uniform_proposal(len(new_times))
@@ -87,7 +89,7 @@ def resized_proposal(proposal: Tensor, times: Tensor, new_times: Tensor) -> Floa
 def estimate(
     reverse: ReverseProcess,
     x_0: Float[Tensor, "B *event"],
-    ids: Tensor,
+    ids: Int[Tensor, " B"],
     plan: Plan,
     noise: Noise,
     *,
@@ -126,8 +128,8 @@ def estimate(
 
 def repetitions_for(
     reverse: ReverseProcess,
-    x_0: Tensor,
-    ids: Tensor,
+    x_0: Float[Tensor, "B *event"],
+    ids: Int[Tensor, " B"],
     plan: Plan,
     noise: Noise,
     *,
@@ -149,9 +151,9 @@ def repetitions_for(
 
 def cheapest_plan(
     reverse: ReverseProcess,
-    x_0: Tensor,
-    ids: Tensor,
-    proposal: Tensor,
+    x_0: Float[Tensor, "B *event"],
+    ids: Int[Tensor, " B"],
+    proposal: Float[Tensor, " T"],
     noise: Noise,
     *,
     choices: Sequence[int | None],

@@ -13,6 +13,7 @@ output = a·x_0 + b·x_t, and that is all a subclass says.
 from abc import ABC, abstractmethod
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from jensen.diffusion.process import Chain, bridge, expand
@@ -23,15 +24,19 @@ class Parametrisation(ABC):
     """output = a(λ)·x_0 + b(λ)·x_t."""
 
     @abstractmethod
-    def coefficients(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+    def coefficients(self, log_snr: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """a and b at log-SNR `(B,)`, float64."""
 
-    def target(self, x_0: Tensor, x_t: Tensor, log_snr: Tensor) -> Tensor:
+    def target(
+        self, x_0: Float[Tensor, "B *event"], x_t: Float[Tensor, "B *event"], log_snr: Float[Tensor, " B"]
+    ) -> Float[Tensor, "B *event"]:
         """What the network should put out when x_0 is known."""
         a, b = self.coefficients(log_snr)
         return expand(a, x_t) * x_0 + expand(b, x_t) * x_t
 
-    def denoised(self, output: Tensor, x_t: Tensor, log_snr: Tensor) -> Tensor:
+    def denoised(
+        self, output: Float[Tensor, "B *event"], x_t: Float[Tensor, "B *event"], log_snr: Float[Tensor, " B"]
+    ) -> Float[Tensor, "B *event"]:
         """x̂_0 from the network's output."""
         a, b = self.coefficients(log_snr)
         return expand(1 / a, x_t) * output - expand(b / a, x_t) * x_t
@@ -40,7 +45,7 @@ class Parametrisation(ABC):
 class X(Parametrisation):
     """The network puts out x̂_0."""
 
-    def coefficients(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+    def coefficients(self, log_snr: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """1, 0."""
         return torch.ones_like(log_snr), torch.zeros_like(log_snr)
 
@@ -48,7 +53,7 @@ class X(Parametrisation):
 class Eps(Parametrisation):
     """The network puts out the noise."""
 
-    def coefficients(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+    def coefficients(self, log_snr: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """-α/σ, 1/σ."""
         return -torch.exp(0.5 * log_snr), 1 / sigma(log_snr)
 
@@ -56,7 +61,7 @@ class Eps(Parametrisation):
 class V(Parametrisation):
     """The network puts out v = α ε - σ x_0."""
 
-    def coefficients(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+    def coefficients(self, log_snr: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """-1/σ, α/σ (since α² + σ² = 1)."""
         return -1 / sigma(log_snr), torch.exp(0.5 * log_snr)
 
@@ -64,7 +69,7 @@ class V(Parametrisation):
 class Score(Parametrisation):
     """The network puts out ∇ log q(x_t)."""
 
-    def coefficients(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+    def coefficients(self, log_snr: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """α/σ², -1/σ²."""
         noise2 = sigma(log_snr).square()
         return alpha(log_snr) / noise2, -1 / noise2
@@ -80,7 +85,7 @@ class Mu(Parametrisation):
     def __init__(self, chain: Chain) -> None:
         self._log_snr = chain.log_snr
 
-    def coefficients(self, log_snr: Tensor) -> tuple[Tensor, Tensor]:
+    def coefficients(self, log_snr: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """c_0, c_t of the bridge."""
         falling = self._log_snr
         place = torch.searchsorted(-falling, -log_snr.contiguous() - 1e-9).clamp(max=len(falling) - 1)

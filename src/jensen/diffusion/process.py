@@ -22,12 +22,14 @@ from jensen.diffusion.schedule import Schedule, alpha, sigma
 from jensen.errors import InputError
 
 
-def expand(coefficient: Tensor, x: Tensor) -> Tensor:
+def expand(coefficient: Float[Tensor, " B"], x: Float[Tensor, "B *event"]) -> Float[Tensor, "B *ones"]:
     """A coefficient a row, `(B,)`, shaped and typed to multiply `x (B, *event)`."""
     return coefficient.to(device=x.device, dtype=x.dtype).reshape(-1, *[1] * (x.ndim - 1))
 
 
-def diffuse(x_0: Tensor, eps: Tensor, log_snr: Float[Tensor, " B"]) -> Tensor:
+def diffuse(
+    x_0: Float[Tensor, "B *event"], eps: Float[Tensor, "B *event"], log_snr: Float[Tensor, " B"]
+) -> Float[Tensor, "B *event"]:
     """x_t = α_t x_0 + σ_t ε."""
     return expand(alpha(log_snr), x_0) * x_0 + expand(sigma(log_snr), x_0) * eps
 
@@ -36,11 +38,11 @@ def diffuse(x_0: Tensor, eps: Tensor, log_snr: Float[Tensor, " B"]) -> Tensor:
 class Transition:
     """q(x_t | x_s) = N(scale · x_s, variance · I)."""
 
-    scale: Tensor
-    variance: Tensor
+    scale: Float[Tensor, "*shape"]
+    variance: Float[Tensor, "*shape"]
 
 
-def transition(log_snr_s: Tensor, log_snr_t: Tensor) -> Transition:
+def transition(log_snr_s: Float[Tensor, "*shape"], log_snr_t: Float[Tensor, "*shape"]) -> Transition:
     """q(x_t | x_s) for s < t; s = 0 may be given as λ = ∞."""
     return Transition(
         alpha(log_snr_t) / alpha(log_snr_s), -sigma(log_snr_t).square() * torch.expm1(log_snr_t - log_snr_s)
@@ -51,16 +53,16 @@ def transition(log_snr_s: Tensor, log_snr_t: Tensor) -> Transition:
 class Bridge:
     """q(x_s | x_t, x_0) = N(from_data · x_0 + from_noisy · x_t, variance · I)."""
 
-    from_data: Tensor
-    from_noisy: Tensor
-    variance: Tensor
+    from_data: Float[Tensor, "*shape"]
+    from_noisy: Float[Tensor, "*shape"]
+    variance: Float[Tensor, "*shape"]
 
-    def mean(self, x_0: Tensor, x_t: Tensor) -> Tensor:
+    def mean(self, x_0: Float[Tensor, "B *event"], x_t: Float[Tensor, "B *event"]) -> Float[Tensor, "B *event"]:
         """The mean for rows `x_0, x_t (B, *event)`."""
         return expand(self.from_data, x_t) * x_0 + expand(self.from_noisy, x_t) * x_t
 
 
-def bridge(log_snr_s: Tensor, log_snr_t: Tensor) -> Bridge:
+def bridge(log_snr_s: Float[Tensor, "*shape"], log_snr_t: Float[Tensor, "*shape"]) -> Bridge:
     """q(x_s | x_t, x_0) for s < t: the discrete Ornstein-Uhlenbeck bridge."""
     gone = -torch.expm1(log_snr_t - log_snr_s)
     sigma_s2, sigma_t2 = sigma(log_snr_s).square(), sigma(log_snr_t).square()
@@ -68,7 +70,12 @@ def bridge(log_snr_s: Tensor, log_snr_t: Tensor) -> Bridge:
     return Bridge(alpha(log_snr_s) * gone, from_noisy, sigma_s2 * gone)
 
 
-def kl_isotropic(mean_distance2: Tensor, variance_1: Tensor, variance_2: Tensor, dims: int) -> Tensor:
+def kl_isotropic(
+    mean_distance2: Float[Tensor, "*shape"],
+    variance_1: Float[Tensor, "*#shape"],
+    variance_2: Float[Tensor, "*#shape"],
+    dims: int,
+) -> Float[Tensor, "*shape"]:
     """KL(N(m_1, v_1 I) ‖ N(m_2, v_2 I)) in `dims` dimensions, given ‖m_1 - m_2‖²."""
     ratio = variance_1 / variance_2
     return 0.5 * (dims * (ratio - 1 - ratio.log()) + mean_distance2 / variance_2)

@@ -41,11 +41,15 @@ class ReverseProcess(nn.Module):
         assert isinstance(variance, Tensor)
         return variance
 
-    def denoise(self, x_i: Tensor, i: Int[Tensor, " B"], context: Tensor | None = None) -> Tensor:
+    def denoise(
+        self, x_i: Float[Tensor, "B *event"], i: Int[Tensor, " B"], context: Tensor | None = None
+    ) -> Float[Tensor, "B *event"]:
         """x̂_0 from x_i."""
         return self.denoiser(x_i, self.chain.log_snr[i - 1], context)
 
-    def mean(self, x_i: Tensor, i: Tensor, context: Tensor | None = None) -> Tensor:
+    def mean(
+        self, x_i: Float[Tensor, "B *event"], i: Int[Tensor, " B"], context: Tensor | None = None
+    ) -> Float[Tensor, "B *event"]:
         """μ(x_i), the mean of x_{i-1}, for i ≥ 2."""
         bridge = self.chain.bridge
         denoised = self.denoise(x_i, i, context)
@@ -59,7 +63,11 @@ class ReverseProcess(nn.Module):
         return kl_isotropic(distance2, sigma(end).square(), one, x_0[0].numel())
 
     def term(
-        self, x_0: Tensor, i: Int[Tensor, " B"], eps: Tensor, context: Tensor | None = None
+        self,
+        x_0: Float[Tensor, "B *event"],
+        i: Int[Tensor, " B"],
+        eps: Float[Tensor, "B *event"],
+        context: Tensor | None = None,
     ) -> Float[Tensor, " B"]:
         """L_{i-1} of each row for its own i in 1 … T, at x_i = α_i x_0 + σ_i ε; float64 nats."""
         denoised = self.denoise(diffuse(x_0, eps, self.chain.log_snr[i - 1]), i, context)

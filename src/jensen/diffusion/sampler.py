@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from jensen.diffusion.denoiser import eps_from
@@ -24,15 +25,24 @@ class Sampler(ABC):
     """One solver."""
 
     @abstractmethod
-    def step(self, reverse: ReverseProcess, x: Tensor, i: int, denoised: Tensor, eps: Tensor) -> Tensor:
+    def step(
+        self,
+        reverse: ReverseProcess,
+        x: Float[Tensor, "B *event"],
+        i: int,
+        denoised: Float[Tensor, "B *event"],
+        eps: Float[Tensor, "B *event"],
+    ) -> Float[Tensor, "B *event"]:
         """x_{i-1} from x_i, x̂_0 and fresh standard normal noise, for i ≥ 2."""
 
-    def init(self, ids: Tensor, event: tuple[int, ...], noise: Noise) -> Tensor:
+    def init(self, ids: Int[Tensor, " B"], event: tuple[int, ...], noise: Noise) -> Float[Tensor, "B *event"]:
         """x_T ~ N(0, I)."""
         return noise.at("start").normal(ids, event)
 
     @abstractmethod
-    def final(self, reverse: ReverseProcess, denoised: Tensor, eps: Tensor) -> Tensor:
+    def final(
+        self, reverse: ReverseProcess, denoised: Float[Tensor, "B *event"], eps: Float[Tensor, "B *event"]
+    ) -> Float[Tensor, "B *event"]:
         """x_0 from x̂_0(x_1)."""
 
     @abstractmethod
@@ -46,13 +56,22 @@ class Ancestral(Sampler):
     The distribution of its samples is exactly the one whose bound `vlb` reports, at the same number of steps.
     """
 
-    def step(self, reverse: ReverseProcess, x: Tensor, i: int, denoised: Tensor, eps: Tensor) -> Tensor:
+    def step(
+        self,
+        reverse: ReverseProcess,
+        x: Float[Tensor, "B *event"],
+        i: int,
+        denoised: Float[Tensor, "B *event"],
+        eps: Float[Tensor, "B *event"],
+    ) -> Float[Tensor, "B *event"]:
         """A draw from p(x_{i-1} | x_i)."""
         bridge, scale = reverse.chain.bridge, reverse.variances()[i - 1].sqrt()
         mean = bridge.from_data[i - 1] * denoised + bridge.from_noisy[i - 1] * x
         return (mean + scale * eps).to(x.dtype)
 
-    def final(self, reverse: ReverseProcess, denoised: Tensor, eps: Tensor) -> Tensor:
+    def final(
+        self, reverse: ReverseProcess, denoised: Float[Tensor, "B *event"], eps: Float[Tensor, "B *event"]
+    ) -> Float[Tensor, "B *event"]:
         """A draw from p(x_0 | x_1)."""
         return reverse.emission.draw(denoised, eps)
 
@@ -72,7 +91,14 @@ class DDIM(Sampler):
             raise InputError(f"eta must lie in [0, 1], got {eta}")
         self.eta = float(eta)
 
-    def step(self, reverse: ReverseProcess, x: Tensor, i: int, denoised: Tensor, eps: Tensor) -> Tensor:
+    def step(
+        self,
+        reverse: ReverseProcess,
+        x: Float[Tensor, "B *event"],
+        i: int,
+        denoised: Float[Tensor, "B *event"],
+        eps: Float[Tensor, "B *event"],
+    ) -> Float[Tensor, "B *event"]:
         """x_{i-1} from x_i."""
         here, before = reverse.chain.log_snr[i - 1], reverse.chain.log_snr[i - 2]
         noise2 = self.eta**2 * reverse.chain.bridge.variance[i - 1]
@@ -80,7 +106,9 @@ class DDIM(Sampler):
         along = (sigma(before).square() - noise2).clamp(min=0).sqrt()
         return (alpha(before) * denoised + along * predicted + noise2.sqrt() * eps).to(x.dtype)
 
-    def final(self, reverse: ReverseProcess, denoised: Tensor, eps: Tensor) -> Tensor:
+    def final(
+        self, reverse: ReverseProcess, denoised: Float[Tensor, "B *event"], eps: Float[Tensor, "B *event"]
+    ) -> Float[Tensor, "B *event"]:
         """The mode of p(x_0 | x_1)."""
         return reverse.emission.mode(denoised)
 
@@ -92,14 +120,14 @@ class DDIM(Sampler):
 def sample(
     reverse: ReverseProcess,
     event: tuple[int, ...],
-    ids: Tensor,
+    ids: Int[Tensor, " B"],
     noise: Noise,
     sampler: Sampler,
     *,
     context: Tensor | None = None,
     like: Tensor | None = None,
     watch: Watcher = lambda i, x, denoised: None,
-) -> Tensor:
+) -> Float[Tensor, "B *event"]:
     """Draw x_0 for each id, `(len(ids), *event)`, in the model's units.
 
     Args:

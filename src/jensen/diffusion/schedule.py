@@ -66,7 +66,7 @@ class LogSNRUniform(Schedule):
             raise InputError(f"the log-SNR must fall from start to end, got start = {start}, end = {end}")
         self.start, self.end = float(start), float(end)
 
-    def log_snr(self, t: Tensor) -> Tensor:
+    def log_snr(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """λ(t)."""
         return self.start + (self.end - self.start) * t.to(torch.float64)
 
@@ -81,7 +81,7 @@ class Betas(Schedule):
     Read at N steps it gives back the betas; read at any other number it ends in the same noise.
     """
 
-    def __init__(self, betas: Tensor) -> None:
+    def __init__(self, betas: Float[Tensor, " N"]) -> None:
         betas = betas.to(torch.float64)
         bad = (betas <= 0) | (betas >= 1) | betas.isnan()
         if bool(bad.any()):
@@ -91,7 +91,7 @@ class Betas(Schedule):
         self.betas = betas
         self._log_alpha2 = torch.cat([zero, torch.log1p(-betas).cumsum(0)])
 
-    def log_snr(self, t: Tensor) -> Tensor:
+    def log_snr(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """λ(t); infinite at t = 0."""
         place = t.to(torch.float64) * len(self.betas)
         left = place.floor().clamp(0, len(self.betas) - 1).long()
@@ -118,7 +118,7 @@ class Cosine(Schedule):
     def __init__(self, s: float = 0.008, end: float = -15.0) -> None:
         self.s, self.end = float(s), float(end)
 
-    def log_snr(self, t: Tensor) -> Tensor:
+    def log_snr(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """λ(t); infinite at t = 0."""
         a_0 = 0.5 * math.pi * self.s / (1 + self.s)
         a_t = 0.5 * math.pi * (t.to(torch.float64) + self.s) / (1 + self.s)
@@ -127,12 +127,12 @@ class Cosine(Schedule):
         return torch.logaddexp(log_snr, torch.full_like(log_snr, self.end))
 
 
-def alpha(log_snr: Tensor) -> Tensor:
+def alpha(log_snr: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """α = sqrt(sigmoid(λ))."""
     return torch.exp(0.5 * logsigmoid(log_snr))
 
 
-def sigma(log_snr: Tensor) -> Tensor:
+def sigma(log_snr: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """σ = sqrt(sigmoid(-λ))."""
     return torch.exp(-0.5 * softplus(log_snr))
 

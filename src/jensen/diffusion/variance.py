@@ -13,6 +13,7 @@ residuals of the network itself on validation rows, so that it holds for any den
 from abc import ABC, abstractmethod
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
@@ -24,7 +25,7 @@ class ReverseVariance(nn.Module, ABC):
     """σ² of reverse steps, one a step."""
 
     @abstractmethod
-    def forward(self, transition: Transition, bridge: Bridge, log_snr: Tensor) -> Tensor:
+    def forward(self, transition: Transition, bridge: Bridge, log_snr: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """σ² of the steps that leave log-SNR `log_snr (n,)`, float64."""
 
 
@@ -37,7 +38,7 @@ class Interpolated(ReverseVariance):
         super().__init__()
         self.weight = float(weight)
 
-    def forward(self, transition: Transition, bridge: Bridge, log_snr: Tensor) -> Tensor:
+    def forward(self, transition: Transition, bridge: Bridge, log_snr: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """β^w β̂^(1-w)."""
         return torch.exp(self.weight * transition.variance.log() + (1 - self.weight) * bridge.variance.log())
 
@@ -54,13 +55,13 @@ class Calibrated(ReverseVariance):
     log_snr: Tensor
     log_error: Tensor
 
-    def __init__(self, log_snr: Tensor) -> None:
+    def __init__(self, log_snr: Float[Tensor, " n"]) -> None:
         super().__init__()
         knots = log_snr.to(torch.float64).sort().values
         self.register_buffer("log_snr", knots)
         self.register_buffer("log_error", -softplus(knots))
 
-    def calibrate(self, log_snr: Tensor, error: Tensor) -> None:
+    def calibrate(self, log_snr: Float[Tensor, " n"], error: Float[Tensor, " n"]) -> None:
         """Take the measured mean squared errors a dimension at the knots, `(n,)`, in any order.
 
         An error below 1e-4 of the noise σ²/α² is held there: fewer rows than that were seen.
@@ -70,16 +71,16 @@ class Calibrated(ReverseVariance):
         self.log_snr.copy_(log_snr[order])
         self.log_error.copy_(torch.maximum(error[order].to(torch.float64), floor).log())
 
-    def forward(self, transition: Transition, bridge: Bridge, log_snr: Tensor) -> Tensor:
+    def forward(self, transition: Transition, bridge: Bridge, log_snr: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         """β̂ + c_0² e(λ)."""
         return bridge.variance + bridge.from_data.square() * self.error(log_snr)
 
-    def error(self, log_snr: Tensor) -> Tensor:
+    def error(self, log_snr: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """e(λ), held constant outside the knots."""
         return interpolate(log_snr, self.log_snr.cpu(), self.log_error.cpu()).exp()
 
 
-def variance_from(word: str | float, log_snr: Tensor) -> ReverseVariance:
+def variance_from(word: str | float, log_snr: Float[Tensor, " n"]) -> ReverseVariance:
     """The rule a word stands for: "beta", "beta-hat", a weight between their logs, or "calibrated" with these knots."""
     if word == "calibrated":
         return Calibrated(log_snr)
@@ -89,7 +90,9 @@ def variance_from(word: str | float, log_snr: Tensor) -> ReverseVariance:
     return Interpolated(fixed[word] if isinstance(word, str) else word)
 
 
-def interpolate(x: Tensor, knots: Tensor, values: Tensor) -> Tensor:
+def interpolate(
+    x: Float[Tensor, "*shape"], knots: Float[Tensor, " n"], values: Float[Tensor, " n"]
+) -> Float[Tensor, "*shape"]:
     """Linear interpolation through (knots, values), knots ascending, constant outside."""
     if len(knots) == 1:
         return values.expand(x.shape)

@@ -11,6 +11,7 @@ import math
 from typing import ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, constraints
 from torch.special import log_ndtr
@@ -34,7 +35,9 @@ class DiscretisedNormal(Distribution):
     arg_constraints: ClassVar = {"loc": constraints.real, "scale": constraints.positive}
     support = constraints.real
 
-    def __init__(self, loc: Tensor, scale: Tensor, *, first: float, step: float, k: int) -> None:
+    def __init__(
+        self, loc: Float[Tensor, "*shape"], scale: Float[Tensor, "*#shape"], *, first: float, step: float, k: int
+    ) -> None:
         self.loc, self.scale = torch.broadcast_tensors(loc, scale)
         self.first, self.step, self.k = first, step, k
         super().__init__(self.loc.shape, validate_args=False)
@@ -53,12 +56,12 @@ class DiscretisedNormal(Distribution):
         shape = self._extended_shape(torch.Size(sample_shape))
         return self.quantise(self.loc + self.scale * torch.randn(shape, dtype=self.loc.dtype))
 
-    def quantise(self, y: Tensor) -> Tensor:
+    def quantise(self, y: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """The level nearest to each value of y."""
         return self.first + self.step * ((y - self.first) / self.step).round().clamp(0, self.k - 1)
 
 
-def log_normal_mass(low: Tensor, high: Tensor) -> Tensor:
+def log_normal_mass(low: Float[Tensor, "*shape"], high: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """log(Φ(high) - Φ(low)) for low < high, accurate in both tails and for narrow intervals.
 
     Both ends are mirrored into the left half, where log Φ(high) + log1p(-exp(log Φ(low) - log Φ(high))) loses
@@ -77,6 +80,6 @@ def log_normal_mass(low: Tensor, high: Tensor) -> Tensor:
     return torch.where(narrow, density, wide)
 
 
-def log1mexp(x: Tensor) -> Tensor:
+def log1mexp(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """log(1 - exp(-x)) for x > 0 (Mächler 2012)."""
     return torch.where(x < math.log(2), (-torch.expm1(-x)).log(), torch.log1p(-torch.exp(-x)))
