@@ -51,7 +51,8 @@ class Line(Objective):
         return loss * math.nan if noise.path[-1] in self.trouble else loss
 
     def held_out(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        return {"fit": -(self.network(batch.x[:, :2]) - batch.x[:, 2:]).square().sum(1)}
+        fit = -(self.network(batch.x[:, :2]) - batch.x[:, 2:]).square().sum(1)
+        return {"fit": fit, "draw": 0.1 * noise.normal(batch.id, ())}
 
 
 def examples(n: int, seed: int = 0) -> Examples:
@@ -61,11 +62,18 @@ def examples(n: int, seed: int = 0) -> Examples:
 
 
 def loop_of(
-    run: Run | None = None, steps: int = 30, trouble: set[int] | None = None, every: int = 5, **settings: Any
+    run: Run | None = None,
+    steps: int = 30,
+    trouble: set[int] | None = None,
+    every: int = 5,
+    seed: int = 0,
+    watched: int = 40,
+    **settings: Any,
 ) -> Loop:
     chosen = TrainingSettings(**{"batch_size": 16, "patience": 0, **settings})
-    fitter = GradientFitter(Line(trouble), chosen, precision("float32"), steps=steps, held_out=examples(40, 1), seed=0)
-    return Loop(fitter, examples(50), seed=0, every=every, run=run)
+    held_out = examples(watched, 1)
+    fitter = GradientFitter(Line(trouble), chosen, precision("float32"), steps=steps, held_out=held_out, seed=seed)
+    return Loop(fitter, examples(50), seed=seed, every=every, run=run)
 
 
 def weights(loop: Loop) -> dict[str, Tensor]:
@@ -109,6 +117,66 @@ def test_dropout_is_a_function_of_the_step():
         assert torch.equal(before, torch.get_rng_state())
     assert losses[0][0] == losses[0][1] == losses[1][0]
     assert loop_of().take(8)["loss"] != losses[0][0]
+
+
+def test_another_seed_is_other_noise_and_other_dropout():
+    batch = examples(16).batch(slice(None))
+    one, other = loop_of(seed=0).fitter, loop_of(seed=1).fitter
+    assert one.step(0, batch)["loss"] != other.step(0, batch)["loss"]
+    assert one.objective.seen[0][0] != other.objective.seen[0][0]
+
+
+# One step and one evaluation
+
+
+def test_the_gradient_is_clipped_and_told_as_it_was():
+    fitter = loop_of(grad_clip=0.01).fitter
+    told = fitter.step(0, examples(16).batch(slice(None)))["grad_norm"]
+    applied = math.sqrt(sum(float(p.grad.square().sum()) for p in fitter.objective.parameters()))
+    assert told > 0.1
+    assert applied == pytest.approx(0.01, rel=1e-3)
+
+
+def test_the_first_step_of_a_warm_up_is_that_much_smaller():
+    """Adam's first step is lr · rate · sign of the gradient; warm-up over 10 of 100 steps makes the rate 1/10."""
+    for warmup, rate in ((0.0, 1.0), (0.1, 0.1)):
+        loop = loop_of(steps=100, lr=0.01, warmup=warmup, weight_decay=0.0)
+        before = [p.detach().clone() for p in loop.fitter.objective.parameters()]
+        assert loop.take(0)["lr"] == pytest.approx(0.01 * rate)
+        after = loop.fitter.objective.parameters()
+        moved = max(float((a - b).abs().max()) for a, b in zip(after, before, strict=True))
+        assert moved == pytest.approx(0.01 * rate, rel=1e-3)
+
+
+def test_held_out_values_are_means_over_every_row():
+    """300 rows in two batches, and the same noise every time."""
+    fitter = loop_of(watched=300).fitter
+    found = fitter.evaluate(0)
+    terms = fitter.average.held_out(examples(300, 1).batch(slice(None)), Noise(0, "held-out"))
+    for name, values in terms.items():
+        assert found[name] == pytest.approx(float(values.double().mean()), rel=1e-5)
+    assert found["bound"] == pytest.approx(found["fit"] + found["draw"])
+    assert fitter.evaluate(5) == found
+
+
+def test_the_history_holds_every_evaluation_and_the_mean_loss_since_the_last(tmp_path):
+    """28 steps, evaluated after every 5th and after the last; a step whose loss is not finite is not averaged."""
+    loop, losses = loop_of(Run(tmp_path), steps=28, trouble={7}), []
+    step = loop.fitter.step
+
+    def watched(number: int, batch: Batch) -> dict[str, float]:
+        losses.append(step(number, batch))
+        return losses[-1]
+
+    loop.fitter.step = watched
+    loop.go()
+    history = Run(tmp_path).history()
+    ends = [0, 5, 10, 15, 20, 25, 28]
+    assert [record["step"] for record in history] == ends
+    assert history[0]["loss"] is None
+    for record, start, end in zip(history[1:], ends, ends[1:], strict=False):
+        known = [m["loss"] for m in losses[start:end] if math.isfinite(m["loss"])]
+        assert record["loss"] == pytest.approx(sum(known) / len(known))
 
 
 # Stages and the average
@@ -162,6 +230,38 @@ def test_the_average_is_the_formulas():
         decay = min(0.8, (1 + n) / (10 + n))
         expected = decay * expected + (1 - decay) * n
     assert float(average.weight) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_average_takes_the_sources_buffers_as_they_are():
+    source, average = nn.BatchNorm1d(3), nn.BatchNorm1d(3)
+    source(torch.randn(8, 3, generator=torch.Generator().manual_seed(0)) + 5)
+    EMA(source, average, horizon=100.0).update()
+    assert all(torch.equal(a, b) for a, b in zip(source.buffers(), average.buffers(), strict=True))
+    assert float(average.running_mean.min()) > 0.1
+
+
+def test_every_step_moves_the_average():
+    """w̄ after n steps of the loop is the formula's, from the weights as they were after each; horizon 0.2 · 30 = 6."""
+    loop = loop_of(ema=0.2)
+    expected = {name: p.detach().clone() for name, p in loop.fitter.average.named_parameters()}
+    for n in range(10):
+        loop.take(n)
+        decay = min(1 - 1 / 6, (1 + n) / (10 + n))
+        for name, p in loop.fitter.objective.named_parameters():
+            expected[name] = decay * expected[name] + (1 - decay) * p.detach()
+    for name, p in loop.fitter.average.named_parameters():
+        torch.testing.assert_close(p, expected[name])
+
+
+def test_what_gets_worse_later_is_not_kept():
+    fitter = loop_of().fitter
+    kept, before = {k: v.clone() for k, v in fitter.average.state_dict().items()}, fitter.evaluate(0)["bound"]
+    for p in fitter.average.parameters():
+        p.add_(3.0)
+    assert fitter.evaluate(5)["bound"] < before
+    fitter.keep_best()
+    assert equal(fitter.objective.state_dict(), kept)
+    assert not fitter.objective.training
 
 
 def test_the_best_average_is_kept():
@@ -219,6 +319,23 @@ def test_failing_and_recovering_goes_on():
     loop = loop_of(steps=60, trouble=set(range(5, 24)) | set(range(30, 49)))
     loop.go()
     assert loop.fitter.skipped == 38
+
+
+def test_a_loaded_state_is_the_state(tmp_path):
+    """Every tensor and every counter, none of which is 0 here."""
+    loop = loop_of(trouble={2, 6, 7}, lr=0.9, patience=9)
+    for step in range(8):
+        loop.take(step)
+        loop.fitter.evaluate(step)
+    state, other = loop.fitter.state(), loop_of(patience=9).fitter
+    counters = {**state.numbers, **state.numbers["stages"]}
+    assert all(
+        counters[name] for name in ("ema_updates", "skipped", "skipped_in_a_row", "waited", "best", "decay_from")
+    )
+    other.load_state(state)
+    assert other.state().numbers == state.numbers
+    assert equal(other.state().tensors, state.tensors)
+    assert {name.partition("/")[0] for name in state.tensors} == {"weights", "average", "best", "optimizer"}
 
 
 def test_trouble_counts_across_an_interruption(tmp_path):
