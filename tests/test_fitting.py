@@ -1,6 +1,8 @@
 """`jensen.fit`: a request becomes a config becomes a run; the same request again goes on, resumes or refuses."""
 
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,10 @@ from jensen import fitting
 from jensen.data.space import Levels
 from jensen.errors import FitError, InputError
 from jensen.fitting import checked, reload_data
+from jensen.models.ddpm import DDPM
 from jensen.models.model import ClosedForm, DensityModel, GradientModel
+from jensen.models.pipeline import Pipeline
+from jensen.training.fitter import GradientFitter
 
 ROWS = np.random.default_rng(0).normal(size=(60, 3))
 TINY: dict[str, Any] = {"timesteps": 5, "size": "tiny", "batch_size": 20, "precision": "float32"}
@@ -144,6 +149,83 @@ def test_weights_that_are_not_trained_are_seeded():
     one, same, other = (fit(ROWS, "diffusion", steps=1, seed=seed, **TINY).model.state_dict() for seed in (0, 0, 1))
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+@dataclass
+class Seen:
+    """What a fit of a diffusion model gave to whom."""
+
+    fitter: GradientFitter
+    first: dict[str, torch.Tensor]
+    order_seed: int
+    trained: list[int]
+    calibrated: list[int]
+    calibration_seed: int
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Pipeline, Seen]]:
+    """`fit` of a diffusion model, and what it did."""
+    found: dict[str, Any] = {}
+
+    class Watching(GradientFitter):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            found["fitter"] = self
+            found["first"] = {name: p.detach().clone() for name, p in self.objective.named_parameters()}
+
+    go, calibrate = fitting.Loop.go, DDPM.calibrate
+
+    def gone(self: Any, done: int = 0) -> None:
+        found["order_seed"], found["trained"] = self.seed, self.rows.batch(slice(None)).id.tolist()
+        go(self, done)
+
+    def calibrated(self: DDPM, valid: Any, seed: int, *rest: Any) -> None:
+        found["calibrated"], found["calibration_seed"] = valid.batch(slice(None)).id.tolist(), seed
+        calibrate(self, valid, seed, *rest)
+
+    monkeypatch.setattr(fitting, "GradientFitter", Watching)
+    monkeypatch.setattr(fitting.Loop, "go", gone)
+    monkeypatch.setattr(DDPM, "calibrate", calibrated)
+
+    def fitted(**options: Any) -> tuple[Pipeline, Seen]:
+        pipeline = fit(ROWS, "diffusion", **{"steps": 4, **TINY, **options})
+        return pipeline, Seen(**found)
+
+    return fitted
+
+
+def test_each_part_of_the_data_has_its_use(watched: Any):
+    """Trained on train; watched and calibrated on valid."""
+    _, seen = watched()
+    split = jensen.load_data(ROWS)
+    assert sorted(seen.trained) == sorted(split.train.id.tolist())
+    held_out = seen.fitter.rows.batch(slice(None)).id
+    assert sorted(held_out.tolist()) == sorted(seen.calibrated) == sorted(split.valid.id.tolist())
+
+
+def test_the_seed_reaches_weights_order_noise_and_calibration(watched: Any):
+    first = {}
+    for seed in (3, 4):
+        _, seen = watched(seed=seed)
+        assert (seen.fitter.seed, seen.order_seed, seen.calibration_seed) == (seed, seed, seed)
+        first[seed] = seen.first
+    assert any(not torch.equal(first[3][name], first[4][name]) for name in first[3])
+
+
+def test_what_is_returned_are_the_best_averaged_weights(watched: Any):
+    pipeline, seen = watched(steps=30)
+    weights = dict(pipeline.model.objective().named_parameters())
+    assert weights
+    assert all(torch.equal(p, seen.fitter.best[name]) for name, p in weights.items())
+
+
+def test_a_trained_model_is_calibrated(watched: Any):
+    """Proposal, reverse variance and emission are measured, not what they were before the first step."""
+    pipeline, _ = watched()
+    fresh, now = fitting._built(pipeline.config).model.state_dict(), pipeline.model.state_dict()
+    for name in ("proposal", "reverse.variance.log_error", "reverse.emission.log_scale"):
+        assert not torch.equal(fresh[name], now[name])
 
 
 def test_a_diverging_fit_is_diagnosed():
