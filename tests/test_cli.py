@@ -259,7 +259,9 @@ def test_a_damaged_config_is_an_error_everywhere(content: str, run: Any, tmp_pat
     (tmp_path / "config.json").write_text(content)
     (tmp_path / "model.safetensors").write_bytes(b"")
     for words in (["evaluate"], ["sample", "-o", "x.npy"], ["report"]):
-        refused(run(words[0], str(tmp_path), *words[1:]))
+        line = refused(run(words[0], str(tmp_path), *words[1:]))
+        assert str(tmp_path) in line
+        assert any(word in line for word in ("damaged", "must hold a JSON object"))
 
 
 # The whole way

@@ -87,3 +87,8 @@ def test_unknown_names_are_told_the_known_ones():
 def test_every_default_passes_its_own_check(word: str):
     parameters = settings_of(model_class(word))
     check({name: p.default for name, p in parameters.items()}, parameters, word)
+    for name in parameters:
+        with pytest.raises(InputError, match=rf"setting {name} must be .*, got \{{1\}}"):
+            check({name: {1}}, parameters, word)
+    with pytest.raises(InputError, match=f"{word} has no setting 'bogus'"):
+        check({"bogus": 1}, parameters, word)

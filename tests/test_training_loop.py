@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -464,6 +465,18 @@ def test_a_budget_becomes_steps_once():
     assert count >= 20
     with pytest.raises(InputError, match="between 1s and 30 days, got 0 s"):
         steps_within(0, taken.append, lambda: None)
+
+
+def test_steps_and_evaluations_fill_the_budget(monkeypatch: pytest.MonkeyPatch):
+    """By a clock that steps and evaluations alone move: 21 evaluations of 0.5 s, the rest in steps of 0.02 s."""
+    now = [0.0]
+
+    def passes(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(loop_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    count = steps_within(100.0, lambda number: passes(0.02), lambda: passes(0.5))
+    assert count * 0.02 + 21 * 0.5 == pytest.approx(100, abs=0.1)
 
 
 def test_evaluations_are_twenty_a_run():

@@ -91,7 +91,10 @@ def test_overwriting_deletes_only_what_jensen_wrote(tmp_path: Path):
 
 def test_a_write_cut_off_before_the_first_config_is_no_obstacle(tmp_path: Path):
     (tmp_path / ".config.json.1234.json").write_text('{"half')
-    claimed(tmp_path)
+    run = Run(tmp_path)
+    assert run.start(REQUEST, overwrite=False) is None
+    run.write_config(CONFIG)
+    assert run.start(REQUEST, overwrite=False) == {"schema": 1, **CONFIG}
 
 
 def test_a_place_that_cannot_be_written_shows_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
