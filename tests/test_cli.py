@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import jensen
-from jensen import cli
 from jensen.__main__ import main
+from jensen.cli import inputs, work
 from jensen.models import MODELS
 
 ROWS = np.random.default_rng(0).normal(size=(60, 2)) * [1.0, 3.0]
@@ -125,8 +125,9 @@ def test_models_and_data_are_listed(run: Any):
         (["evaluate", "table", "images.npy"], "shape"),
         (["evaluate", "table", "--method", "vlb"], "got 'vlb'"),
         (["evaluate", "table", "--tolerance", "-1"], "got -1"),
-        (["evaluate", "table", "--steps", "5"], "no option 'timesteps'"),
+        (["evaluate", "table", "--steps", "5"], "--steps is for diffusion models, and this run's model is 'gaussian'"),
         (["evaluate", "chain", "--steps", "0"], "got 0"),
+        (["evaluate", "table", "--every-step"], "--every-step is for diffusion models"),
         (["evaluate", "table", "-o", "x.txt"], "must be .csv, got 'x.txt'"),
         (["evaluate", "table", "-o", "t.csv/x.csv"], "cannot write"),
         (["sample", "table", "-o", "x.txt"], "got 'x.txt'"),
@@ -151,8 +152,23 @@ def test_mistakes_are_one_line_and_code_2(words: list[str], message: str, run: A
     assert [p for p in sorted(str(path) for path in world.rglob("*")) if p not in before] in ([], [str(world / "x")])
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["evaluate", "chain", "--steps", "0"],
+        ["evaluate", "chain", "--tolerance", "-1"],
+        ["evaluate", "chain", "--method", "exact"],
+        ["evaluate", "chain", "images.npy"],
+        ["sample", "chain", "-o", "x.npy", "--steps", "0"],
+        ["sample", "chain", "-o", "x.npy", "-n", "0"],
+    ],
+)
+def test_no_bar_is_shown_before_a_mistake_is_told(words: list[str], run: Any):
+    assert len(run(*words)[2].splitlines()) == 1
+
+
 def test_names_are_checked_before_any_work(run: Any, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cli, "_load", None)
+    monkeypatch.setattr(inputs, "load_split", None)
     assert "no setting 'bogus'" in refused(run("fit", "mnist", "-o", "x", "--set", "bogus=1"))
 
 
@@ -288,7 +304,7 @@ def test_fit_says_what_was_found_and_again_the_same(run: Any, world: Path):
 
 
 def test_ctrl_c_is_130_and_says_how_to_go_on(run: Any, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(cli, "_drawn", lambda *a: signal.raise_signal(signal.SIGINT))
+    monkeypatch.setattr(work, "drawn", lambda *a: signal.raise_signal(signal.SIGINT))
     code, out, err = run("sample", "table", "-o", "never.npy")
     assert (code, out) == (130, "")
     assert "interrupted" in err

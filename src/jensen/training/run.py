@@ -150,6 +150,15 @@ class Run:
                 path.unlink(missing_ok=True)
             folder.rmdir()
 
+    def evaluation(self) -> dict[str, Any] | None:
+        """The content of evaluation.json; None where it is missing or damaged, so that it is made again."""
+        try:
+            record = read_json(self.file("evaluation.json"))
+            quoted = isinstance(record["log_likelihood"]["quote"], str) and isinstance(record["controls"], dict)
+        except (InputError, KeyError, TypeError):
+            return None
+        return record if quoted and "model" in record else None
+
     def append_history(self, record: dict[str, Any]) -> None:
         """Add a line to history.jsonl."""
         try:

@@ -1,0 +1,277 @@
+"""The commands. Each reads its options, calls the library, prints; what is heavy is imported inside."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jensen.cli.options import Data, Json, Layout, LevelsOption, RunFolder, Seed, Size, SplitSeed
+
+app = typer.Typer(
+    help="Fit generative models to data, say how likely data are under them, draw new data.",
+    epilog="A first run:  jensen fit digits -m diffusion -o runs/digits --budget 2m",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+@app.command()
+def fit(
+    data: Data,
+    run: Annotated[Path, typer.Option("--run", "-o", metavar="RUN", help="The folder to keep the run in.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="The model's word (`jensen models`).")] = "diffusion",
+    budget: Annotated[str | None, typer.Option(help="Training time such as 90s, 5m, 1h30m (default 5m).")] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps, instead of a budget.")] = None,
+    seed: Seed = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A setting of model, network or training; again for more."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace another run in the folder.")] = False,
+    size: Size = None,
+    levels: LevelsOption = None,
+    layout: Layout = None,
+    split_seed: SplitSeed = 0,
+    as_json: Json = False,
+) -> None:
+    """Fit a model to DATA, score the held-out test rows, draw samples, write a report.
+
+    The same command again resumes a run that was cut off, and shows one that is finished.
+    """
+    from jensen import fitting
+    from jensen.cli.inputs import load_split
+    from jensen.cli.printing import print_result
+    from jensen.cli.work import finish
+    from jensen.settings import parse
+    from jensen.training.run import Run
+
+    chosen = parse(settings or [])
+    fitting.checked(model, chosen, budget=budget, steps=steps, seed=seed)
+    split = load_split(data, size, levels, layout, split_seed)
+    pipeline = fitting.fit(split, model, run=run, budget=budget, steps=steps, seed=seed, overwrite=overwrite, **chosen)
+    print_result(Run(run), finish(Run(run), pipeline, split), as_json)
+
+
+@app.command()
+def evaluate(
+    run: RunFolder,
+    data: Annotated[
+        str | None, typer.Argument(metavar="[DATA]", help="Other data to score; by default the run's own test rows.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="How: exact, vlb, elbo, … (the model's first if left out).")
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(help="Monte-Carlo standard error wanted for the mean, in bits/dim (densities: nats/dim)."),
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Diffusion: the length T of the chain.")] = None,
+    every_step: Annotated[
+        bool, typer.Option(help="Diffusion: every term of the bound instead of a sample of them.")
+    ] = False,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE.csv", help="One row an example: id, value, stderr (nats)."),
+    ] = None,
+    seed: Seed = 0,
+    size: Size = None,
+    levels: LevelsOption = None,
+    layout: Layout = None,
+    as_json: Json = False,
+) -> None:
+    """Log-likelihood of held-out rows under a fitted model, with what the number is and its error bars."""
+    from jensen.cli.inputs import rows_to_score, scoring_options
+    from jensen.cli.printing import print_breakdown, print_json
+    from jensen.cli.work import scored
+    from jensen.evaluation.likelihood import summary
+    from jensen.evaluation.outputs import check_output, write_scores
+    from jensen.fitting import load
+
+    check_output(output, (".csv",))
+    pipeline = load(run)
+    options = scoring_options(pipeline, method, tolerance, steps, every_step)
+    rows = rows_to_score(pipeline, data, size, levels, layout)
+    ll = scored(pipeline, pipeline.check(rows), seed=seed, **options)
+    if output:
+        write_scores(output, rows, ll)
+    word, source = pipeline.config["model"]["word"], data or pipeline.config["data"]["facts"].get("source")
+    if as_json:
+        print_json({"model": word, "data": source, "log_likelihood": summary(ll)})
+        return
+    typer.echo(f"{word} on {source}: {ll}")
+    print_breakdown(summary(ll))
+    if output:
+        typer.echo(f"scores: {output}")
+
+
+@app.command()
+def sample(
+    run: RunFolder,
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="FILE|DIR", help="A .png grid, .npy, .npz, .csv, or a folder for PNGs."),
+    ],
+    n: Annotated[int, typer.Option("-n", help="How many.")] = 64,
+    sampler: Annotated[str | None, typer.Option(help="Diffusion: ancestral (default) or ddim.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Diffusion: sampling steps (default: all T).")] = None,
+    eta: Annotated[float, typer.Option(help="DDIM: share of the bridge's noise, 0 to 1.")] = 0.0,
+    context: Annotated[str | None, typer.Option(help="What to condition on, for models that take a condition.")] = None,
+    seed: Seed = 0,
+) -> None:
+    """Draw new rows: same shape, type and range as the data. The same seed gives the same rows."""
+    from jensen.cli.inputs import check_steps
+    from jensen.cli.work import drawn
+    from jensen.errors import InputError
+    from jensen.evaluation.outputs import SAMPLE_SUFFIXES, check_format, check_output, write_samples
+    from jensen.fitting import load
+
+    check_output(output, SAMPLE_SUFFIXES)
+    pipeline = load(run)
+    check_format(output, pipeline)
+    check_steps(pipeline, steps)
+    if n < 1:
+        raise InputError(f"-n, the number of samples, must be at least 1, got {n}")
+    if context is not None:
+        raise InputError(f"this model is unconditional and takes no context, got {context!r}; leave --context out")
+    rows, how = drawn(pipeline, n, seed, sampler, steps, eta)
+    write_samples(output, rows, pipeline)
+    typer.echo(f"{n} samples ({how}; seed {seed}): {output}")
+
+
+@app.command()
+def show(
+    data: Data,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE.png", help="Draw some of the rows.")
+    ] = None,
+    size: Size = None,
+    levels: LevelsOption = None,
+    layout: Layout = None,
+    split_seed: SplitSeed = 0,
+    as_json: Json = False,
+) -> None:
+    """What is in the data: rows, shape, levels, classes, range, duplicates, missing cells; and a picture."""
+    from jensen.cli.inputs import load_split
+    from jensen.cli.printing import print_json
+    from jensen.data import describe, describe_lines
+    from jensen.evaluation.outputs import check_output
+    from jensen.evaluation.plots import save_figure, show_figure
+
+    check_output(output, (".png",))
+    split = load_split(data, size, levels, layout, split_seed)
+    facts = describe(split)
+    if output:
+        save_figure(show_figure(split), output)
+    if as_json:
+        print_json(facts)
+        return
+    for line in describe_lines(facts):
+        typer.echo(line)
+    if output:
+        typer.echo(f"picture    {output}")
+
+
+@app.command()
+def noise(
+    data: Data,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.png", help="The picture.")],
+    schedule: Annotated[str, typer.Option(help="log-snr, linear or cosine.")] = "log-snr",
+    seed: Seed = 0,
+    size: Size = None,
+    levels: LevelsOption = None,
+    layout: Layout = None,
+    split_seed: SplitSeed = 0,
+) -> None:
+    """Draw the forward process x_0 … x_T on the data, with α and σ under it."""
+    from jensen.cli.inputs import load_split
+    from jensen.evaluation.outputs import check_output
+    from jensen.evaluation.plots import noise_figure, save_figure
+    from jensen.models.ddpm import schedule_named
+
+    check_output(output, (".png",))
+    split = load_split(data, size, levels, layout, split_seed)
+    chosen = schedule_named(schedule, split.space)
+    save_figure(noise_figure(split, chosen, seed=seed), output)
+    typer.echo(f"forward process ({schedule}): {output}")
+
+
+@app.command()
+def report(run: RunFolder) -> None:
+    """Write the run's report.html again: one self-contained page with pictures."""
+    from jensen.cli.inputs import own_data
+    from jensen.cli.work import evaluated, write_page
+    from jensen.fitting import load
+    from jensen.training.run import Run
+
+    folder = Run(run)
+    pipeline = load(run)
+    split, problem = own_data(pipeline)
+    if problem:
+        print(f"some panels are left out: {problem}", file=sys.stderr)
+    if split is not None and folder.evaluation() is None:
+        evaluated(folder, pipeline, split)
+    typer.echo(f"report: {write_page(folder, split, problem)}")
+
+
+@app.command()
+def info(run: RunFolder, as_json: Json = False) -> None:
+    """What a run is: data, model, options, versions, result."""
+    from jensen.cli.printing import print_json
+    from jensen.training.run import Run
+
+    folder = Run(run)
+    config = folder.config()
+    result = folder.evaluation()
+    if as_json:
+        print_json({"config": config, "finished": folder.finished, "evaluation": result})
+        return
+    for name in ("data", "model", "training", "versions"):
+        for key, value in (config.get(name) or {}).items():
+            typer.echo(f"{name}.{key}: {json.dumps(value, ensure_ascii=False)}")
+    typer.echo(f"state: {'finished' if folder.finished else 'not finished; the same `jensen fit` command goes on'}")
+    if result:
+        typer.echo(f"result: {result['log_likelihood']['quote']}")
+
+
+@app.command()
+def models(as_json: Json = False) -> None:
+    """The models there are, their settings and their defaults."""
+    from jensen.cli.printing import print_json
+    from jensen.models import MODELS, model_class
+    from jensen.models.model import GradientModel, settings_of, shown_default
+
+    table: dict[str, dict[str, Any]] = {}
+    for word in MODELS:
+        kind = model_class(word)
+        known = settings_of(kind, with_training=issubclass(kind, GradientModel))
+        table[word] = {
+            "summary": kind.summary,
+            "paper": kind.paper,
+            "settings": {name: shown_default(parameter) for name, parameter in known.items()},
+        }
+    if as_json:
+        print_json(table)
+        return
+    for word, row in table.items():
+        typer.echo(f"{word}: {row['summary']} [{row['paper']}]")
+        for name, default in row["settings"].items():
+            typer.echo(f"    --set {name}={default}")
+
+
+@app.command("data")
+def list_data(as_json: Json = False) -> None:
+    """The named data sets."""
+    from jensen.cli.printing import print_json
+    from jensen.data import NAMED
+
+    table = {word: named.description for word, named in NAMED.items()}
+    if as_json:
+        print_json(table)
+        return
+    for word, description in table.items():
+        typer.echo(f"{word}: {description}")
+    typer.echo("or a folder of images, or a .npy, .npz, .csv, .tsv or IDX file")

@@ -1,0 +1,91 @@
+"""What a command works on: the rows of DATA, the run's own data, the options of a diffusion chain."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from jensen.data import Examples, Split, load_data
+from jensen.errors import InputError
+from jensen.fitting import reload_data
+from jensen.models.ddpm import DDPM
+from jensen.models.pipeline import Pipeline
+
+MOST_STEPS = 100_000
+
+
+def load_split(data: str, size: str | None, levels: int | None, layout: str | None, split_seed: int) -> Split:
+    """DATA as the options say."""
+    return load_data(data, size=_parsed_size(size), levels=levels, layout=layout, split_seed=split_seed)
+
+
+def _parsed_size(size: str | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    sides = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})", size.lower())
+    if not sides:
+        raise InputError(f"--size takes HxW such as 32x32, got {size!r}")
+    return int(sides[1]), int(sides[2])
+
+
+def rows_to_score(
+    pipeline: Pipeline, data: str | None, size: str | None, levels: int | None, layout: str | None
+) -> Examples:
+    """The run's own test rows; or DATA's test rows if it has such a part or is the run's data; or all of DATA."""
+    if data is None:
+        return reload_data(pipeline.config).test
+    facts = pipeline.config["data"]["facts"]
+    kept = facts if facts.get("kind") == "images" and Path(data).is_dir() else {}
+    fitted_size = tuple(kept["size"]) if kept.get("size") else None
+    split = load_data(
+        data,
+        size=_parsed_size(size) or fitted_size,
+        levels=levels if levels is not None else _same_levels(facts, data),
+        layout=layout,
+        split_seed=facts.get("split_seed", 0),  # the run's own data must fall into the run's own parts
+    )
+    if split.fingerprint == pipeline.config["data"]["fingerprint"] or "test" in split.facts.get("given_parts", []):
+        return split.test
+    return split.all_rows()
+
+
+def _same_levels(facts: dict[str, Any], data: str) -> int | None:
+    """Whole-number arrays have the levels that were declared for the run."""
+    return facts.get("levels") if Path(data).suffix in (".npy", ".npz") else None
+
+
+def own_data(pipeline: Pipeline) -> tuple[Split | None, str | None]:
+    """The data a run was fitted to, or why they are not to be had."""
+    try:
+        return reload_data(pipeline.config), None
+    except InputError as error:
+        return None, str(error)
+
+
+def scoring_options(
+    pipeline: Pipeline, method: str | None, tolerance: float | None, steps: int | None, every_step: bool
+) -> dict[str, Any]:
+    """The options of `Pipeline.log_likelihood` that the words of `evaluate` stand for, all checked."""
+    pipeline.density().method_or_default(method)
+    if tolerance is not None and not tolerance > 0:
+        raise InputError(f"--tolerance must be positive, got {tolerance}")
+    check_steps(pipeline, steps)
+    if every_step:
+        _refuse_without_chain(pipeline, "--every-step")
+    length = {} if steps is None else {"timesteps": steps}
+    whole = {"calls": None, "repetitions": 2} if every_step else {}
+    return {"method": method, "tolerance": tolerance, **length, **whole}
+
+
+def check_steps(pipeline: Pipeline, steps: int | None) -> None:
+    """Refuse --steps where there is no chain, and a chain that cannot be."""
+    if steps is None:
+        return
+    _refuse_without_chain(pipeline, "--steps")
+    if not 1 <= steps <= MOST_STEPS:
+        raise InputError(f"--steps, the length of the chain, must be between 1 and {MOST_STEPS}, got {steps}")
+
+
+def _refuse_without_chain(pipeline: Pipeline, option: str) -> None:
+    if not isinstance(pipeline.model, DDPM):
+        word = pipeline.config["model"]["word"]
+        raise InputError(f"{option} is for diffusion models, and this run's model is {word!r}; leave {option} out")
