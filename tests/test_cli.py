@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import jensen
+from jensen import fitting
 from jensen.__main__ import main
 from jensen.cli import inputs, work
 from jensen.models import MODELS
@@ -104,6 +105,10 @@ def test_models_and_data_are_listed(run: Any):
         (["fit", "digits", "-o", "x", "--nope"], "No such option"),
         (["fit", "digits", "-o", "x", "--steps", "many"], "--steps"),
         (["fit", "digits", "-o", "x", "-m", "bogus"], "unknown model 'bogus'; known models are "),
+        (["fit", "digits", "-o", "x", "-m", "Difusion"], "did you mean 'diffusion'? known models are "),
+        (["fit", "digits", "-o", "x", "--set", "timestep=5"], "did you mean 'timesteps'? it has "),
+        (["fit", "digit", "-o", "x", "-m", "gaussian"], "did you mean 'digits'? give one of these words or the path"),
+        (["sample", "chain", "-o", "x.npy", "--sampler", "dim"], "did you mean 'ddim'? known samplers are "),
         (["fit", "digits", "-o", "x", "--set", "bogus=1"], "has no setting 'bogus'; it has batch_size, "),
         (["fit", "digits", "-o", "x", "--set", "steps=5"], "has no setting 'steps'"),
         (["fit", "digits", "-o", "x", "--set", "lr=fast"], "setting lr must be a finite number, got 'fast'"),
@@ -161,10 +166,24 @@ def test_mistakes_are_one_line_and_code_2(words: list[str], message: str, run: A
         ["evaluate", "chain", "images.npy"],
         ["sample", "chain", "-o", "x.npy", "--steps", "0"],
         ["sample", "chain", "-o", "x.npy", "-n", "0"],
+        ["sample", "chain", "-o", "t.csv/x.npy"],
+        ["sample", "chain", "-o", "t.csv/folder"],
+        ["evaluate", "chain", "-o", "t.csv/x.csv"],
+        ["show", "t.csv", "-o", "t.csv/x.png"],
+        ["noise", "t.csv", "-o", "t.csv/x.png"],
     ],
 )
 def test_no_bar_is_shown_before_a_mistake_is_told(words: list[str], run: Any):
-    assert len(run(*words)[2].splitlines()) == 1
+    code, out, err = run(*words)
+    assert (code, out, len(err.splitlines())) == (2, "", 1)
+
+
+@pytest.mark.parametrize("words", [["evaluate", "chain"], ["sample", "chain"], ["show", "t.csv"], ["noise", "t.csv"]])
+def test_a_place_that_cannot_be_written_is_told_first(words: list[str], run: Any, monkeypatch: pytest.MonkeyPatch):
+    for module, name in ((fitting, "load"), (inputs, "load_split")):
+        monkeypatch.setattr(module, name, None)
+    suffix = ".csv" if words[0] == "evaluate" else ".png"
+    assert "cannot write 't.csv/x" in refused(run(*words, "-o", f"t.csv/x{suffix}"))
 
 
 def test_names_are_checked_before_any_work(run: Any, monkeypatch: pytest.MonkeyPatch):

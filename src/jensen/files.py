@@ -1,6 +1,7 @@
 """Files that are written whole or not at all: aside first, then renamed into place."""
 
 import contextlib
+import errno
 import json
 import os
 from collections.abc import Iterator
@@ -9,6 +10,18 @@ from typing import Any
 
 from jensen.errors import InputError
 
+_ELSEWHERE = "choose another path"
+WAYS_OUT = {
+    errno.EACCES: f"you may not write in that folder: {_ELSEWHERE}, or change the folder's permissions",
+    errno.EPERM: f"you may not write in that folder: {_ELSEWHERE}, or change the folder's permissions",
+    errno.EROFS: f"the disk is mounted for reading only: {_ELSEWHERE}, or mount it for writing",
+    errno.ENOTDIR: f"a part of the path is a file where a folder should be: {_ELSEWHERE}",
+    errno.EEXIST: f"a part of the path is a file where a folder should be: {_ELSEWHERE}",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOSPC: "make room on the disk and run the same command again",
+    errno.EDQUOT: "make room within your quota and run the same command again",
+}
+
 
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
@@ -16,7 +29,7 @@ def written_whole(path: Path) -> Iterator[Path]:
 
     A full disk or a folder that cannot be written is an `InputError`; what stood at `path` before is untouched.
     """
-    aside = path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
+    aside = _aside(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield aside
@@ -31,6 +44,10 @@ def written_whole(path: Path) -> Iterator[Path]:
             aside.unlink(missing_ok=True)
 
 
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
+
+
 def _umask() -> int:
     """The permissions this process withholds; there is no way to ask but to set it."""
     mask = os.umask(0o022)
@@ -38,10 +55,37 @@ def _umask() -> int:
     return mask
 
 
+def check_writable(path: Path) -> None:
+    """Refuse, before any work, a path at which `written_whole` could not write."""
+    try:
+        folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+        if not folder.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        for name in (*path.absolute().relative_to(folder).parts, _aside(path).name):
+            with contextlib.suppress(FileNotFoundError):
+                (folder / name).lstat()  # a name too long shows here
+        if not os.access(folder, os.W_OK | os.X_OK):
+            code = errno.EROFS if _is_read_only(folder) else errno.EACCES
+            raise OSError(code, os.strerror(code))
+    except OSError as error:
+        raise InputError(cannot_write(path, error)) from error
+
+
+def _is_read_only(folder: Path) -> bool:
+    return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
+
+
 def cannot_write(path: Path, error: OSError) -> str:
-    """The line for a file that could not be written."""
+    """The line for a file that could not be written: what, why, the way out."""
     reason = error.strerror or str(error)
-    return f"cannot write {str(path)!r}: {reason}; nothing that stood there was changed: free the way and run the same command again"
+    way_out = WAYS_OUT.get(error.errno or 0, "see to the disk and run the same command again")
+    return f"cannot write {str(path)!r}: {reason}; what stood there before is unchanged; {way_out}"
+
+
+def cannot_read(path: Path, error: OSError) -> str:
+    """The line for a file that could not be read."""
+    way_out = "it must be a file that you may read"
+    return f"cannot read {str(path)!r}: {error.strerror or error}; {way_out}"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -58,17 +102,29 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path, limit: int = 16 << 20) -> dict[str, Any]:
     """Read a JSON object of at most `limit` bytes; anything else is an `InputError` with the file's name."""
     try:
-        size = path.stat().st_size
+        if path.stat().st_size > limit:
+            raise InputError(f"{str(path)!r} is larger than {limit >> 20} MiB, which no file written by jensen is")
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise InputError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
-    if size > limit:
-        raise InputError(f"{str(path)!r} is larger than {limit >> 20} MiB, which no file written by jensen is")
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{str(path)!r} is not valid JSON: {str(error)[:100]}") from error
+        raise InputError(cannot_read(path, error)) from error
+    except UnicodeDecodeError as error:
+        raise InputError(_no_json(path, "it is not UTF-8 text")) from error
+    value = _parsed(path, text)
     if not isinstance(value, dict):
-        raise InputError(f"{str(path)!r} must hold a JSON object, got a {type(value).__name__}")
+        raise InputError(_no_json(path, "it holds something else"))
     return value
+
+
+def _parsed(path: Path, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(_no_json(path, f"it breaks off or goes wrong in line {error.lineno}, column {error.colno}")) from error
+    except RecursionError as error:
+        raise InputError(_no_json(path, "it is nested too deeply")) from error
+    except ValueError as error:  # Python reads numbers of at most a few thousand digits
+        raise InputError(_no_json(path, "it holds a number of thousands of digits")) from error
+
+
+def _no_json(path: Path, what: str) -> str:
+    return f"{str(path)!r} is damaged: {what}, and must be one JSON object; put back a copy of it, or begin in another folder"

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
-from jensen.errors import InputError
+from jensen.errors import InputError, brief, did_you_mean
 
 _UNITS = {"h": 3600, "m": 60, "s": 1}
 
@@ -48,20 +48,22 @@ def check(settings: Mapping[str, Any], known: Mapping[str, inspect.Parameter], w
     """Refuse unknown names and values of the wrong type, naming what would do."""
     for name, value in settings.items():
         if name not in known:
-            raise InputError(f"{what} has no setting {name!r}; it has {', '.join(sorted(known)) or 'none'}")
+            has = ", ".join(sorted(known)) or "none"
+            raise InputError(f"{what} has no setting {name!r}; {did_you_mean(name, known)}it has {has}")
         wanted = known[name].annotation
-        if not _fits(value, wanted):
-            raise InputError(f"setting {name} must be {_plain(wanted)}, got {value!r}")
+        if not fits(value, wanted):
+            raise InputError(f"setting {name} must be {plain(wanted)}, got {brief(value)}")
 
 
-def _fits(value: Any, wanted: Any) -> bool:
+def fits(value: Any, wanted: Any) -> bool:
+    """Whether a value that JSON can hold is of an annotated type."""
     origin = get_origin(wanted)
     if origin is Literal:
         return value in get_args(wanted)
     if origin is list:
-        return isinstance(value, list) and all(_fits(item, get_args(wanted)[0]) for item in value)
+        return isinstance(value, list) and all(fits(item, get_args(wanted)[0]) for item in value)
     if origin is Union or origin is type(int | str):
-        return any(_fits(value, option) for option in get_args(wanted))
+        return any(fits(value, option) for option in get_args(wanted))
     if wanted is type(None):
         return value is None
     if wanted is float:
@@ -71,14 +73,14 @@ def _fits(value: Any, wanted: Any) -> bool:
     return isinstance(value, wanted)
 
 
-def _plain(wanted: Any) -> str:
+def plain(wanted: Any) -> str:
+    """An annotated type in plain words."""
     origin = get_origin(wanted)
     if origin is Literal:
         return "one of " + ", ".join(map(str, get_args(wanted)))
     if origin is list:
-        return f"a list of {_plain(get_args(wanted)[0])}s"
+        return f"a list of {plain(get_args(wanted)[0])}s"
     if origin is Union or origin is type(int | str):
-        return " or ".join(_plain(option) for option in get_args(wanted) if option is not type(None))
-    return {int: "a whole number", float: "a finite number", str: "a word", bool: "true or false"}.get(
-        wanted, str(wanted)
-    )
+        return " or ".join(plain(option) for option in get_args(wanted) if option is not type(None))
+    words = {int: "a whole number", float: "a finite number", str: "a word", bool: "true or false", dict: "an object"}
+    return words.get(wanted, str(wanted))

@@ -27,7 +27,7 @@ from jensen.data.rows import Array, Rows, Source
 from jensen.data.space import Space
 from jensen.data.splitting import cut
 from jensen.data.tables import read_table
-from jensen.errors import InputError
+from jensen.errors import InputError, brief, did_you_mean
 
 Reader = Callable[[Path], Source]
 READERS: dict[str, Reader] = {".npy": read_npy, ".npz": read_npz, ".csv": read_table, ".tsv": read_table}
@@ -110,7 +110,10 @@ def _read(source: Any, size: tuple[int, int] | None) -> tuple[Source, str]:
     word = os.fspath(source)
     path = Path(word).expanduser()
     if not os.path.exists(path):
-        raise InputError(f"{word!r} is neither a known data set ({', '.join(NAMED)}) nor an existing file or folder")
+        raise InputError(
+            f"{brief(word, 200)} is neither a known data set ({', '.join(NAMED)}) nor an existing file or folder; "
+            f"{did_you_mean(word, NAMED)}give one of these words or the path of your data"
+        )
     if path.is_dir():
         return read_folder(path, size), f"folder {shown(path)}"
     return _reader(path)(path), f"file {shown(path)}"

@@ -13,7 +13,7 @@ import numpy as np
 from jensen.data.examples import Examples
 from jensen.errors import InputError
 from jensen.evaluation.images import save_grid, save_images
-from jensen.files import write_text, written_whole
+from jensen.files import check_writable, write_text, written_whole
 from jensen.likelihood import LogLikelihood
 from jensen.models.pipeline import Pipeline
 
@@ -33,6 +33,7 @@ def check_output(path: Path | None, suffixes: tuple[str, ...]) -> None:
         raise InputError(f"{str(path)!r} is a file; give a folder's name or a file ending in .png, .npy, .npz or .csv")
     if not path.suffix and path.is_dir() and any(path.iterdir()):
         raise InputError(f"the folder {str(path)!r} is not empty; choose another")
+    check_writable(path if path.suffix else path / "0.png")
 
 
 def check_format(path: Path, pipeline: Pipeline) -> None:

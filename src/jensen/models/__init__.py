@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from jensen.errors import InputError
+from jensen.errors import InputError, did_you_mean
 from jensen.models.model import Model
 
 MODELS: dict[str, str] = {
@@ -15,7 +15,7 @@ MODELS: dict[str, str] = {
 def model_class(word: str) -> type[Model]:
     """The class a word stands for; an unknown word is an `InputError` that names the known ones."""
     if word not in MODELS:
-        raise InputError(f"unknown model {word!r}; known models are {', '.join(MODELS)}")
+        raise InputError(f"unknown model {word!r}; {did_you_mean(word, MODELS)}known models are {', '.join(MODELS)}")
     module, _, name = MODELS[word].partition(":")
     found = getattr(import_module(module), name)
     assert issubclass(found, Model)

@@ -28,7 +28,7 @@ from jensen.diffusion.sampler import SAMPLERS, Ancestral, Sampler, Watcher, samp
 from jensen.diffusion.schedule import Schedule, schedule_from
 from jensen.diffusion.variance import variance_from
 from jensen.distributions.conditional import Conditional
-from jensen.errors import InputError
+from jensen.errors import InputError, did_you_mean
 from jensen.likelihood import LogLikelihood
 from jensen.models.model import GradientModel, LatentModel, OnCalls, nothing, row_ids, sample_ids, sample_noise
 from jensen.models.networks import NetworkShape
@@ -361,7 +361,7 @@ class DDPMObjective(Objective):
 def sampler_named(word: str | None, eta: float = 0.0) -> Sampler:
     """The sampler a word stands for; None is ancestral."""
     if word is not None and word not in SAMPLERS:
-        raise InputError(f"unknown sampler {word!r}; known samplers are {', '.join(SAMPLERS)}")
+        raise InputError(f"unknown sampler {word!r}; {did_you_mean(word, SAMPLERS)}known samplers are {', '.join(SAMPLERS)}")
     return SAMPLERS[word or "ancestral"](eta)
 
 
