@@ -27,6 +27,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("world")
     np.savetxt(path / "t.csv", ROWS, delimiter=",", header="height,weight", comments="")
     np.save(path / "images.npy", np.random.default_rng(0).integers(0, 4, (60, 4, 5)).astype(np.uint8))
+    holes = np.where(np.arange(120).reshape(60, 2) == 99, np.nan, ROWS)
+    np.savetxt(path / "holes.csv", holes, delimiter=",", header="height,weight", comments="")
     np.savez(path / "parts.npz", x_train=ROWS[:40], x_test=ROWS[40:])
     jensen.fit(str(path / "t.csv"), "gaussian", run=path / "table", progress=False)
     jensen.fit(jensen.load_data(str(path / "images.npy"), levels=4), "independent", run=path / "pixels", progress=False)
@@ -50,7 +52,7 @@ def run(world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 def refused(result: tuple[int, str, str]) -> str:
     """The one line of an error, after checking its form."""
     code, out, err = result
-    line = err.strip().splitlines()[-1]
+    line = err.splitlines(keepends=True)[-1]
     assert code == 2
     assert out == ""
     assert line.startswith("jensen: ")
@@ -127,7 +129,9 @@ def test_models_and_data_are_listed(run: Any):
         (["fit", "t.csv", "-o", "x" * 5000, "-m", "gaussian"], "File name too long"),
         (["fit", "t.csv", "-o", "x", "-m", "gaussian", "--size", "8by8"], "got '8by8'"),
         (["evaluate", "nowhere"], "no run at 'nowhere'"),
-        (["evaluate", "table", "images.npy"], "shape"),
+        (["fit", "holes.csv", "-o", "x", "-m", "gaussian"], "holes.csv', line 51: column 2 ('weight') is missing"),
+        (["evaluate", "table", "holes.csv"], "holes.csv', line 51: column 2 ('weight') is missing"),
+        (["evaluate", "table", "images.npy"], "the model was fitted to (2,); give data of that shape\n"),
         (["evaluate", "table", "--method", "vlb"], "got 'vlb'"),
         (["evaluate", "table", "--tolerance", "-1"], "got -1"),
         (["evaluate", "table", "--steps", "5"], "--steps is for diffusion models, and this run's model is 'gaussian'"),
@@ -164,6 +168,7 @@ def test_mistakes_are_one_line_and_code_2(words: list[str], message: str, run: A
         ["evaluate", "chain", "--tolerance", "-1"],
         ["evaluate", "chain", "--method", "exact"],
         ["evaluate", "chain", "images.npy"],
+        ["evaluate", "chain", "holes.csv"],
         ["sample", "chain", "-o", "x.npy", "--steps", "0"],
         ["sample", "chain", "-o", "x.npy", "-n", "0"],
         ["sample", "chain", "-o", "t.csv/x.npy"],

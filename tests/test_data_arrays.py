@@ -146,7 +146,7 @@ def test_nan_is_missing_and_inf_is_refused() -> None:
     x[7, 1] = np.nan
     assert np.isnan(rows(load_data(x))[7, 1])
     x[9, 2] = -np.inf
-    with pytest.raises(InputError, match=r"-inf in row 9, cell 2; .*nan if missing"):
+    with pytest.raises(InputError, match=r"the array, row 9, cell 2: -inf is not finite; .*nan if missing"):
         load_data(x)
 
 
@@ -164,3 +164,16 @@ def test_the_callers_array_is_not_shared() -> None:
     before = split.fingerprint
     x[:] = 0
     assert split.fingerprint == before
+
+
+def test_values_beyond_float32_are_too_large_and_not_missing() -> None:
+    x = np.random.default_rng(0).normal(size=(20, 2, 2))
+    x[7, 1, 0] = -1e308
+    with pytest.raises(
+        InputError, match=r"the array, row 7, cell \(1, 0\): -1e\+308 is too large: .*±3.4e\+38.*rescale"
+    ):
+        load_data(x)
+    x[7, 1, 0] = 3e38
+    assert (
+        float(torch.cat([part.x for part in (load_data(x).train, load_data(x).valid, load_data(x).test)]).max()) == 3e38
+    )

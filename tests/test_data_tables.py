@@ -72,6 +72,10 @@ def test_saved_row_index_is_pointed_out(tmp_path: Path) -> None:
         (BODY + "1,NA,3\n", "line 21, column 2: 'NA'"),
         (BODY + "1,2,1_000\n", "line 21, column 3: '1_000' is not a number"),
         (BODY + "1,2,inf\n", "line 21, column 3: 'inf' is not finite; write nan"),
+        (
+            BODY + "1,2,-1e308\n",
+            "line 21, column 3: '-1e308' is too large: .*the range of float32; correct it, or rescale",
+        ),
         (BODY + "1,2,1e999\n", "line 21, column 3: '1e999' is not finite"),
         ("1,oops,3\n" + BODY, r"line 1 mixes words \('oops'\) and numbers"),
         ("a,b,2019\n" + BODY, r"line 1 mixes words \('a'\)"),

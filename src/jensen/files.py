@@ -119,7 +119,9 @@ def _parsed(path: Path, text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise InputError(_no_json(path, f"it breaks off or goes wrong in line {error.lineno}, column {error.colno}")) from error
+        raise InputError(
+            _no_json(path, f"it breaks off or goes wrong in line {error.lineno}, column {error.colno}")
+        ) from error
     except RecursionError as error:
         raise InputError(_no_json(path, "it is nested too deeply")) from error
     except ValueError as error:  # Python reads numbers of at most a few thousand digits

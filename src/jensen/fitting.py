@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from jensen import __version__
-from jensen.data import NAMED, load_data
+from jensen.data import NAMED, load_data, require_complete
 from jensen.data.codec import Affine
 from jensen.data.examples import Split
 from jensen.data.space import Levels, Space, space_from_dict, space_to_dict
@@ -72,6 +72,8 @@ def fit(
     say: Say = (lambda line: print(line, file=sys.stderr)) if progress else (lambda line: None)
     kind = checked(model, settings, budget=budget, steps=steps, seed=seed)
     split = data if isinstance(data, Split) else load_data(data)
+    if not kind.accepts_missing:
+        require_complete(split.facts, split.train, split.valid, split.test)
     request = {
         "model": model,
         "data": split.fingerprint,

@@ -95,7 +95,7 @@ def evaluate(
     pipeline = load(run)
     options = scoring_options(pipeline, method, tolerance, steps, every_step)
     rows = rows_to_score(pipeline, data, size, levels, layout)
-    ll = scored(pipeline, pipeline.check(rows), seed=seed, **options)
+    ll = scored(pipeline, rows, seed=seed, **options)
     if output:
         write_scores(output, rows, ll)
     word, source = pipeline.config["model"]["word"], data or pipeline.config["data"]["facts"].get("source")

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from jensen.data import Examples, Split, load_data
+from jensen.data import Examples, Split, load_data, require_complete
 from jensen.errors import InputError
 from jensen.fitting import reload_data
 from jensen.models.ddpm import DDPM
@@ -33,19 +33,25 @@ def rows_to_score(
     """The run's own test rows; or DATA's test rows if it has such a part or is the run's data; or all of DATA."""
     if data is None:
         return reload_data(pipeline.config).test
-    facts = pipeline.config["data"]["facts"]
+    split = _like_the_runs(pipeline.config["data"]["facts"], data, size, levels, layout)
+    own = split.fingerprint == pipeline.config["data"]["fingerprint"]
+    rows = split.test if own or "test" in split.facts.get("given_parts", []) else split.all_rows()
+    if not pipeline.model.accepts_missing:
+        require_complete(split.facts, rows)
+    return pipeline.check(rows)
+
+
+def _like_the_runs(facts: dict[str, Any], data: str, size: str | None, levels: int | None, layout: str | None) -> Split:
+    """DATA, read as the run's data were where the options do not say otherwise."""
     kept = facts if facts.get("kind") == "images" and Path(data).is_dir() else {}
     fitted_size = tuple(kept["size"]) if kept.get("size") else None
-    split = load_data(
+    return load_data(
         data,
         size=_parsed_size(size) or fitted_size,
         levels=levels if levels is not None else _same_levels(facts, data),
         layout=layout,
         split_seed=facts.get("split_seed", 0),  # the run's own data must fall into the run's own parts
     )
-    if split.fingerprint == pipeline.config["data"]["fingerprint"] or "test" in split.facts.get("given_parts", []):
-        return split.test
-    return split.all_rows()
 
 
 def _same_levels(facts: dict[str, Any], data: str) -> int | None:

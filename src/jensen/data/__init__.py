@@ -2,6 +2,7 @@
 
 from jensen.data.examples import Batch, Examples, Split, as_examples
 from jensen.data.facts import describe, describe_lines
+from jensen.data.missing import require_complete
 from jensen.data.named import NAMED
 from jensen.data.sources import load_data
 from jensen.data.space import Levels, Real, Space
@@ -18,4 +19,5 @@ __all__ = [
     "describe",
     "describe_lines",
     "load_data",
+    "require_complete",
 ]

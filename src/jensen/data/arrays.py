@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jensen.data.rows import Array
+from jensen.data.rows import LARGEST, TOO_LARGE, Array
 from jensen.data.space import Levels, Real, Space
 from jensen.errors import InputError
 
@@ -56,18 +56,17 @@ def _reals(x: Array, levels: int | None, layout: str | None, where: str) -> tupl
         raise InputError(f"{where} holds {x.dtype}; convert it with .astype('float64')")
     x = x.astype(np.float32) if x.dtype == np.float16 else x
     for start in range(0, len(x), CHECK_ROWS):
-        _check_finite(x[start : start + CHECK_ROWS], start, where)
+        _check_size(x[start : start + CHECK_ROWS], start, where)
     return (x if layout is None else _channels_first(x, layout, where)), Real()
 
 
-def _check_finite(x: Array, start: int, where: str) -> None:
-    infinite = np.isinf(x)
-    if infinite.any():
-        row, *index = np.argwhere(infinite)[0].tolist()
+def _check_size(x: Array, start: int, where: str) -> None:
+    odd = np.abs(x) > LARGEST
+    if odd.any():
+        row, *index = np.argwhere(odd)[0].tolist()
         value, cell = x[(row, *index)], index[0] if len(index) == 1 else tuple(index)
-        raise InputError(
-            f"{where} holds {value} in row {start + row}, cell {cell}; values must be finite, or nan if missing"
-        )
+        rule = "is not finite; values must be, or nan if missing" if np.isinf(value) else TOO_LARGE
+        raise InputError(f"{where}, row {start + row}, cell {cell}: {value} {rule}")
 
 
 def _levels(x: Array, levels: int | None, layout: str | None, where: str) -> tuple[Array, Space]:

@@ -2,7 +2,7 @@
 
 A reader (`named`, `images`, `idx`, `arrays`, `tables`) knows one format and returns a `Source`; it neither
 splits nor shuffles. The parts of a source are either one part `all`, or those the source itself gives:
-`train` with `test`, with `valid`, or with both.
+`train` with `test`, with `valid`, or with both. Networks compute in float32, so that no value may be beyond its range.
 """
 
 from dataclasses import dataclass, replace
@@ -11,6 +11,10 @@ from typing import Any
 import numpy as np
 
 Array = np.ndarray[Any, Any]
+LARGEST = float(np.finfo(np.float32).max)
+TOO_LARGE = (
+    f"is too large: values must lie within ±{LARGEST:.2g}, the range of float32; correct it, or rescale the data"
+)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import TextIO
 import numpy as np
 
 from jensen.data.files import check_regular, opened, require_memory, shown
-from jensen.data.rows import Rows, Source
+from jensen.data.rows import LARGEST, TOO_LARGE, Rows, Source
 from jensen.errors import InputError
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
@@ -82,7 +82,7 @@ def _append_rows(values: "array[float]", reader: Iterator[list[str]], width: int
             numbers = list(map(float, row))
         except ValueError:
             numbers = _numbers(row, number, width, where)
-        if len(numbers) != width or not math.isfinite(sum(numbers)) or "_" in "".join(row):
+        if len(numbers) != width or not sum(map(abs, numbers)) <= LARGEST or "_" in "".join(row):
             numbers = _numbers(row, number, width, where)
         values.extend(numbers)
         if number % MEMORY_CHECK_ROWS == 0:
@@ -107,6 +107,8 @@ def _cell(cell: str, number: int, column: int, where: str) -> float:
         raise InputError(
             f"{where}, line {number}, column {column}: {cell[:80]!r} is not finite; write nan if it is missing"
         )
+    if abs(value) > LARGEST:
+        raise InputError(f"{where}, line {number}, column {column}: {cell[:80]!r} {TOO_LARGE}")
     return value
 
 

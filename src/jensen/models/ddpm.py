@@ -361,7 +361,9 @@ class DDPMObjective(Objective):
 def sampler_named(word: str | None, eta: float = 0.0) -> Sampler:
     """The sampler a word stands for; None is ancestral."""
     if word is not None and word not in SAMPLERS:
-        raise InputError(f"unknown sampler {word!r}; {did_you_mean(word, SAMPLERS)}known samplers are {', '.join(SAMPLERS)}")
+        raise InputError(
+            f"unknown sampler {word!r}; {did_you_mean(word, SAMPLERS)}known samplers are {', '.join(SAMPLERS)}"
+        )
     return SAMPLERS[word or "ancestral"](eta)
 
 

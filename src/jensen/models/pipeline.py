@@ -73,9 +73,10 @@ class Pipeline:
         if len(examples) == 0:
             raise InputError("there are no rows to score; give at least one")
         if examples.event_shape != self.event_shape:
+            resizing = " (--size HxW resizes the images of a folder)" if examples.names is not None else ""
             raise InputError(
                 f"rows have shape {examples.event_shape}, the model was fitted to {self.event_shape}; "
-                "give data of that shape (--size HxW resizes folders of images)"
+                f"give data of that shape{resizing}"
             )
         if isinstance(self.space, Levels) and examples.x.dtype.is_floating_point:
             raise InputError(
