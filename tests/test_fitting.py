@@ -266,3 +266,32 @@ def test_types_say_what_a_model_can_do():
     assert issubclass(checked("diffusion", {}), GradientModel)
     assert issubclass(checked("diffusion", {}), DensityModel)
     assert isinstance(fit(np.zeros((40, 2), np.uint8), "independent").space, Levels)
+
+
+def test_two_fits_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """While one fits, the same request and one that would overwrite are both refused; a finished run is only read."""
+    request = {"run": tmp_path / "run", "steps": 3, **TINY}
+    refusals: list[str] = []
+
+    def meanwhile(self: Any) -> int:
+        for overwrite in (False, True):
+            with monkeypatch.context() as patch, pytest.raises(InputError) as error:
+                patch.setattr(fitting.Loop, "resume", None)
+                fit(ROWS, "diffusion", overwrite=overwrite, **request)
+            refusals.append(str(error.value))
+        return resume(self)
+
+    resume = fitting.Loop.resume
+    monkeypatch.setattr(fitting.Loop, "resume", meanwhile)
+    fit(ROWS, "diffusion", **request)
+    assert len(refusals) == 2
+    assert all("another process is fitting into" in line for line in refusals)
+    assert not (tmp_path / "run/state").exists()
+    with fitting.Run(tmp_path / "run").locked():
+        fit(ROWS, "diffusion", **request)
+
+
+def test_a_refused_fit_leaves_no_folder(tmp_path: Path):
+    with pytest.raises(InputError, match="constant"):
+        fit(np.ones((60, 2)), "gaussian", run=tmp_path / "a/b")
+    assert list(tmp_path.iterdir()) == []

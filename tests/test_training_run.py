@@ -5,6 +5,8 @@ import json
 import os
 import pickle
 import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -100,16 +102,60 @@ def test_a_write_cut_off_before_the_first_config_is_no_obstacle(tmp_path: Path):
 def test_a_place_that_cannot_be_written_shows_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file", tmp_path / "file/run", tmp_path / ("x" * 5000)):
-        with pytest.raises((InputError, OSError)) as error:
+        with pytest.raises(InputError, match=r"is a file; choose another|Not a directory|File name too long") as error:
             Run(path).start(REQUEST, overwrite=False)
-        assert isinstance(error.value, InputError) or error.value.errno == errno.ENAMETOOLONG
+            with Run(path).locked():
+                pass
+        assert str(path) in str(error.value)
 
     def refuse(*arguments: Any, **options: Any) -> None:
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(InputError, match=r"cannot write .*Permission denied"):
-        Run(tmp_path / "new").start(REQUEST, overwrite=False)
+        with Run(tmp_path / "new").locked():
+            pass
+
+
+def test_nothing_is_left_of_a_run_that_did_not_come_to_be(tmp_path: Path):
+    (tmp_path / "mine").mkdir()
+    for path in (tmp_path / "deep/down/run", tmp_path / "mine"):
+        with pytest.raises(InputError, match="refused"), Run(path).locked():
+            raise InputError("refused")
+    assert list(tmp_path.rglob("*")) == [tmp_path / "mine"]
+
+
+def test_the_lock_of_a_killed_process_is_no_obstacle(tmp_path: Path):
+    """Neither before its first config nor after, and `start` sees a folder that holds nothing else as new."""
+    code = """
+import os, signal, sys
+from jensen.training.run import Run
+with Run(sys.argv[1]).locked():
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path / "run")], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout
+    assert process.stdin
+    assert process.stdout.readline() == b"locked\n"
+    run = Run(tmp_path / "run")
+    with (
+        pytest.raises(InputError, match=f"another process is fitting into '{tmp_path / 'run'}'; wait .*-o"),
+        run.locked(),
+    ):
+        pass
+    assert (tmp_path / "run/state/lock").exists()
+    process.kill()
+    process.wait()
+    process.stdin.close()
+    process.stdout.close()
+    assert (tmp_path / "run/state/lock").exists()
+    assert run.start(REQUEST, overwrite=False) is None
+    with run.locked():
+        run.write_config(CONFIG)
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["config.json"]
 
 
 def test_two_checkpoints_are_kept_and_a_damaged_one_is_passed_over(tmp_path: Path):

@@ -10,11 +10,16 @@ from typing import Any
 
 from jensen.errors import InputError
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 _ELSEWHERE = "choose another path"
 WAYS_OUT = {
     errno.EACCES: f"you may not write in that folder: {_ELSEWHERE}, or change the folder's permissions",
     errno.EPERM: f"you may not write in that folder: {_ELSEWHERE}, or change the folder's permissions",
-    errno.EROFS: f"the disk is mounted for reading only: {_ELSEWHERE}, or mount it for writing",
+    errno.EROFS: f"the disk is mounted for reading only: {_ELSEWHERE}, or mount it for writing and run the same command again",
     errno.ENOTDIR: f"a part of the path is a file where a folder should be: {_ELSEWHERE}",
     errno.EEXIST: f"a part of the path is a file where a folder should be: {_ELSEWHERE}",
     errno.ENAMETOOLONG: "choose a shorter name",
@@ -46,6 +51,57 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 def _aside(path: Path) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}{path.suffix}")
+
+
+@contextlib.contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Hold a lock file while the block runs; `busy` is the message if another process holds it.
+
+    The system lets go of the lock when its process ends, however it ends. The file and the folders made for it are
+    removed afterwards where nothing else is in them. Where a system has no such locks, nothing is kept out.
+    """
+    made = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        held = _lock(path, busy)
+    except OSError as error:
+        raise InputError(cannot_write(path.parent, error)) from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            path.unlink()
+        os.close(held)
+        for folder in (path.parent, *made):
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+
+
+def _lock(path: Path, busy: str) -> int:
+    """A descriptor that holds the lock on the file that stands at the path: not on one removed in the meantime."""
+    while True:
+        held = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _claim(held)
+            if os.path.samestat(os.fstat(held), path.stat()):
+                return held
+        except BlockingIOError:
+            os.close(held)
+            raise InputError(busy) from None
+        except FileNotFoundError:
+            pass
+        os.close(held)
+
+
+def _claim(descriptor: int) -> None:
+    """Lock an open file without waiting; nothing where the system or the disk has no locks."""
+    if fcntl is None:
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if isinstance(error, BlockingIOError):
+            raise
 
 
 def _umask() -> int:

@@ -83,14 +83,32 @@ def fit(
         "steps": steps,
         "seed": seed,
     }
-    folder = None if run is None else Run(run)
-    config = folder.start(request, overwrite=overwrite) if folder else None
-    if config and folder and folder.finished:
-        folder.drop_states()
-        say(f"finished already: {folder.path}")
-        return load(folder.path)
+    if run is None:
+        return _made(kind, split, request, None, None, progress, say)
+    folder = Run(run)
+    config = folder.met(request, overwrite=overwrite)
+    if config is None or not folder.finished:
+        with folder.locked():
+            config = folder.start(request, overwrite=overwrite)  # another process may have been here in between
+            if config is None or not folder.finished:
+                return _made(kind, split, request, folder, config, progress, say)
+    folder.drop_states()
+    say(f"finished already: {folder.path}")
+    return load(folder.path)
+
+
+def _made(
+    kind: type[Model],
+    split: Split,
+    request: dict[str, Any],
+    folder: Run | None,
+    config: dict[str, Any] | None,
+    progress: bool,
+    say: Say,
+) -> Pipeline:
+    """A pipeline fitted anew, or from where the run stopped whose `config` is given."""
     new = config is None
-    config = config or _resolve(kind, model, split, request, say)
+    config = config or _resolve(kind, split, request, say)
     pipeline = _initialised(config, split)
     _describe(config, pipeline, split, say)
     if folder and new and isinstance(pipeline.model, GradientModel):
@@ -172,7 +190,7 @@ def checked(
     return kind
 
 
-def _resolve(kind: type[Model], word: str, split: Split, request: dict[str, Any], say: Say) -> dict[str, Any]:
+def _resolve(kind: type[Model], split: Split, request: dict[str, Any], say: Say) -> dict[str, Any]:
     """The config of a new run: everything decided, nothing learned."""
     codec = kind.codec(split)
     space = codec.image(split.space)
@@ -189,7 +207,7 @@ def _resolve(kind: type[Model], word: str, split: Split, request: dict[str, Any]
             "rows": {part: len(getattr(split, part)) for part in ("train", "valid", "test")},
         },
         "codec": codec.to_dict(),
-        "model": {"word": word, "options": kind.resolve(split, space, own)},
+        "model": {"word": request["model"], "options": kind.resolve(split, space, own)},
         "versions": _versions(),
     }
     if issubclass(kind, GradientModel):

@@ -2,7 +2,7 @@
 
     config.json         what was asked for and all that is needed to rebuild the model
     model.safetensors   the finished weights; its presence says that the run is finished
-    state/              checkpoints to resume from, two are kept
+    state/              checkpoints to resume from, two are kept; a lock while a process fits
     history.jsonl       one JSON object a line: loss, rate, held-out bound
     evaluation.json     likelihoods computed from the finished model
     samples.png, report.html
@@ -22,7 +22,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from jensen.errors import InputError
-from jensen.files import cannot_write, read_json, write_json, write_text, written_whole
+from jensen.files import cannot_read, cannot_write, locked, read_json, write_json, write_text, written_whole
 from jensen.training.fitter import State
 
 SCHEMA = 1
@@ -50,16 +50,28 @@ class Run:
         """The path of a file in the folder."""
         return self.path / name
 
+    def locked(self) -> contextlib.AbstractContextManager[None]:
+        """Keep other processes from fitting into the folder while the block runs."""
+        busy = f"another process is fitting into {str(self.path)!r}; wait until it is done, or choose another folder with -o"
+        return locked(self._lock, busy)
+
     def start(self, request: dict[str, Any], *, overwrite: bool) -> dict[str, Any] | None:
-        """Claim the folder for a request.
+        """Claim the folder for a request: what `met` returns, after removing a run that is overwritten."""
+        config = self.met(request, overwrite=overwrite)
+        if config is None:
+            self._clear()
+        return config
+
+    def met(self, request: dict[str, Any], *, overwrite: bool) -> dict[str, Any] | None:
+        """What stands in the folder, which is not changed.
 
         Returns:
             The config of the same request made earlier, to resume or to show; None for a new run.
 
         Raises:
-            InputError: the folder holds another run, or things that are no run.
+            InputError: the folder holds another run or things that are no run, or cannot be written.
         """
-        present = [name for name in self._names() if not _is_leftover(name)]
+        present = self._names()
         if not present:
             return None
         if "config.json" not in present:
@@ -74,18 +86,17 @@ class Run:
             raise InputError(
                 f"{str(self.path)!r} holds another run: {difference}; choose another folder with -o, or --overwrite it"
             )
-        self._clear()
         return None
 
     def _names(self) -> list[str]:
-        """What is in the folder, which is made if need be: a place that cannot be written shows before any work."""
-        if self.path.is_file():
-            raise InputError(f"a run is a folder, and {str(self.path)!r} is a file; choose another -o")
+        """What is in the folder, remains of a process that was killed aside."""
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            return sorted(p.name for p in self.path.iterdir())
+            if self.path.is_file():
+                raise InputError(f"a run is a folder, and {str(self.path)!r} is a file; choose another -o")
+            remains = {self._lock.parent.name} if _names(self._lock.parent) == [self._lock.name] else set()
+            return [name for name in _names(self.path) if not _is_leftover(name) and name not in remains]
         except OSError as error:
-            raise InputError(cannot_write(self.path, error)) from error
+            raise InputError(cannot_read(self.path, error)) from error
 
     def config(self) -> dict[str, Any]:
         """config.json, checked for its schema."""
@@ -185,13 +196,17 @@ class Run:
         kept = [record for record in self.history() if record.get("step", 0) <= step]
         write_text(self.file("history.jsonl"), "".join(json.dumps(record) + "\n" for record in kept))
 
+    @property
+    def _lock(self) -> Path:
+        return self.path / "state" / "lock"
+
     def _checkpoints(self) -> list[Path]:
         return sorted((self.path / "state").glob("step-*.safetensors"))
 
     def _clear(self) -> None:
         """Remove jensen's own files; config.json last, so that half a removal can be done again."""
         self.drop_states()
-        leftovers = filter(_is_leftover, self._names())
+        leftovers = filter(_is_leftover, _names(self.path))
         for name in [*leftovers, *FILES]:
             try:
                 self.file(name).unlink(missing_ok=True)
@@ -244,6 +259,11 @@ def _is_leftover(name: str) -> bool:
     return (
         re.fullmatch(r"\.(" + "|".join(map(re.escape, FILES)) + r"|step-\d+\.safetensors)\.\d+\.\w+", name) is not None
     )
+
+
+def _names(folder: Path) -> list[str]:
+    """What is in a folder; nothing where there is none."""
+    return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
 
 
 def _first_difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
