@@ -161,7 +161,7 @@ def test_it_reads_the_numbers_plainly(full):
         "learned some of the training rows by heart",
         "gaussian: too <few> rows",
         "better than independent",
-        "ancestral sampler, 6 steps, seed 0",
+        "ancestral, T = 6, ending in a draw from the emission, seed 0",
         "nearer to a training row than 95 % of test rows",
     ):
         assert line in full.text

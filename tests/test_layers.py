@@ -24,7 +24,11 @@ LAYERS = (
     ("__main__",),
 )
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
-INSIDE_MODELS = {"model": 0, "networks": 0}  # the contract and shared parts; all else is a family or the pipeline
+INSIDE_MODELS = {
+    "model": 0,
+    "networks": 0,
+    "chain": 0.5,
+}  # the contracts and shared parts; all else is a family or the pipeline
 FILES = sorted(ROOT.rglob("*.py"))
 
 

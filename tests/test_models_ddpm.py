@@ -73,16 +73,17 @@ def test_held_out_terms_sum_to_the_bound() -> None:
 
 def test_the_cheapest_plan_takes_more_strata_where_they_pay_and_keeps_its_word() -> None:
     reverse, batch = process(100), rows(8)
+    reverse.emission.log_scale.fill_(0.0)  # a quiet L_0, which is seen once in a repetition whatever its calls
     proposal = uniform_proposal(100)  # fits badly, so that the terms of one repetition differ much and strata pay
     find = lambda choices: cheapest_plan(  # noqa: E731
-        reverse, batch.x, batch.id, proposal, Noise(0), choices=choices, rows=8, tolerance=1.0
+        reverse, batch.x, batch.id, proposal, Noise(0), choices=choices, rows=8, tolerance=0.2
     )
     few, chosen = find([4]), find([4, 16, 64])
     assert chosen.calls_per_example() <= few.calls_per_example()
     assert chosen.calls is not None
     assert chosen.calls > 4
     means = torch.stack([estimate(reverse, batch.x, batch.id, chosen, Noise(5, k)).total.mean() for k in range(60)])
-    assert float(means.std()) < 1.0 * 1.4  # the pilot's own variance has a relative sd of about 0.3
+    assert float(means.std()) < 0.2 * 1.4  # the pilot's own variance has a relative sd of about 0.3
 
 
 @pytest.mark.parametrize("word", ["x", "eps", "v", "score", "mu", "levels"])
@@ -122,6 +123,7 @@ def test_betas_and_another_schedule_contradict_each_other() -> None:
         ({"reverse_variance": 1.5}, "got 1.5"),
         ({"parametrisation": "levels"}, "at most 256 levels, got real values"),
         ({"dropout": 1.0}, "got 1.0"),
+        ({"emphasis": 2.0, "loss": "bound"}, "got 2.0 with loss=bound"),
     ],
 )
 def test_bad_words_are_refused_by_name(options: dict[str, object], message: str) -> None:
@@ -134,8 +136,8 @@ def test_a_resized_proposal_is_a_distribution_and_leaves_the_bound_unbiased(step
     """A proposal that does not sum to one would bias the bound; 4 standard errors."""
     long, batch = process(20), rows(64)
     short = long.resized(steps)
-    proposal = resized_proposal(torch.linspace(1, 2, 20).double() / 30, long.chain.times, short.chain.times)
-    assert len(proposal) == steps
+    proposal = resized_proposal(torch.linspace(1, 2, 19).double() / 28.5, long.chain.times, short.chain.times)
+    assert len(proposal) == steps - 1
     assert float(proposal.sum()) == pytest.approx(1, abs=1e-12)
     sampled = estimate(short, batch.x, batch.id, Plan(200, 3, proposal), Noise(4)).total.mean(1)
     every = estimate(short, batch.x, batch.id, Plan(30, None, proposal), Noise(5)).total.mean(1)

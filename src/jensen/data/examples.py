@@ -36,6 +36,11 @@ class Batch:
             return torch.ones(self.x.shape, dtype=torch.bool)
         return ~torch.isnan(self.x)
 
+    def to(self, device: torch.device) -> "Batch":
+        """The rows on that device; ids stay where noise is made, on the CPU."""
+        context, weight = (None if t is None else t.to(device) for t in (self.context, self.weight))
+        return Batch(self.x.to(device), self.id, context, weight)
+
 
 @dataclass(frozen=True)
 class Examples:

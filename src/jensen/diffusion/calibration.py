@@ -61,8 +61,8 @@ def calibrate(
     *,
     context: Tensor | None = None,
     on_calls: Callable[[int], None] = lambda calls: None,
-) -> Float[Tensor, " T"]:
-    """Fit the reverse variance and the emission's scale in place; return the proposal q(i), `(T,)`.
+) -> Float[Tensor, " terms"]:
+    """Fit the reverse variance and the emission's scale in place; return the proposal q(i), i = 2 … T.
 
     Args:
         reverse: the process whose `variance`, if Calibrated, and `emission` are set.
@@ -76,24 +76,21 @@ def calibrate(
     if isinstance(reverse.variance, Calibrated):
         reverse.variance.calibrate(reverse.chain.log_snr[residuals.steps - 1], residuals.errors.mean(1))
     reverse.emission.calibrate(x_0, residuals.first)
-    return proposal_from(_term_sizes(reverse, residuals, x_0))
+    return proposal_from(_term_sizes(reverse, residuals))
 
 
-def _term_sizes(reverse: ReverseProcess, residuals: Residuals, x_0: Tensor) -> Tensor:
-    """The root mean square over rows of each L_{i-1} a dimension, `(T,)`.
+def _term_sizes(reverse: ReverseProcess, residuals: Residuals) -> Float[Tensor, " terms"]:
+    """The root mean square over rows of L_{i-1} a dimension, i = 2 … T.
 
     A term is a + b e with e the row's squared error, so its mean square is a² + 2ab E[e] + b² E[e²]; both moments are
     interpolated between the knots.
     """
-    steps = torch.arange(1, reverse.chain.steps + 1).double()
+    steps = torch.arange(2, reverse.chain.steps + 1).double()
     mean, square = (
         interpolate(steps, residuals.steps.double(), moment.clamp(min=1e-300).log()).exp()
         for moment in (residuals.errors.mean(1), residuals.errors.square().mean(1))
     )
-    link, variance = reverse.chain.bridge, reverse.variances()
-    ratio = link.variance / variance
-    a, b = 0.5 * (ratio - 1 - ratio.log()), 0.5 * link.from_data.square() / variance
-    sizes = (a.square() + 2 * a * b * mean + b.square() * square).sqrt()
-    emission = reverse.emission(residuals.first).log_prob(x_0.double())
-    sizes[0] = emission.square().mean().sqrt() / x_0[0].numel()
-    return sizes
+    link, variance = reverse.chain.bridge, reverse.variances()[1:]
+    ratio = link.variance[1:] / variance
+    a, b = 0.5 * (ratio - 1 - ratio.log()), 0.5 * link.from_data[1:].square() / variance
+    return (a.square() + 2 * a * b * mean + b.square() * square).sqrt()

@@ -1,15 +1,16 @@
 """The variational bound of a DDPM, estimated with error bars.
 
 The bound -log p(x_0) ≤ L_T + Σ_{i=1}^T L_{i-1} has T terms that each cost a network call. One repetition estimates the
-sum without bias, either from every term (`calls = None`: one x_i for each i) or from `calls` terms drawn by stratified
-importance sampling,
+sum without bias, either from every term (`calls = None`: one x_i for each i) or from L_0 and `calls - 1` of the other
+terms, drawn by stratified importance sampling,
 
-    Σ_i L_{i-1} ≈ (1/m) Σ_j L_{i_j - 1} / q(i_j),   i_j = F⁻¹((j + u_j)/m),   u_j uniform,
+    Σ_{i≥2} L_{i-1} ≈ (1/m) Σ_j L_{i_j - 1} / q(i_j),   i_j = F⁻¹((j + u_j)/m),   u_j uniform,
 
-where q ∝ the root mean square of the terms on validation rows, F its distribution function (Nichol and Dhariwal 2021,
-section 3.3, use the same q for training). Draws are independent between examples; a value is the mean of K ≥ 2
-repetitions and its standard error their sd / sqrt(K). A wanted Monte-Carlo error is met in two stages: a pilot, whose
-draws are dropped, fixes K.
+where q over i = 2 … T is ∝ the root mean square of the terms on validation rows, F its distribution function (Nichol and
+Dhariwal 2021, section 3.3, use the same q for training). L_0 is of another kind and often of another sign than the rest,
+so that whether it was drawn would be most of the error: it is always there. Draws are independent between examples; a
+value is the mean of K ≥ 2 repetitions and its standard error their sd / sqrt(K). A wanted Monte-Carlo error is met in
+two stages: a pilot, whose draws are dropped, fixes K.
 """
 
 import math
@@ -24,25 +25,32 @@ from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.variance import interpolate
 from jensen.noise import Noise
 
-PILOT_ROWS, PILOT_REPETITIONS = 64, 6
+PILOT_REPETITIONS = 6
 MOST_CALLS = 4000  # network calls an example; where they do not reach the tolerance, the error bar says so
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How the bound is estimated: K repetitions of `calls` network calls each (None: every term)."""
+    """How the bound is estimated.
+
+    Args:
+        repetitions: K.
+        calls: network calls of one repetition, one of them for L_0; at least 2 where T > 1. None looks at every term.
+        proposal: `(T - 1,)` q(i) for i = 2 … T.
+    """
 
     repetitions: int
     calls: int | None
-    proposal: Float[Tensor, " T"]
+    proposal: Float[Tensor, " terms"]
 
     @property
     def calls_per_repetition(self) -> int:
         """Network calls of one repetition."""
-        return len(self.proposal) if self.calls is None else self.calls
+        every = len(self.proposal) + 1
+        return every if self.calls is None or every == 1 else self.calls
 
     def calls_per_example(self) -> int:
-        """Network calls an example costs."""
+        """Network calls an example costs, the pilot's not counted."""
         return self.repetitions * self.calls_per_repetition
 
 
@@ -60,30 +68,28 @@ class BoundEstimate:
         return self.prior + self.diffusion + self.reconstruction
 
 
-def uniform_proposal(steps: int) -> Float[Tensor, " T"]:
-    """Every term as likely as any other."""
-    return torch.full((steps,), 1 / steps, dtype=torch.float64)
+def uniform_proposal(steps: int) -> Float[Tensor, " terms"]:
+    """Each of the terms i = 2 … T as likely as any other."""
+    return torch.full((steps - 1,), 1 / max(steps - 1, 1), dtype=torch.float64)
 
 
-def proposal_from(root_mean_square: Float[Tensor, " T"], floor: float = 0.1) -> Float[Tensor, " T"]:
+def proposal_from(root_mean_square: Float[Tensor, " terms"], floor: float = 0.1) -> Float[Tensor, " terms"]:
     """q ∝ the root mean square of each term, mixed with a uniform share so that no term is ever missed."""
     shaped = root_mean_square.to(torch.float64).clamp(min=0)
     total = float(shaped.sum())
-    steps = len(shaped)
     if total <= 0:
-        return uniform_proposal(steps)
-    return (1 - floor) * shaped / total + floor / steps
+        return uniform_proposal(len(shaped) + 1)
+    return (1 - floor) * shaped / total + floor / len(shaped)
 
 
 def resized_proposal(
-    proposal: Float[Tensor, " S"], times: Float[Tensor, " S"], new_times: Float[Tensor, " T"]
-) -> Float[Tensor, " T"]:
-    """The proposal for a chain of another length between the same ends: the share of L_0 is kept, the rest follows time."""
+    proposal: Float[Tensor, " old_terms"], times: Float[Tensor, " S"], new_times: Float[Tensor, " T"]
+) -> Float[Tensor, " terms"]:
+    """The proposal for a chain of another length between the same ends: the same density in time."""
     if len(new_times) == 1 or len(times) == 1:
         return uniform_proposal(len(new_times))
-    first = proposal[:1].clamp(max=0.5)
-    rest = interpolate(new_times[1:], times[1:], proposal[1:])
-    return torch.cat([first, (1 - first) * rest / rest.sum()])
+    density = interpolate(new_times[1:], times[1:], proposal)
+    return density / density.sum()
 
 
 def estimate(
@@ -115,14 +121,12 @@ def estimate(
         stream = noise.at("repetition", k)
         steps, weights = _steps(plan, ids, stream)
         for j in range(steps.shape[1]):
+            part = reconstruction if j == 0 else diffusion
             for rows in _slices(len(x_0), batch_size):
-                i = steps[rows, j]
                 eps = stream.at("eps", j).normal(ids[rows], tuple(x_0.shape[1:])).to(x_0)
                 given = None if context is None else context[rows]
-                cost = reverse.term(x_0[rows], i, eps, given) * weights[rows, j]
-                reconstruction[k, rows] += torch.where(i == 1, cost, 0.0)
-                diffusion[k, rows] += torch.where(i == 1, 0.0, cost)
-                on_calls(len(i))
+                part[k, rows] += reverse.term(x_0[rows], steps[rows, j], eps, given) * weights[rows, j]
+                on_calls(len(eps))
     return BoundEstimate(reverse.prior_term(x_0), diffusion, reconstruction)
 
 
@@ -139,12 +143,10 @@ def repetitions_for(
 ) -> int:
     """How many repetitions bring the Monte-Carlo error of the mean over `rows` examples to `tolerance` nats.
 
-    A pilot on at most 64 of the rows measures the variance of one repetition; its draws are used for nothing else.
+    A pilot on the rows given, a few of them, measures the variance of one repetition; its draws are used for nothing else.
     """
-    pick = noise.at("pilot rows").permutation(len(x_0))[:PILOT_ROWS]
     trial = Plan(PILOT_REPETITIONS, plan.calls, plan.proposal)
-    given = None if context is None else context[pick]
-    pilot = estimate(reverse, x_0[pick], ids[pick], trial, noise.at("pilot"), context=given)
+    pilot = estimate(reverse, x_0, ids, trial, noise.at("pilot"), context=context)
     variance = float(pilot.total.var(0).mean())
     return max(2, math.ceil(variance / (rows * tolerance**2)))
 
@@ -173,22 +175,24 @@ def cheapest_plan(
         if best is not None and plan.calls_per_example() >= best.calls_per_example():
             break
         best = plan
-        if count <= 8 or (calls or 0) >= len(proposal):
+        if count <= 8 or (calls or 0) > len(proposal):
             break
     assert best is not None
     return best
 
 
 def _steps(plan: Plan, ids: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-    """The terms one repetition looks at and their weights, both `(B, calls)`."""
-    total = len(plan.proposal)
-    if plan.calls is None:
-        every = torch.arange(1, total + 1).expand(len(ids), total)
+    """The terms one repetition looks at, L_0 first, and their weights, both `(B, calls)`."""
+    first = torch.ones(len(ids), 1, dtype=torch.int64)
+    others = len(plan.proposal)
+    if plan.calls is None or others == 0:
+        every = torch.cat([first, torch.arange(2, others + 2).expand(len(ids), others)], 1)
         return every, torch.ones(every.shape, dtype=torch.float64)
-    u = noise.at("steps").uniform(ids, (plan.calls,))
-    place = (torch.arange(plan.calls) + u) / plan.calls
-    chosen = torch.searchsorted(plan.proposal.cumsum(0), place.contiguous()).clamp(max=total - 1)
-    return chosen + 1, 1 / (plan.calls * plan.proposal[chosen])
+    strata = plan.calls - 1
+    u = noise.at("steps").uniform(ids, (strata,))
+    place = (torch.arange(strata) + u) / strata
+    chosen = torch.searchsorted(plan.proposal.cumsum(0), place.contiguous()).clamp(max=others - 1)
+    return torch.cat([first, chosen + 2], 1), torch.cat([first, 1 / (strata * plan.proposal[chosen])], 1)
 
 
 def _slices(rows: int, size: int) -> list[slice]:

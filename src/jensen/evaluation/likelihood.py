@@ -1,11 +1,10 @@
 """The held-out likelihood of a run beside the controls on the same rows, and its self-check.
 
 The self-check asks whether the model finds its own samples as likely as test rows: E_model[-log p] far from
-E_test[-log p] shows a misfit, a large train - test gap shows memorising. All three numbers describe one chain, of at
-most 250 steps (100 where rows are large) so that drawing the samples stays cheap.
+E_test[-log p] shows a misfit, a large train - test gap shows memorising. All three numbers describe one chain, the one
+the samples were drawn from.
 """
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,14 +13,15 @@ from torch import Tensor
 
 from jensen.data.examples import Examples, Split
 from jensen.errors import InputError
+from jensen.evaluation.drawing import draw, drawing_steps
 from jensen.fitting import fit
 from jensen.likelihood import BITS, Difference, LogLikelihood
-from jensen.models.ddpm import DDPM
+from jensen.models.chain import ChainModel
+from jensen.models.model import enough_rows
 from jensen.models.pipeline import Pipeline
 from jensen.noise import Noise
 
 CONTROLS = ("independent", "gaussian")
-LARGE_ROWS = 1024  # dimensions from which a network call costs so much that fewer are made
 
 
 @dataclass(frozen=True)
@@ -56,18 +56,6 @@ def compare_with_controls(pipeline: Pipeline, split: Split, rows: Examples, seed
     return Comparison(model, controls, problems)
 
 
-def is_large(pipeline: Pipeline) -> bool:
-    """Whether rows are so large that fewer of them are drawn and scored for pictures and checks."""
-    return math.prod(pipeline.event_shape) > LARGE_ROWS
-
-
-def picture_steps(pipeline: Pipeline) -> int | None:
-    """The steps in which a diffusion model's samples for pictures and the self-check are drawn; None for others."""
-    if not isinstance(pipeline.model, DDPM):
-        return None
-    return min(100 if is_large(pipeline) else 250, pipeline.model.reverse.chain.steps)
-
-
 def self_check(pipeline: Pipeline, split: Split, seed: int = 0, samples: Tensor | None = None) -> dict[str, Any]:
     """Mean log p of test rows, training rows and the model's own samples, under one chain.
 
@@ -75,16 +63,15 @@ def self_check(pipeline: Pipeline, split: Split, seed: int = 0, samples: Tensor 
         pipeline: the model.
         split: its data.
         seed: of rows, noise and samples.
-        samples: rows drawn with `picture_steps`; drawn here if None.
+        samples: rows drawn in `drawing_steps`; drawn here if None.
     """
-    steps = picture_steps(pipeline)
+    steps = drawing_steps(pipeline)
     options: dict[str, Any] = {} if steps is None else {"timesteps": steps, "calls": 8, "repetitions": 4}
-    drawing: dict[str, Any] = {} if steps is None else {"steps": steps}
-    count = min(32 if is_large(pipeline) else 64, len(split.test))
+    count = min(enough_rows(pipeline.event_shape, 64), len(split.test))
     order = Noise(seed, "self-check")
     test = split.test.take(order.at("test").permutation(len(split.test))[:count])
     train = split.train.take(order.at("train").permutation(len(split.train))[:count])
-    samples = pipeline.sample(count, seed=seed, **drawing) if samples is None else samples[:count]
+    samples = (draw(pipeline).samples if samples is None else samples)[:count]
     scored = {
         name: pipeline.log_likelihood(rows, seed=seed, **options) for name, rows in (("test", test), ("train", train))
     }
@@ -93,14 +80,13 @@ def self_check(pipeline: Pipeline, split: Split, seed: int = 0, samples: Tensor 
 
 
 def per_step(pipeline: Pipeline, rows: Examples, seed: int = 0) -> dict[str, Any] | None:
-    """The mean cost of single steps of a diffusion model along the chain, in nats, with standard errors."""
-    if not isinstance(pipeline.model, DDPM):
+    """The mean cost of single steps of a chain model along the chain, in nats, with standard errors."""
+    if not isinstance(pipeline.model, ChainModel):
         return None
-    batch = pipeline.encoded(
-        rows.take(Noise(seed, "per step").permutation(len(rows))[: 32 if is_large(pipeline) else 64])
-    ).batch(slice(None))
+    few = Noise(seed, "per step").permutation(len(rows))[: enough_rows(pipeline.event_shape, 64)]
+    batch = pipeline.encoded(rows).batch(few)
     steps, costs = pipeline.model.cost_per_step(batch.x, batch.id, seed)
-    log_snr = pipeline.model.reverse.chain.log_snr[steps - 1]
+    log_snr = pipeline.model.chain().log_snr[steps - 1]
     return {
         "step": steps.tolist(),
         "log_snr": log_snr.tolist(),

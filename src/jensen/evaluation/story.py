@@ -1,8 +1,4 @@
-"""All that a report is made from, gathered once: the run folder, the data if they are there, fresh samples.
-
-A diffusion model's samples are drawn ancestrally in `picture_steps`, and the states of the first few are kept on the
-way for the film strip.
-"""
+"""All that a report is made from, gathered once: the run folder, the data if they are there, samples."""
 
 import math
 from dataclasses import dataclass
@@ -10,23 +6,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from jensen.data.examples import Split
 from jensen.data.space import Levels, Space
+from jensen.evaluation.drawing import Drawing, draw
 from jensen.evaluation.images import is_image
-from jensen.evaluation.likelihood import picture_steps
 from jensen.evaluation.numbers import Unit, part, unit_of, word
-from jensen.evaluation.strips import Frame, chosen_steps
 from jensen.files import read_json
 from jensen.fitting import load
-from jensen.models.ddpm import DDPM
 from jensen.models.pipeline import Pipeline
 from jensen.training.run import Run
-
-SAMPLES, SEED = 36, 0
-FILM_ROWS, FILM_COLUMNS, CLOUD_ROWS = 3, 6, 300
 
 
 @dataclass(frozen=True)
@@ -39,9 +27,7 @@ class Story:
         history: the lines of history.jsonl.
         split: the data, or None.
         problem: why there are no data.
-        samples: rows drawn from the model, in data units.
-        frames: states on the way to the first of them, in the model's units; empty if the model has no such way.
-        how: how the samples were drawn, in words.
+        drawing: rows drawn from the model.
     """
 
     pipeline: Pipeline
@@ -49,9 +35,7 @@ class Story:
     history: list[dict[str, Any]]
     split: Split | None
     problem: str
-    samples: Tensor
-    frames: list[Frame]
-    how: str
+    drawing: Drawing
 
     @property
     def config(self) -> dict[str, Any]:
@@ -109,8 +93,8 @@ class Story:
         return f"Not shown: {self.problem or 'the data of this run were not given'}."
 
 
-def gather(run: Path, split: Split | None, problem: str | None) -> Story:
-    """Read the run folder and draw the samples."""
+def gather(run: Path, split: Split | None, problem: str | None, drawing: Drawing | None = None) -> Story:
+    """Read the run folder; draw the samples if they are not given."""
     pipeline, folder = load(run), Run(run)
     path = folder.file("evaluation.json")
     evaluation = read_json(path) if path.is_file() else {}
@@ -119,26 +103,5 @@ def gather(run: Path, split: Split | None, problem: str | None) -> Story:
             f"the data given have rows of shape {split.event_shape}, the model was fitted to {pipeline.event_shape}"
         )
         split = None
-    samples, frames, how = draw(pipeline)
     said = (problem or "").strip().rstrip(".")
-    return Story(pipeline, evaluation, folder.history(), split, said, samples, frames, how)
-
-
-@torch.no_grad()
-def draw(pipeline: Pipeline) -> tuple[Tensor, list[Frame], str]:
-    """Samples, the frames of the film strip, and how the samples were drawn."""
-    image = is_image(pipeline.event_shape)
-    count = SAMPLES if image else CLOUD_ROWS
-    model = pipeline.model
-    if not isinstance(model, DDPM):
-        return pipeline.sample(count, seed=SEED, batch_size=count), [], f"drawn exactly, seed {SEED}"
-    chain = model.reverse.resized(picture_steps(pipeline) or 1).chain
-    wanted, kept, frames = set(chosen_steps(chain.steps, FILM_COLUMNS)), FILM_ROWS if image else count, []
-
-    def watch(i: int, x: Tensor, denoised: Tensor) -> None:
-        if i in wanted:
-            pair = (x[:kept].cpu().clone(), denoised[:kept].float().cpu().clone())
-            frames.append(Frame(i, float(chain.log_snr[i - 1]), *pair))
-
-    samples = pipeline.sample(count, seed=SEED, batch_size=count, steps=chain.steps, watch=watch)
-    return samples, frames, f"ancestral sampler, {chain.steps} steps, seed {SEED}"
+    return Story(pipeline, evaluation, folder.history(), split, said, drawing or draw(pipeline))

@@ -30,7 +30,8 @@ from jensen.diffusion.variance import variance_from
 from jensen.distributions.conditional import Conditional
 from jensen.errors import InputError, did_you_mean
 from jensen.likelihood import LogLikelihood
-from jensen.models.model import GradientModel, LatentModel, OnCalls, nothing, row_ids, sample_ids, sample_noise
+from jensen.models.chain import ChainModel, unwatched
+from jensen.models.model import GradientModel, OnCalls, enough_rows, nothing, row_ids, sample_ids, sample_noise
 from jensen.models.networks import NetworkShape
 from jensen.nn.levels import LevelsHead
 from jensen.nn.unet import dropout_for, preset_for
@@ -42,7 +43,7 @@ MOST_LEVELS_FOR_HEAD = 256
 BINS = 8
 
 
-class DDPM(GradientModel, LatentModel):
+class DDPM(GradientModel, ChainModel):
     """A DDPM.
 
     Args:
@@ -71,6 +72,7 @@ class DDPM(GradientModel, LatentModel):
     summary = "denoising diffusion: a lower bound on log p, term by term"
     paper = "Ho et al. 2020"
     methods = ("vlb",)
+    samplers = tuple(SAMPLERS)
 
     def __init__(
         self,
@@ -102,6 +104,10 @@ class DDPM(GradientModel, LatentModel):
             raise InputError(f"betas go with schedule=betas, got schedule={schedule}; leave one of the two out")
         if emphasis is not None and not 0 <= emphasis <= 100:
             raise InputError(f"emphasis must lie in [0, 100], got {emphasis}")
+        if emphasis and loss == "bound":
+            raise InputError(
+                f"emphasis is a weight of loss=simple, got {emphasis} with loss=bound; leave one of the two out"
+            )
         self.loss, self.emphasis = loss, emphasis or 0.0
         with torch.device("cpu"):  # schedules are small and always here, also when only shapes are wanted (meta)
             chosen = schedule_from(
@@ -137,7 +143,7 @@ class DDPM(GradientModel, LatentModel):
             "parametrisation": "levels" if few else "v",
             "network": "unet" if image else "mlp",
             "size": preset_for(split.event_shape, len(split.train)) if image else "small",
-            "emphasis": 3.0 if image else 0.0,
+            "emphasis": 3.0 if image and settings.get("loss") != "bound" else 0.0,
             "dropout": dropout_for(len(split.train)) if image else 0.0,
             "head_features": 16 if image and split.event_shape[0] == 1 and max(split.event_shape) > 16 else 8,
             "log_snr_start": _default_start(space),
@@ -169,12 +175,12 @@ class DDPM(GradientModel, LatentModel):
 
     def calibration_calls(self, rows: int) -> int:
         """One for each row used and each knot."""
-        return min(rows, CALIBRATION_ROWS) * len(knots(self.reverse.chain.steps))
+        return min(rows, enough_rows(self.event_shape, CALIBRATION_ROWS)) * len(knots(self.reverse.chain.steps))
 
     @torch.no_grad()
     def calibrate(self, valid: Rows, seed: int, on_calls: OnCalls = nothing) -> None:
-        """Reverse variance, emission scale and proposal from at most 256 validation rows."""
-        pick = Noise(seed, "calibrate").permutation(len(valid))[:CALIBRATION_ROWS]
+        """Reverse variance, emission scale and proposal from at most 256 validation rows, fewer where rows are large."""
+        pick = Noise(seed, "calibrate").permutation(len(valid))[: enough_rows(self.event_shape, CALIBRATION_ROWS)]
         batch = valid.batch(pick)
         self.eval()
         noise = Noise(seed, "calibrate", "noise")
@@ -187,8 +193,8 @@ class DDPM(GradientModel, LatentModel):
         """Repetitions that reach the tolerance, and the calls in each where that is left open."""
         self.eval()
         if options.get("repetitions") is None:
-            reverse, proposal = self._chain(options.get("timesteps"))
-            choices = [options["calls"]] if "calls" in options else [4, 16, 64]
+            reverse, proposal = self._process(options.get("timesteps"))
+            choices = [_checked_calls(options["calls"])] if "calls" in options else [4, 16, 64]
             plan = cheapest_plan(
                 reverse, pilot, ids, proposal, Noise(seed, "vlb"), choices=choices, rows=rows, tolerance=tolerance
             )
@@ -214,24 +220,22 @@ class DDPM(GradientModel, LatentModel):
 
         Args:
             x: rows in the model's units.
-            context: not used by this unconditional model.
+            context: this unconditional model takes none.
             method: "vlb".
             ids: the rows' ids.
             seed: of the noise.
             on_calls: told how many rows each network call held.
             repetitions: independent estimates a row, at least 2.
-            calls: network calls a repetition; None looks at every one of the T terms.
+            calls: network calls a repetition, one of them for L_0; None looks at every one of the T terms.
             timesteps: the length of the chain; another length is another model.
             **plan: nothing.
         """
         self.eval()
-        reverse, proposal = self._chain(timesteps)
+        reverse, proposal = self._process(timesteps)
         wanted = 2 if repetitions is None else repetitions
         if wanted < 2:
             raise InputError(f"an error bar needs at least 2 repetitions, got {wanted}")
-        if calls is not None and calls < 1:
-            raise InputError(f"calls must be at least 1, got {calls}")
-        chosen = Plan(wanted, calls, proposal)
+        chosen = Plan(wanted, _checked_calls(calls), proposal)
         costs = estimate(reverse, x, row_ids(x, ids), chosen, Noise(seed, "vlb"), on_calls=on_calls)
         return LogLikelihood(
             value=-costs.total.mean(0),
@@ -260,7 +264,7 @@ class DDPM(GradientModel, LatentModel):
         start: int = 0,
         sampler: Sampler | None = None,
         steps: int | None = None,
-        watch: Watcher = lambda i, x, denoised: None,
+        watch: Watcher = unwatched,
     ) -> Tensor:
         """Draw rows; by default ancestrally in all T steps."""
         self.eval()
@@ -273,7 +277,7 @@ class DDPM(GradientModel, LatentModel):
     def cost_per_step(self, x: Tensor, ids: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Single terms along the chain: the steps `(n,)` looked at and L_{i-1} of each row there, `(n, B)` nats."""
         self.eval()
-        steps = knots(self.reverse.chain.steps, 48)
+        steps = knots(self.reverse.chain.steps, 32)
         noise = Noise(seed, "cost per step")
         event = tuple(x.shape[1:])
         costs = [
@@ -285,12 +289,20 @@ class DDPM(GradientModel, LatentModel):
         """What is wrong with the schedule, in a line, or None."""
         return self.reverse.chain.schedule.warning()
 
-    def _chain(self, timesteps: int | None) -> tuple[ReverseProcess, Tensor]:
+    def chain(self, steps: int | None = None) -> Chain:
+        """The schedule read at i/T."""
+        return self._process(steps)[0].chain
+
+    def sampler(self, word: str | None = None, **options: float) -> Sampler:
+        """Ancestral, or DDIM with option eta."""
+        return sampler_named(word, **options)
+
+    def _process(self, timesteps: int | None) -> tuple[ReverseProcess, Tensor]:
         """The process in a chain of that many steps, and the proposal for its terms."""
         if timesteps is None or timesteps == self.reverse.chain.steps:
-            return self.reverse, self.proposal
+            return self.reverse, self.proposal.cpu()
         reverse = self.reverse.resized(_checked_steps(timesteps))
-        return reverse, resized_proposal(self.proposal, self.reverse.chain.times, reverse.chain.times)
+        return reverse, resized_proposal(self.proposal.cpu(), self.reverse.chain.times, reverse.chain.times)
 
     @cached_property
     def prior(self) -> Conditional:
@@ -380,6 +392,12 @@ def _default_start(space: Space) -> float:
 def _default_end(space: Space) -> float:
     """λ(1) at which levels in [-1, 1], or standardised real values (which may have far outliers), are lost in noise."""
     return -7.0 if isinstance(space, Levels) else -9.0
+
+
+def _checked_calls(calls: int | None) -> int | None:
+    if calls is not None and calls < 2:
+        raise InputError(f"calls must be at least 2 (one for L_0, one for the other terms), got {calls}")
+    return calls
 
 
 def _checked_steps(steps: int) -> int:

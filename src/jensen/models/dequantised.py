@@ -22,6 +22,8 @@ from jensen.models.model import ClosedForm, DensityModel, OnCalls, nothing, row_
 from jensen.noise import Noise
 from jensen.training.fitter import Rows
 
+REPETITIONS, MOST_REPETITIONS = 8, 4000
+
 
 class Dequantised(ClosedForm, DensityModel):
     """`model` on cells of the levels.
@@ -47,6 +49,16 @@ class Dequantised(ClosedForm, DensityModel):
             raise TypeError("only closed-form models are fitted here")
         self.model.fit(_DequantisedRows(train, self.levels.step))
 
+    def plan(
+        self, pilot: Tensor, ids: Tensor, rows: int, *, tolerance: float, seed: int, **options: Any
+    ) -> dict[str, Any]:
+        """Draws of u that reach the tolerance, at least 8; the pilot's own are used for nothing else."""
+        if options.get("repetitions") is None:
+            variance = self._densities(pilot, ids, Noise(seed, "dequantise", "pilot"), REPETITIONS).var(1).mean()
+            enough = math.ceil(float(variance) / (rows * tolerance**2))
+            options["repetitions"] = min(max(REPETITIONS, enough), MOST_REPETITIONS)
+        return options
+
     def log_likelihood(
         self,
         x: Tensor,
@@ -56,18 +68,13 @@ class Dequantised(ClosedForm, DensityModel):
         ids: Tensor | None = None,
         seed: int = 0,
         on_calls: OnCalls = nothing,
-        repetitions: int = 8,
+        repetitions: int = REPETITIONS,
         **plan: Any,
     ) -> LogLikelihood:
         """The mean over `repetitions` draws of u, with its standard error."""
         if repetitions < 2:
             raise InputError(f"an error bar needs at least 2 repetitions, got {repetitions}")
-        keys = row_ids(x, ids)
-        draws = [
-            self.model.log_likelihood(_spread(x, keys, self.levels.step, Noise(seed, "dequantise", k)), context).value
-            for k in range(repetitions)
-        ]
-        density = torch.stack(draws, 1)
+        density = self._densities(x, row_ids(x, ids), Noise(seed, "dequantise"), repetitions)
         cell = torch.full((len(x),), math.prod(self.event_shape) * math.log(self.levels.step), dtype=torch.float64)
         on_calls(len(x))
         return LogLikelihood(
@@ -81,6 +88,11 @@ class Dequantised(ClosedForm, DensityModel):
             terms={"density": density.mean(1), "cell": cell},
             diagnostics={"repetitions": repetitions, "dequantisation": "uniform"},
         )
+
+    def _densities(self, x: Tensor, ids: Tensor, noise: Noise, repetitions: int) -> Tensor:
+        """log p(y + u) for each draw of u, `(B, repetitions)`."""
+        draws = (_spread(x, ids, self.levels.step, noise.at(k)) for k in range(repetitions))
+        return torch.stack([self.model.log_likelihood(spread).value for spread in draws], 1)
 
     def sample(self, n: int, context: Tensor | None = None, seed: int = 0, *, start: int = 0) -> Tensor:
         """The level whose cell a draw falls into; draws beyond the ends go to the end levels."""

@@ -7,6 +7,8 @@ JSON can hold, so that a run's config rebuilds the model; `initialise`, `fit` an
 """
 
 import inspect
+import itertools
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -24,6 +26,7 @@ from jensen.noise import Noise
 from jensen.training.fitter import Objective, Rows, TrainingSettings
 
 OnCalls = Callable[[int], None]
+ENOUGH_CELLS = 1 << 18
 
 
 def nothing(calls: int) -> None:
@@ -48,6 +51,11 @@ class Model(nn.Module, ABC):
     def __init__(self, event_shape: tuple[int, ...], space: Space) -> None:
         super().__init__()
         self.event_shape, self.space = tuple(event_shape), space
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are; rows come there in their batches."""
+        return next(itertools.chain(self.parameters(), self.buffers()), torch.zeros(0)).device
 
     @classmethod
     def codec(cls, split: Split) -> Affine:
@@ -157,6 +165,13 @@ class GradientModel(ABC):
     @abstractmethod
     def calibrate(self, valid: Rows, seed: int, on_calls: OnCalls = nothing) -> None:
         """Measure on validation rows what is not trained."""
+
+
+def enough_rows(event_shape: tuple[int, ...], most: int) -> int:
+    """How many rows to look at for a picture or a mean: at most `most`, fewer where rows are large, since each then costs
+    more and says more; at least 16.
+    """
+    return max(16, min(most, ENOUGH_CELLS // math.prod(event_shape)))
 
 
 def settings_of(kind: type, *, with_training: bool = False) -> dict[str, inspect.Parameter]:

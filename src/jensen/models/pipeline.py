@@ -18,7 +18,7 @@ from jensen.data.examples import Batch, Examples, as_examples
 from jensen.data.space import Levels, Space
 from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood, concatenate
-from jensen.models.model import DensityModel, Model, plan_options
+from jensen.models.model import DensityModel, Model, enough_rows, plan_options
 from jensen.noise import Noise
 from jensen.training.fitter import Rows
 
@@ -30,10 +30,10 @@ DTYPES = {str(t).removeprefix("torch."): t for t in (torch.uint8, torch.uint16, 
 
 
 class Encoded:
-    """Rows in a model's units, encoded when they are asked for."""
+    """Rows in a model's units and on its device, encoded when they are asked for."""
 
-    def __init__(self, rows: Rows, codec: Affine) -> None:
-        self.rows, self.codec = rows, codec
+    def __init__(self, rows: Rows, codec: Affine, model: Model) -> None:
+        self.rows, self.codec, self.model = rows, codec, model
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -41,7 +41,8 @@ class Encoded:
     def batch(self, indices: Tensor | slice) -> Batch:
         """The rows at these positions."""
         batch = self.rows.batch(indices)
-        return Batch(self.codec.encode(batch.x), batch.id, batch.context, batch.weight)
+        encoded = Batch(self.codec.encode(batch.x), batch.id, batch.context, batch.weight)
+        return encoded.to(self.model.device)
 
 
 class Pipeline:
@@ -65,7 +66,7 @@ class Pipeline:
 
     def encoded(self, data: Data) -> Encoded:
         """Rows that fit this model, in its units."""
-        return Encoded(self.check(data), self.codec)
+        return Encoded(self.check(data), self.codec, self.model)
 
     def check(self, data: Data) -> Examples:
         """The data as Examples; what does not fit the model is refused by name."""
@@ -107,7 +108,7 @@ class Pipeline:
 
         Args:
             data: Examples, tensor or array `(B, *event_shape)` in data units.
-            context: what the rows are conditioned on.
+            context: what the rows are conditioned on; no model takes one yet.
             method: how; the model's first method if None.
             seed: of all Monte-Carlo draws.
             tolerance: the Monte-Carlo standard error wanted for the mean, in bits/dim for masses and nats/dim for
@@ -121,6 +122,7 @@ class Pipeline:
             InputError: the data do not fit the model, or the model has no likelihood.
         """
         model, rows = self.density(), self.check(data)
+        _refuse_context(context)
         if tolerance is not None and not tolerance > 0:
             raise InputError(f"tolerance must be positive, got {tolerance}")
         model.method_or_default(method)
@@ -128,17 +130,16 @@ class Pipeline:
         if unknown:
             known = ", ".join(plan_options(model)) or "no options"
             raise InputError(f"this model's likelihood has no option {unknown[0]!r}, it has {known}; leave it out")
-        encoded = Encoded(rows, self.codec)
-        pilot = encoded.batch(Noise(seed, "pilot").permutation(len(rows))[:PILOT_ROWS])
+        encoded = Encoded(rows, self.codec, self.model)
+        few = enough_rows(self.event_shape, PILOT_ROWS)
+        pilot = encoded.batch(Noise(seed, "pilot").permutation(len(rows))[:few])
         nats = (TOLERANCE if tolerance is None else tolerance) * self._nats_per_unit()
         plan = model.plan(pilot.x, pilot.id, len(rows), tolerance=nats, seed=seed, **options)
         on_start(len(rows) * _cost(plan))
         parts = []
         for start in range(0, len(rows), batch_size):
             batch = encoded.batch(slice(start, start + batch_size))
-            ll = model.log_likelihood(
-                batch.x, context, method=method, ids=batch.id, seed=seed, on_calls=on_calls, **plan
-            )
+            ll = model.log_likelihood(batch.x, method=method, ids=batch.id, seed=seed, on_calls=on_calls, **plan)
             if ll.measure == "Lebesgue":
                 ll = ll.shifted("units", self.codec.log_abs_det(rows.x[start : start + batch_size]))
             parts.append(ll)
@@ -148,6 +149,7 @@ class Pipeline:
         self, n: int, context: Tensor | None = None, *, seed: int = 0, batch_size: int | None = None, **options: Any
     ) -> Tensor:
         """Draw n new rows: same dtype, shape and range as the training data; the batch size does not change them."""
+        _refuse_context(context)
         if n < 1:
             raise InputError(f"the number of samples must be at least 1, got {n}")
         if n * math.prod(self.event_shape) > LARGEST_SAMPLE:
@@ -156,7 +158,7 @@ class Pipeline:
             )
         size = batch_size or self.sampling_batch()
         parts = [
-            self.decode(self.model.sample(min(size, n - start), context, seed, start=start, **options))
+            self.decode(self.model.sample(min(size, n - start), None, seed, start=start, **options))
             for start in range(0, n, size)
         ]
         return torch.cat(parts)
@@ -167,7 +169,7 @@ class Pipeline:
 
     def decode(self, y: Tensor) -> Tensor:
         """Model units → data units and dtype."""
-        x = self.codec.decode(y)
+        x = self.codec.decode(y.cpu())
         if isinstance(self.space, Levels):
             x = self.space.index(x).to(torch.float64)
         return x.to(self.dtype)
@@ -191,6 +193,11 @@ class Pipeline:
     def _nats_per_unit(self) -> float:
         dims = math.prod(self.event_shape)
         return dims * math.log(2) if isinstance(self.space, Levels) else float(dims)
+
+
+def _refuse_context(context: object) -> None:
+    if context is not None:
+        raise InputError("this model is unconditional and takes no context; leave it out")
 
 
 def _cost(plan: dict[str, Any]) -> int:

@@ -8,7 +8,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from jensen.training.optim import EMA, Stages
 
 
 class Rows(Protocol):
-    """Anything with rows in a model's units."""
+    """Anything with rows in a model's units, on its device."""
 
     def __len__(self) -> int: ...
 
@@ -168,7 +168,7 @@ class GradientFitter(Fitter):
         noise = Noise(self.seed, "train", number)
         with torch.random.fork_rng(devices=[]), self._autocast():
             torch.manual_seed(int(noise.uniform([0])[0] * 2**62))  # dropout draws from torch's own generator
-            loss = self.objective(_to(batch, self._device), noise).mean()
+            loss = self.objective(batch, noise).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.objective.parameters(), self.settings.grad_clip, foreach=True)
@@ -188,7 +188,7 @@ class GradientFitter(Fitter):
         """Score the held-out rows with the averaged weights and the same noise every time; keep the best weights."""
         sums: dict[str, float] = {}
         for start in range(0, len(self.rows), 256):
-            batch = _to(self.rows.batch(slice(start, start + 256)), self._device)
+            batch = self.rows.batch(slice(start, start + 256))
             with self._autocast():
                 terms = self.average.held_out(batch, Noise(self.seed, "held-out"))
             for name, values in terms.items():
@@ -247,10 +247,3 @@ def _snapshot(module: nn.Module) -> dict[str, Tensor]:
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _to(batch: Batch, device: torch.device) -> Batch:
-    if device.type == "cpu":
-        return batch
-    move = lambda tensor: None if tensor is None else cast(Tensor, tensor).to(device, non_blocking=True)  # noqa: E731
-    return Batch(batch.x.to(device), batch.id, move(batch.context), move(batch.weight))

@@ -35,14 +35,14 @@ NEIGHBOURS, YARDSTICK = 12, 500
 def samples(story: Story) -> Html:
     """Real beside sampled."""
     title = "Real beside sampled"
-    caption = f"Sampled from the model: {story.how}."
+    caption = f"Sampled from the model: {story.drawing.how}."
     if not story.image:
         return panel(title, _vectors(story, caption))
     limits = image_range(story)
-    drawn = _sheet(story, story.samples, limits, caption, "Images drawn from the model")
+    drawn = _sheet(story, story.drawing.samples, limits, caption, "Images drawn from the model")
     if story.split is None:
         return panel(title, side_by_side(missing(story.without_data), drawn))
-    pick = Noise(0, "report").permutation(len(story.split.test))[: len(story.samples)]
+    pick = Noise(0, "report").permutation(len(story.split.test))[: len(story.drawing.samples)]
     real_ones = _sheet(story, story.split.test.x[pick], limits, "Real: random test images.", "Test images")
     return panel(title, side_by_side(real_ones, drawn))
 
@@ -51,7 +51,7 @@ def image_range(story: Story) -> Range | None:
     """What black and white stand for: the end levels (None), or the range of real values."""
     if isinstance(story.space, Levels):
         return None
-    return finite_range(story.samples if story.split is None else story.split.test.x)
+    return finite_range(story.drawing.samples if story.split is None else story.split.test.x)
 
 
 def _sheet(story: Story, rows: torch.Tensor, limits: Range | None, caption: str, alt: str) -> Html:
@@ -61,9 +61,9 @@ def _sheet(story: Story, rows: torch.Tensor, limits: Range | None, caption: str,
 
 
 def _vectors(story: Story, caption: str) -> Html:
-    groups, note = {"sampled": story.samples}, ""
+    groups, note = {"sampled": story.drawing.samples}, ""
     if story.split is not None:
-        pick = Noise(0, "report").permutation(len(story.split.test))[: len(story.samples)]
+        pick = Noise(0, "report").permutation(len(story.split.test))[: len(story.drawing.samples)]
         groups = {"real": story.split.test.x[pick], **groups}
     else:
         note = missing(story.without_data)
@@ -81,23 +81,23 @@ def _vectors(story: Story, caption: str) -> Html:
 def film(story: Story) -> Html:
     """From noise to data."""
     title = "From noise to data"
-    if not story.frames:
+    if not story.drawing.frames:
         return panel(title, missing(f"{story.model} draws a row in one go; there is nothing on the way to show."))
     space = story.pipeline.codec.image(story.space)
     cut = "[−1, 1]" if isinstance(space, Levels) else "[−3, 3], standardised"
 
     def draw(theme: Theme) -> Figure:
         if story.image:
-            return film_figure(story.frames, space, theme=theme)
-        return film_cloud_figure(story.frames, theme=theme)
+            return film_figure(story.drawing.frames, space, theme=theme)
+        return film_cloud_figure(story.drawing.frames, theme=theme)
 
     what = "The first samples of the grid above" if story.image else "All samples above, first two dimensions,"
     caption = join(
-        f"{what} on their way from step i = {story.frames[0].i} to 1: ",
+        f"{what} on their way from step i = {story.drawing.frames[0].i} to 1: ",
         sub("x", "i"),
         ", and below it ",
         sub("x̂", "0"),
-        f", what the model expects the data to be by then. Under each column the step and its log-SNR. Units of the model, cut to {cut} for display; {story.how}.",
+        f", what the model expects the data to be by then. Under each column the step and its log-SNR. Units of the model, cut to {cut} for display; {story.drawing.how}.",
     )
     return panel(title, themed(draw, "Film strip of the denoising", caption, "wide"))
 
@@ -110,7 +110,7 @@ def neighbours(story: Story) -> Html:
     train, test = story.split.train, story.split.test
     if train.x.is_floating_point() and bool(train.x.isnan().flatten(1).any(1).all()):
         return panel(title, missing("Not shown: every training row has missing cells, so no distance can be computed."))
-    own = nearest(story.samples, train)
+    own = nearest(story.drawing.samples, train)
     pick = Noise(0, "yardstick").permutation(len(test))[: affordable(train, min(YARDSTICK, len(test)))]
     rows = test.x[pick]
     if rows.is_floating_point():
@@ -139,7 +139,7 @@ def _pairs(story: Story, own: Nearest) -> Html:
     limits = image_range(story)
     items = []
     for n in own.distance.argsort()[:NEIGHBOURS].tolist():
-        both = torch.stack([story.samples[n], story.split.train.x[own.index[n]]])
+        both = torch.stack([story.drawing.samples[n], story.split.train.x[own.index[n]]])
         image = png(grid(to_pixels(both, story.space, limits), columns=2, cell=56, clear=True))
         items.append(
             picture(image, "A sample and its nearest training image", caption=f"{own.distance[n]:.4g}", style="pixels")

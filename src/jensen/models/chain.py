@@ -1,0 +1,63 @@
+"""The contract of models whose latents are a chain z = (x_1, …, x_T): sampled step by step, scored term by term."""
+
+from abc import abstractmethod
+from typing import ClassVar
+
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from jensen.diffusion.process import Chain
+from jensen.diffusion.sampler import Sampler, Watcher
+from jensen.models.model import LatentModel
+
+
+def unwatched(i: int, x: Tensor, denoised: Tensor) -> None:
+    """The watcher that does not watch."""
+
+
+class ChainModel(LatentModel):
+    """A latent-variable model with a chain of latents.
+
+    Class attributes:
+        samplers: words of the solvers that can sample it; the first is the default.
+    """
+
+    samplers: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def chain(self, steps: int | None = None) -> Chain:
+        """The chain the model was fitted with; or one of another number of steps between the same ends."""
+
+    @abstractmethod
+    def sampler(self, word: str | None = None, **options: float) -> Sampler:
+        """The solver a word stands for, the default if None."""
+
+    @abstractmethod
+    def sample(
+        self,
+        n: int,
+        context: Tensor | None = None,
+        seed: int = 0,
+        *,
+        start: int = 0,
+        sampler: Sampler | None = None,
+        steps: int | None = None,
+        watch: Watcher = unwatched,
+    ) -> Tensor:
+        """As `Model.sample`; by the default sampler in the model's own number of steps unless told otherwise.
+
+        Args:
+            n: how many rows.
+            context: what to condition on.
+            seed: of all noise.
+            start: the number of the first sample.
+            sampler: the solver.
+            steps: how many steps to take.
+            watch: called with i, x_i and x̂_0(x_i) at every step from the last to 1.
+        """
+
+    @abstractmethod
+    def cost_per_step(
+        self, x: Float[Tensor, "B *event"], ids: Int[Tensor, " B"], seed: int = 0
+    ) -> tuple[Int[Tensor, " n"], Float[Tensor, "n B"]]:
+        """Single terms along the chain: the steps looked at, and L_{i-1} of each row there in nats."""
