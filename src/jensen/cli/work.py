@@ -8,12 +8,13 @@ from torch import Tensor
 
 from jensen.data import Examples, Split
 from jensen.errors import InputError
+from jensen.evaluation.drawing import Drawing, draw
 from jensen.evaluation.images import save_grid
-from jensen.evaluation.likelihood import evaluate_run, picture_steps
+from jensen.evaluation.likelihood import evaluate_run
 from jensen.evaluation.report import write_report
 from jensen.files import write_json
 from jensen.likelihood import LogLikelihood
-from jensen.models.ddpm import DDPM, sampler_named
+from jensen.models.chain import ChainModel
 from jensen.models.pipeline import Pipeline
 from jensen.training.progress import bar
 from jensen.training.run import Run
@@ -23,12 +24,12 @@ def drawn(
     pipeline: Pipeline, n: int, seed: int, sampler: str | None, steps: int | None, eta: float
 ) -> tuple[Tensor, str]:
     """Samples, and how they were drawn."""
-    if not isinstance(pipeline.model, DDPM):
+    model = pipeline.model
+    if not isinstance(model, ChainModel):
         if sampler is not None or steps is not None:
             raise InputError("only diffusion models have samplers and steps; leave out --sampler and --steps")
         return pipeline.sample(n, seed=seed), "exact draws"
-    solver = sampler_named(sampler, eta)
-    count = steps if steps is not None else pipeline.model.reverse.chain.steps
+    solver, count = model.sampler(sampler, eta=eta), model.chain(steps).steps
     with bar("sampling", count * -(-n // pipeline.sampling_batch())) as shown:
         rows = pipeline.sample(n, seed=seed, sampler=solver, steps=steps, watch=lambda i, x, denoised: shown.advance())
     return rows, solver.describe(count)
@@ -45,23 +46,25 @@ def finish(folder: Run, pipeline: Pipeline, split: Split) -> dict[str, Any]:
     result = folder.evaluation()
     if result and all(folder.file(name).is_file() for name in ("samples.png", "report.html")):
         return result
-    rows, how = drawn(pipeline, 64, 0, None, picture_steps(pipeline), 0.0)
-    print(f"samples for pictures: {how}", file=sys.stderr)
-    save_grid(rows, pipeline.space, folder.file("samples.png"))
-    result = result or evaluated(folder, pipeline, split, rows)
-    write_page(folder, split, None)
+    with bar("drawing samples", 1) as shown:
+        drawing = draw(pipeline, shown.total, shown.advance)
+    print(f"samples for pictures: {drawing.how}", file=sys.stderr)
+    save_grid(drawing.samples, pipeline.space, folder.file("samples.png"))
+    result = result or evaluated(folder, pipeline, split, drawing.samples)
+    write_page(folder, split, None, drawing)
     return result
 
 
 def evaluated(folder: Run, pipeline: Pipeline, split: Split, samples: Tensor | None = None) -> dict[str, Any]:
     """Score the test rows beside the controls, and keep the record in the run."""
-    with bar("scoring", len(split.test)) as shown:
-        _, record = evaluate_run(pipeline, split, samples=samples, on_start=shown.total, on_calls=shown.advance)
+    ll = scored(pipeline, split.test)
+    print("controls, self-check and single steps …", file=sys.stderr)
+    record = evaluate_run(pipeline, split, ll, samples=samples)
     write_json(folder.file("evaluation.json"), record)
     return record
 
 
-def write_page(folder: Run, split: Split | None, problem: str | None) -> Path:
+def write_page(folder: Run, split: Split | None, problem: str | None, drawing: Drawing | None = None) -> Path:
     """Write the run's page."""
     print("writing the report …", file=sys.stderr)
-    return write_report(folder.path, split, problem)
+    return write_report(folder.path, split, problem, drawing)

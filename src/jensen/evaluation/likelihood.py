@@ -5,7 +5,6 @@ E_test[-log p] shows a misfit, a large train - test gap shows memorising. All th
 the samples were drawn from.
 """
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -24,19 +23,6 @@ from jensen.noise import Noise
 CONTROLS = ("independent", "gaussian")
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """A model's log-likelihood on some rows and the controls' on the same rows; `problems` says why one is missing."""
-
-    model: LogLikelihood
-    controls: dict[str, LogLikelihood] = field(default_factory=dict)
-    problems: dict[str, str] = field(default_factory=dict)
-
-    def differences(self) -> dict[str, Difference]:
-        """Model - control, paired."""
-        return {word: self.model - control for word, control in self.controls.items()}
-
-
 def controls_on(split: Split, rows: Examples, seed: int = 0) -> tuple[dict[str, LogLikelihood], dict[str, str]]:
     """The controls fitted to the training rows and scored on `rows`; and why one could not be."""
     found, problems = {}, {}
@@ -46,14 +32,6 @@ def controls_on(split: Split, rows: Examples, seed: int = 0) -> tuple[dict[str, 
         except InputError as error:
             problems[word] = str(error)
     return found, problems
-
-
-def compare_with_controls(pipeline: Pipeline, split: Split, rows: Examples, seed: int, **options: Any) -> Comparison:
-    """Score rows with the model and with the controls."""
-    model = pipeline.log_likelihood(rows, seed=seed, **options)
-    word = pipeline.config["model"]["word"]
-    controls, problems = controls_on(split, rows, seed) if word not in CONTROLS else ({}, {})
-    return Comparison(model, controls, problems)
 
 
 def self_check(pipeline: Pipeline, split: Split, seed: int = 0, samples: Tensor | None = None) -> dict[str, Any]:
@@ -116,24 +94,27 @@ def difference_dict(difference: Difference) -> dict[str, Any]:
 
 @torch.no_grad()
 def evaluate_run(
-    pipeline: Pipeline,
-    split: Split,
-    seed: int = 0,
-    *,
-    samples: Tensor | None = None,
-    **options: Any,
-) -> tuple[Comparison, dict[str, Any]]:
-    """Everything a report says in numbers: the comparison on the test rows, and the content of evaluation.json."""
-    comparison = compare_with_controls(pipeline, split, split.test, seed, **options)
-    record = {
-        "model": pipeline.config["model"]["word"],
+    pipeline: Pipeline, split: Split, model: LogLikelihood, seed: int = 0, *, samples: Tensor | None = None
+) -> dict[str, Any]:
+    """Everything a report says in numbers: the content of evaluation.json.
+
+    Args:
+        pipeline: the model.
+        split: its data.
+        model: the log-likelihood of the test rows.
+        seed: of all other draws.
+        samples: rows drawn in `drawing_steps`; drawn here if None.
+    """
+    word = pipeline.config["model"]["word"]
+    controls, problems = controls_on(split, split.test, seed) if word not in CONTROLS else ({}, {})
+    return {
+        "model": word,
         "data": {"source": split.facts.get("source", "array"), "fingerprint": split.fingerprint},
-        "log_likelihood": summary(comparison.model),
-        "controls": {word: summary(ll) for word, ll in comparison.controls.items()}
-        | {word: {"problem": line} for word, line in comparison.problems.items()},
-        "differences": {word: difference_dict(d) for word, d in comparison.differences().items()},
+        "log_likelihood": summary(model),
+        "controls": {word: summary(ll) for word, ll in controls.items()}
+        | {word: {"problem": line} for word, line in problems.items()},
+        "differences": {word: difference_dict(model - control) for word, control in controls.items()},
         "per_step": per_step(pipeline, split.test, seed),
         "self_check": self_check(pipeline, split, seed, samples),
         "seed": seed,
     }
-    return comparison, record

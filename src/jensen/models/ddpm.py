@@ -295,7 +295,11 @@ class DDPM(GradientModel, ChainModel):
 
     def sampler(self, word: str | None = None, **options: float) -> Sampler:
         """Ancestral, or DDIM with option eta."""
-        return sampler_named(word, **options)
+        if word is not None and word not in SAMPLERS:
+            raise InputError(
+                f"unknown sampler {word!r}; {did_you_mean(word, SAMPLERS)}known samplers are {', '.join(SAMPLERS)}"
+            )
+        return SAMPLERS[word or self.samplers[0]](options.get("eta", 0.0))
 
     def _process(self, timesteps: int | None) -> tuple[ReverseProcess, Tensor]:
         """The process in a chain of that many steps, and the proposal for its terms."""
@@ -368,15 +372,6 @@ class DDPMObjective(Objective):
             eps = stream.at("eps").normal(batch.id, event).to(batch.x)
             terms[f"steps {low + 1}-{high}"] = -(high - low) * self.reverse.term(batch.x, i, eps)
         return terms
-
-
-def sampler_named(word: str | None, eta: float = 0.0) -> Sampler:
-    """The sampler a word stands for; None is ancestral."""
-    if word is not None and word not in SAMPLERS:
-        raise InputError(
-            f"unknown sampler {word!r}; {did_you_mean(word, SAMPLERS)}known samplers are {', '.join(SAMPLERS)}"
-        )
-    return SAMPLERS[word or "ancestral"](eta)
 
 
 def schedule_named(word: str, space: Space) -> Schedule:
