@@ -112,9 +112,8 @@ def test_a_place_that_cannot_be_written_shows_at_once(tmp_path: Path, monkeypatc
         raise PermissionError(errno.EACCES, "Permission denied")
 
     monkeypatch.setattr(Path, "mkdir", refuse)
-    with pytest.raises(InputError, match=r"cannot write .*Permission denied"):
-        with Run(tmp_path / "new").locked():
-            pass
+    with pytest.raises(InputError, match=r"cannot write .*Permission denied"), Run(tmp_path / "new").locked():
+        pass
 
 
 def test_nothing_is_left_of_a_run_that_did_not_come_to_be(tmp_path: Path):
