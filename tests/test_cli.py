@@ -225,11 +225,13 @@ def test_evaluate_writes_a_row_an_example(run: Any, world: Path):
     for name, stderr in (("table", False), ("chain", True)):
         code, out, _ = run("evaluate", name, "-o", "new/scores.csv")
         lines = [line.split(",") for line in (world / "new/scores.csv").read_text().splitlines()]
-        assert (code, lines[0], len(lines)) == (0, ["id", "value", "stderr"], 13)
+        header = ["id", "value", "stderr", *(["repetitions"] if stderr else [])]
+        assert (code, lines[0], len(lines)) == (0, header, 13)
         assert "scores: new/scores.csv" in out
         test = jensen.load_data(str(world / "t.csv")).test
         assert [int(row[0]) for row in lines[1:]] == test.id.tolist()
         assert all(bool(row[2]) == stderr for row in lines[1:])
+        assert all(int(row[3]) >= 2 for row in lines[1:] if stderr)
         if not stderr:
             values = jensen.load(world / name).log_likelihood(test).value
             np.testing.assert_allclose([float(row[1]) for row in lines[1:]], values.numpy(), rtol=1e-8)

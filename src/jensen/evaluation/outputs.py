@@ -5,6 +5,8 @@ What could not be written is refused before any work is done; what is written is
 
 import csv
 import io
+from collections.abc import Iterable
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +69,18 @@ def write_samples(path: Path, rows: Any, pipeline: Pipeline) -> None:
 
 
 def write_scores(path: Path, rows: Examples, ll: LogLikelihood) -> None:
-    """Write a .csv with a row an example: id, file where there is one, value and stderr in nats."""
+    """Write a .csv with a row an example: id, file where there is one, value and stderr in nats, and the number of
+    repetitions the stderr comes from (an interval for one row takes Student's t with one less degrees of freedom).
+    """
+    columns: dict[str, Iterable[object]] = {"id": rows.id.tolist()}
+    if rows.names:
+        columns["file"] = rows.names
+    columns["value"] = (f"{value:.9g}" for value in ll.value.tolist())
+    columns["stderr"] = repeat("") if ll.stderr is None else (f"{error:.6g}" for error in ll.stderr.tolist())
+    if "repetitions" in ll.diagnostics:
+        columns["repetitions"] = repeat(ll.diagnostics["repetitions"])
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    names = rows.names
-    table.writerow(["id", *(["file"] if names else []), "value", "stderr"])
-    for row, key in enumerate(rows.id.tolist()):
-        error = "" if ll.stderr is None else f"{float(ll.stderr[row]):.6g}"
-        table.writerow([key, *([names[row]] if names else []), f"{float(ll.value[row]):.9g}", error])
+    table.writerow(columns)
+    table.writerows(row for _, *row in zip(range(len(rows)), *columns.values(), strict=False))
     write_text(path, text.getvalue())
