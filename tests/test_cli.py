@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import jensen
 from jensen import fitting
 from jensen.__main__ import main
-from jensen.cli import inputs, work
+from jensen.cli import inputs, printing, work
+from jensen.diffusion.sampler import DDIM
+from jensen.errors import FitError
+from jensen.evaluation.likelihood import summary
 from jensen.models import MODELS
 
 ROWS = np.random.default_rng(0).normal(size=(60, 2)) * [1.0, 3.0]
@@ -232,9 +236,10 @@ def test_evaluate_writes_a_row_an_example(run: Any, world: Path):
         assert [int(row[0]) for row in lines[1:]] == test.id.tolist()
         assert all(bool(row[2]) == stderr for row in lines[1:])
         assert all(int(row[3]) >= 2 for row in lines[1:] if stderr)
-        if not stderr:
-            values = jensen.load(world / name).log_likelihood(test).value
-            np.testing.assert_allclose([float(row[1]) for row in lines[1:]], values.numpy(), rtol=1e-8)
+        ll = jensen.load(world / name).log_likelihood(test)
+        np.testing.assert_allclose([float(row[1]) for row in lines[1:]], ll.value.numpy(), rtol=1e-5)
+        if stderr:
+            np.testing.assert_allclose([float(row[2]) for row in lines[1:]], ll.stderr.numpy(), rtol=1e-3)
 
 
 def test_what_is_scored_follows_the_data(run: Any, world: Path):
@@ -245,6 +250,47 @@ def test_what_is_scored_follows_the_data(run: Any, world: Path):
     assert count("parts.npz") == 20
     assert count("other.csv") == 30
     (world / "other.csv").unlink()
+
+
+def test_the_runs_own_split_is_found_again(run: Any, world: Path):
+    """By the run alone and by its data's path, for another split seed than 0."""
+    split = jensen.load_data(str(world / "t.csv"), split_seed=3)
+    jensen.fit(split, "independent", run=world / "third", progress=False)
+    for data in ([], ["t.csv"]):
+        assert run("evaluate", "third", *data, "-o", "third.csv")[0] == 0
+        ids = np.loadtxt(world / "third.csv", delimiter=",", skiprows=1, usecols=0)
+        assert ids.tolist() == split.test.id.tolist()
+
+
+def test_declared_levels_hold_for_other_files(run: Any, world: Path):
+    """int64 is no data without levels, and the run knows them."""
+    np.save(world / "more.npy", np.random.default_rng(1).integers(0, 4, (15, 4, 5)))
+    assert one_object(run("evaluate", "pixels", "more.npy", "--json")[1])["log_likelihood"]["examples"] == 15
+
+
+def test_options_of_evaluate_reach_the_bound(run: Any):
+    def of(*words: str) -> dict[str, Any]:
+        return one_object(run("evaluate", "chain", *words, "--json")[1])["log_likelihood"]
+
+    every = of("--every-step")
+    assert every["diagnostics"]["network_calls_per_example"] == 2 * 5
+    assert of("--every-step", "--seed", "1")["mean_nats"] != every["mean_nats"]
+    assert of("--every-step", "--steps", "3")["of"] == "ancestral, T = 3"
+    coarse, fine = (of("--tolerance", t)["diagnostics"]["repetitions"] for t in ("10", "0.1"))
+    assert coarse < fine
+
+
+def test_terms_sum_to_the_headline(world: Path, capsys: pytest.CaptureFixture[str]):
+    """In its unit and with its sign: bits/dim of a mass, nats of a density."""
+    for model, rows in (("gaussian", jensen.load_data(str(world / "images.npy"), levels=4)), ("gaussian", ROWS)):
+        pipeline = jensen.fit(rows, model, progress=False)
+        ll = pipeline.log_likelihood(jensen.load_data(rows).test)
+        headline = ll.mean if ll.bits_per_dim is None else ll.bits_per_dim
+        printing.print_breakdown(summary(ll))
+        (line,) = capsys.readouterr().out.splitlines()
+        shown = [float(word.split()[-1]) for word in line.split(" (")[0].removeprefix("             = ").split(" + ")]
+        assert len(shown) == len(ll.terms) == 2
+        assert sum(shown) == pytest.approx(headline, abs=2e-4)
 
 
 # Sample
@@ -274,6 +320,14 @@ def test_a_sampler_is_named(run: Any, world: Path):
     assert code == 0
     assert "seed 0" in out
     assert torch.from_numpy(np.load(world / "d.npy")).isfinite().all()
+
+
+def test_options_of_sample_reach_the_sampler(run: Any, world: Path):
+    pipeline = jensen.load(world / "chain")
+    words = ["--sampler", "ddim", "--steps", "3", "--eta", "0.5", "--seed", "4"]
+    code, out, _ = run("sample", "chain", "-n", "2", "-o", "e.npy", *words)
+    assert (code, out) == (0, "2 samples (DDIM, η = 0.5, 3 steps, ending in the mode of the emission; seed 4): e.npy\n")
+    np.testing.assert_array_equal(np.load(world / "e.npy"), pipeline.sample(2, seed=4, sampler=DDIM(0.5), steps=3))
 
 
 # Info, show
@@ -327,6 +381,36 @@ def test_fit_says_what_was_found_and_again_the_same(run: Any, world: Path):
     assert run(*words)[:2] == (0, out)
     assert (folder / "report.html").is_file()
     assert "steps was 4, now 5" in refused(run(*words[:7], "5", *TINY))
+
+
+def test_options_of_fit_reach_the_fit_and_divergence_is_1(run: Any, monkeypatch: pytest.MonkeyPatch):
+    seen: dict[str, Any] = {}
+
+    def diverge(split: Any, model: str, **options: Any) -> None:
+        seen.update(options, split=split, model=model)
+        raise FitError("the loss has not been finite")
+
+    monkeypatch.setattr("jensen.fitting.fit", diverge)
+    data = ["--levels", "4", "--split-seed", "2", "--layout", "HW"]
+    words = ["-m", "diffusion", "--steps", "9", "--seed", "7", "--overwrite", "--set", "lr=0.5"]
+    code, out, err = run("fit", "images.npy", "-o", "never", *data, *words)
+    assert (code, out, err) == (1, "", "jensen: the loss has not been finite\n")
+    expected = jensen.load_data("images.npy", levels=4, split_seed=2)
+    assert (seen["split"].fingerprint, seen["split"].space) == (expected.fingerprint, expected.space)
+    assert {name: seen[name] for name in ("model", "steps", "seed", "overwrite", "lr", "budget")} == {
+        "model": "diffusion",
+        "steps": 9,
+        "seed": 7,
+        "overwrite": True,
+        "lr": 0.5,
+        "budget": None,
+    }
+
+
+def test_a_size_is_height_by_width(run: Any, tmp_path: Path):
+    for number in range(10):
+        Image.fromarray(np.full((6, 6), number, np.uint8)).save(tmp_path / f"{number}.png")
+    assert one_object(run("show", str(tmp_path), "--size", "4x8", "--json")[1])["shape"] == [1, 4, 8]
 
 
 def test_ctrl_c_is_130_and_says_how_to_go_on(run: Any, monkeypatch: pytest.MonkeyPatch):

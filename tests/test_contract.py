@@ -139,6 +139,33 @@ def test_a_seed_names_the_samples(word: str, kind: str):
 
 
 @each_model
+def test_a_seed_names_the_draws_of_a_score(word: str):
+    """Where values are drawn, another seed gives other ones; where they are exact there is nothing to draw."""
+    pipeline, test = fitted(word, "level vectors"), split_of("level vectors").test
+    one, other = (pipeline.log_likelihood(test, seed=seed, **FAST[word].score) for seed in (1, 2))
+    assert torch.equal(one.value, other.value) == (one.stderr is None)
+
+
+@each_model
+@pytest.mark.parametrize("kind", ["level vectors", "real vectors"])
+def test_a_tolerance_is_in_the_unit_of_the_headline(word: str, kind: str, monkeypatch: pytest.MonkeyPatch):
+    """A plan gets it in nats of the whole row: 2 dims of 0.02 bits, or of 0.02 nats; 0.01 if none is given."""
+    pipeline, test = fitted(word, kind), split_of(kind).test
+    seen: list[float] = []
+
+    def plan(pilot: Tensor, ids: Tensor, rows: int, *, tolerance: float, seed: int, **options: Any) -> dict[str, Any]:
+        seen.append(tolerance)
+        assert (len(pilot), rows) == (len(ids), len(test))
+        return options
+
+    monkeypatch.setattr(pipeline.model, "plan", plan)
+    for tolerance in (0.02, None):
+        pipeline.log_likelihood(test, tolerance=tolerance, **FAST[word].score)
+    unit = math.log(2) if kind == "level vectors" else 1.0
+    assert seen == pytest.approx([2 * 0.02 * unit, 2 * 0.01 * unit])
+
+
+@each_model
 @each_kind
 def test_values_belong_to_rows(word: str, kind: str):
     """Neither order, nor company, nor batch size matter."""

@@ -100,6 +100,12 @@ def test_real_data_are_standardised_per_column_or_channel(shape: tuple[int, ...]
     torch.testing.assert_close(y.square().nanmean(rest), torch.ones(shape[1], dtype=F64), atol=1e-12, rtol=0)
 
 
+def test_only_training_rows_are_looked_at():
+    train, other = Examples(torch.randn(20, 2), torch.arange(20)), Examples(100 + torch.randn(20, 2), torch.arange(20))
+    one, same = (fit_codec(Split(train, rows, rows, Real())) for rows in (train, other))
+    assert one.to_dict() == same.to_dict()
+
+
 def test_a_constant_column_is_refused_by_number():
     x = torch.randn(10, 3)
     x[:, 1] = 4.0

@@ -12,6 +12,7 @@ import jensen
 from jensen.data import Examples, Levels, Split
 from jensen.errors import InputError
 from jensen.evaluation import panels
+from jensen.evaluation.charts import steps_figure
 from jensen.evaluation.page import text
 from jensen.evaluation.report import write_report
 from jensen.files import write_json
@@ -166,6 +167,18 @@ def test_it_reads_the_numbers_plainly(full):
     ):
         assert line in full.text
     assert "Not shown" not in full.text
+
+
+def test_the_chart_of_steps_is_of_the_steps_between_x_1_and_x_t(full):
+    """Σ over steps 2, 4, 6 by the trapezoid rule is 11 + 7: a quarter is reached at step 4, three quarters at step 6."""
+    assert "of single steps, at 3 steps of the chain" in full.text
+    assert "The middle half of their sum is paid between log-SNR -1.0 and -5.0." in full.text
+    figure = steps_figure([-1.0, 3.0, -5.0], [6.0, 5.0, 1.0], [0.1] * 3, unit="nats")
+    (axes,) = figure.axes
+    (line,) = axes.get_lines()
+    assert line.get_xdata().tolist() == [3.0, -1.0, -5.0]
+    assert line.get_ydata().tolist() == [5.0, 6.0, 1.0]
+    assert axes.get_xlim() == (3.0, -5.0)
 
 
 def test_hostile_names_are_text(diffusion, full):

@@ -259,6 +259,7 @@ def test_saving_does_not_write_over_anything(tmp_path: Path):
         pipeline.save(tmp_path / "a")
     with pytest.raises(InputError, match="holds another run"):
         fit(ROWS, run=tmp_path / "a")
+    assert jensen.load(tmp_path / "a").config == {**pipeline.config, "schema": 1, "request": {"saved": True}}
 
 
 def test_types_say_what_a_model_can_do():

@@ -203,7 +203,7 @@ def noise(
 def report(run: RunFolder) -> None:
     """Write the run's report.html again: one self-contained page with pictures."""
     from jensen.cli.inputs import own_data
-    from jensen.cli.work import evaluated, write_page
+    from jensen.cli.work import evaluated, pictured, write_page
     from jensen.fitting import load
     from jensen.training.run import Run
 
@@ -212,9 +212,10 @@ def report(run: RunFolder) -> None:
     split, problem = own_data(pipeline)
     if problem:
         print(f"some panels are left out: {problem}", file=sys.stderr)
+    drawing = pictured(pipeline)
     if split is not None and folder.evaluation() is None:
-        evaluated(folder, pipeline, split)
-    typer.echo(f"report: {write_page(folder, split, problem)}")
+        evaluated(folder, pipeline, split, drawing.samples)
+    typer.echo(f"report: {write_page(folder, split, problem, drawing)}")
 
 
 @app.command()

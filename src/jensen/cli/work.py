@@ -46,25 +46,31 @@ def finish(folder: Run, pipeline: Pipeline, split: Split) -> dict[str, Any]:
     result = folder.evaluation()
     if result and all(folder.file(name).is_file() for name in ("samples.png", "report.html")):
         return result
-    with bar("drawing samples", 1) as shown:
-        drawing = draw(pipeline, shown.total, shown.advance)
-    print(f"samples for pictures: {drawing.how}", file=sys.stderr)
+    drawing = pictured(pipeline)
     save_grid(drawing.samples, pipeline.space, folder.file("samples.png"))
     result = result or evaluated(folder, pipeline, split, drawing.samples)
     write_page(folder, split, None, drawing)
     return result
 
 
-def evaluated(folder: Run, pipeline: Pipeline, split: Split, samples: Tensor | None = None) -> dict[str, Any]:
-    """Score the test rows beside the controls, and keep the record in the run."""
+def pictured(pipeline: Pipeline) -> Drawing:
+    """The samples that pictures show."""
+    with bar("drawing samples", 1) as shown:
+        drawing = draw(pipeline, shown.total, shown.advance)
+    print(f"samples for pictures: {drawing.how}", file=sys.stderr)
+    return drawing
+
+
+def evaluated(folder: Run, pipeline: Pipeline, split: Split, samples: Tensor) -> dict[str, Any]:
+    """Score the test rows beside the controls, check the model against its own samples, and keep the record in the run."""
     ll = scored(pipeline, split.test)
     print("controls, self-check and single steps …", file=sys.stderr)
-    record = evaluate_run(pipeline, split, ll, samples=samples)
+    record = evaluate_run(pipeline, split, ll, samples)
     write_json(folder.file("evaluation.json"), record)
     return record
 
 
-def write_page(folder: Run, split: Split | None, problem: str | None, drawing: Drawing | None = None) -> Path:
+def write_page(folder: Run, split: Split | None, problem: str | None, drawing: Drawing) -> Path:
     """Write the run's page."""
     print("writing the report …", file=sys.stderr)
     return write_report(folder.path, split, problem, drawing)

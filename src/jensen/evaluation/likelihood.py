@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jensen.data.examples import Examples, Split
 from jensen.errors import InputError
-from jensen.evaluation.drawing import draw, drawing_steps
+from jensen.evaluation.drawing import drawing_steps
 from jensen.fitting import fit
 from jensen.likelihood import BITS, Difference, LogLikelihood
 from jensen.models.chain import ChainModel
@@ -34,14 +34,14 @@ def controls_on(split: Split, rows: Examples, seed: int = 0) -> tuple[dict[str, 
     return found, problems
 
 
-def self_check(pipeline: Pipeline, split: Split, seed: int = 0, samples: Tensor | None = None) -> dict[str, Any]:
+def self_check(pipeline: Pipeline, split: Split, samples: Tensor, seed: int = 0) -> dict[str, Any]:
     """Mean log p of test rows, training rows and the model's own samples, under one chain.
 
     Args:
         pipeline: the model.
         split: its data.
-        seed: of rows, noise and samples.
-        samples: rows drawn in `drawing_steps`; drawn here if None.
+        samples: rows drawn in `drawing_steps`.
+        seed: of the choice of rows and of noise.
     """
     steps = drawing_steps(pipeline)
     options: dict[str, Any] = {} if steps is None else {"timesteps": steps, "calls": 8, "repetitions": 4}
@@ -49,11 +49,10 @@ def self_check(pipeline: Pipeline, split: Split, seed: int = 0, samples: Tensor 
     order = Noise(seed, "self-check")
     test = split.test.take(order.at("test").permutation(len(split.test))[:count])
     train = split.train.take(order.at("train").permutation(len(split.train))[:count])
-    samples = (draw(pipeline).samples if samples is None else samples)[:count]
     scored = {
         name: pipeline.log_likelihood(rows, seed=seed, **options) for name, rows in (("test", test), ("train", train))
     }
-    scored["samples"] = pipeline.log_likelihood(samples, seed=seed, **options)
+    scored["samples"] = pipeline.log_likelihood(samples[:count], seed=seed, **options)
     return {"steps": steps, "of": scored["test"].of, **{name: summary(ll) for name, ll in scored.items()}}
 
 
@@ -94,7 +93,7 @@ def difference_dict(difference: Difference) -> dict[str, Any]:
 
 @torch.no_grad()
 def evaluate_run(
-    pipeline: Pipeline, split: Split, model: LogLikelihood, seed: int = 0, *, samples: Tensor | None = None
+    pipeline: Pipeline, split: Split, model: LogLikelihood, samples: Tensor, seed: int = 0
 ) -> dict[str, Any]:
     """Everything a report says in numbers: the content of evaluation.json.
 
@@ -102,8 +101,8 @@ def evaluate_run(
         pipeline: the model.
         split: its data.
         model: the log-likelihood of the test rows.
+        samples: rows drawn in `drawing_steps`.
         seed: of all other draws.
-        samples: rows drawn in `drawing_steps`; drawn here if None.
     """
     word = pipeline.config["model"]["word"]
     controls, problems = controls_on(split, split.test, seed) if word not in CONTROLS else ({}, {})
@@ -115,6 +114,6 @@ def evaluate_run(
         | {word: {"problem": line} for word, line in problems.items()},
         "differences": {word: difference_dict(model - control) for word, control in controls.items()},
         "per_step": per_step(pipeline, split.test, seed),
-        "self_check": self_check(pipeline, split, seed, samples),
+        "self_check": self_check(pipeline, split, samples, seed),
         "seed": seed,
     }
