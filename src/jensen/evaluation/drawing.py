@@ -61,7 +61,7 @@ def draw(
         on_step: told of each step.
     """
     image = is_image(pipeline.event_shape)
-    count = enough_rows(pipeline.event_shape, IMAGES) if image else CLOUD_ROWS
+    count = enough_rows(pipeline.event_shape, IMAGES) // 4 * 4 if image else CLOUD_ROWS
     model, steps = pipeline.model, drawing_steps(pipeline)
     if not isinstance(model, ChainModel) or steps is None:
         return Drawing(pipeline.sample(count, seed=SEED), f"drawn exactly, seed {SEED}")
