@@ -20,6 +20,7 @@ from jensen.diffusion.sampler import DDIM
 from jensen.errors import FitError
 from jensen.evaluation.likelihood import summary
 from jensen.models import MODELS
+from jensen.training.run import Run
 
 ROWS = np.random.default_rng(0).normal(size=(60, 2)) * [1.0, 3.0]
 TINY = ["--set", "timesteps=5", "--set", "size=tiny", "--set", "batch_size=20", "--set", "precision=float32"]
@@ -436,3 +437,23 @@ def test_a_reader_that_leaves_is_no_error():
     )
     assert done.stdout.startswith("diffusion: ")
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("words", ["data", "data --json", "--help"])
+def test_a_reader_that_was_never_there_ends_a_command_as_the_shell_has_it(words: str):
+    command = f"{{ {sys.executable} -m jensen {words}; echo $? >&2; }} | true"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert done.stderr == "141\n"
+
+
+def test_a_damaged_history_is_told(run: Any, world: Path):
+    history = world / "chain/history.jsonl"
+    good = history.read_text()
+    assert "damaged" not in run("report", "chain")[2]
+    history.write_text("{}\n" + good + "[" * 100_000 + "\n" + '{"step": "x"}\n' + '{"step": 3, "cut short')
+    code, _, err = run("report", "chain")
+    count = len(good.splitlines())
+    assert code == 0
+    assert f"'chain/history.jsonl': lines 1, {count + 2}, {count + 3} are damaged" in err
+    assert Run("chain").history() == [json.loads(line) for line in good.splitlines()]
+    history.write_text(good)

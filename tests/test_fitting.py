@@ -296,3 +296,16 @@ def test_a_refused_fit_leaves_no_folder(tmp_path: Path):
     with pytest.raises(InputError, match="constant"):
         fit(np.ones((60, 2)), "gaussian", run=tmp_path / "a/b")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_damaged_history_is_told_on_resuming(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    request = {"run": tmp_path / "run", "steps": 3, **TINY}
+    with monkeypatch.context() as patch, pytest.raises(FitError):
+        patch.setattr(fitting.Loop, "go", lambda self, done: (_ for _ in ()).throw(FitError("stop")))
+        fit(ROWS, "diffusion", **request)
+    (tmp_path / "run/history.jsonl").write_text("garbage\n")
+    jensen.fit(ROWS, "diffusion", **request)
+    assert "history.jsonl': line 1 is damaged (no JSON object with a step) and left out" in capsys.readouterr().err
+    assert [record["step"] for record in fitting.Run(tmp_path / "run").history()] == [0, 3]

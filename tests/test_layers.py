@@ -18,6 +18,7 @@ LAYERS = (
     ("diffusion",),
     ("training",),
     ("models",),
+    ("config",),
     ("fitting",),
     ("evaluation",),
     ("cli",),

@@ -1,12 +1,13 @@
 """The `jensen` command: runs the command line and turns errors into one line and an exit code.
 
-Exit codes: 0 done, 1 training diverged or a bug, 2 a user's mistake, 130 interrupted.
+Exit codes: 0 done, 1 training diverged or a bug, 2 a user's mistake, 130 interrupted, 141 the reader of stdout has left.
 """
 
 import sys
 from typing import Any
 
 INTERRUPTED = 130
+BROKEN_PIPE = 141  # 128 + SIGPIPE, as the shell says it of any other program
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -22,6 +23,8 @@ def main(arguments: list[str] | None = None) -> int:
         result = app(words, standalone_mode=False, prog_name="jensen")
     except typer.Exit as end:
         return end.exit_code
+    except SystemExit:  # typer's, when stdout is closed; it has silenced what is still to be flushed
+        return BROKEN_PIPE
     except usage as error:
         _complain(f"{error.format_message()} (jensen --help, or jensen COMMAND --help)")
         return 2

@@ -16,15 +16,14 @@ import torch
 from torch import Tensor
 
 from jensen import __version__
+from jensen.config import built, skeleton
 from jensen.data import NAMED, load_data, require_complete
-from jensen.data.codec import Affine
 from jensen.data.examples import Split
-from jensen.data.space import Levels, Space, space_from_dict, space_to_dict
+from jensen.data.space import Levels, space_to_dict
 from jensen.errors import InputError
 from jensen.models import model_class
-from jensen.models.dequantised import Dequantised
-from jensen.models.model import ClosedForm, DensityModel, GradientModel, Model, settings_of
-from jensen.models.pipeline import DTYPES, Encoded, Pipeline
+from jensen.models.model import ClosedForm, GradientModel, Model, settings_of
+from jensen.models.pipeline import Encoded, Pipeline
 from jensen.settings import check, seconds
 from jensen.training.device import device, precision
 from jensen.training.fitter import GradientFitter, TrainingSettings
@@ -109,7 +108,7 @@ def _made(
     """A pipeline fitted anew, or from where the run stopped whose `config` is given."""
     new = config is None
     config = config or _resolve(kind, split, request, say)
-    pipeline = _initialised(config, split)
+    pipeline = _initialised(config, split, None if new or folder is None else folder.path)
     _describe(config, pipeline, split, say)
     if folder and new and isinstance(pipeline.model, GradientModel):
         folder.write_config(config)  # before step 1, and after everything a user may have got wrong was checked
@@ -132,13 +131,21 @@ def load(path: str | Path) -> Pipeline:
     """
     run = Run(path)
     config = run.config()
-    with torch.device("meta"):
-        expected = _built(config, path).model.state_dict()
-    tensors = run.read_model(expected)
-    pipeline = _built(config, path)
+    tensors = run.read_model(skeleton(config, path))
+    pipeline = built(config, path)
     pipeline.model.load_state_dict(tensors)
     pipeline.model.eval()
     return pipeline
+
+
+def problem_of(path: str | Path) -> str | None:
+    """What keeps a finished run from being loaded, found without reading its weights; None if nothing does."""
+    run = Run(path)
+    try:
+        run.check_model(skeleton(run.config(), path))
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def reload_data(config: dict[str, Any]) -> Split:
@@ -235,52 +242,19 @@ def _training(
     budget = request["budget"] or DEFAULT_BUDGET
     say(f"timing a few steps to turn the budget of {budget} into a number of steps …")
     trial = _fitter(
-        _initialised({**config, "training": {**resolved, "steps": 1000}}, split), {**resolved, "steps": 1000}, split
+        _initialised({**config, "training": {**resolved, "steps": 1000}}, split, None), {**resolved, "steps": 1000}, split
     )
     loop = Loop(trial[0], trial[1], seed=request["seed"], every=1000)
     count = steps_within(seconds(budget), loop.take, lambda: trial[0].evaluate(0))
     return {**resolved, "steps": count}
 
 
-def _built(config: dict[str, Any], path: str | Path = "") -> Pipeline:
-    """The pipeline a config describes, with fresh weights."""
-    try:
-        data, word = config["data"], config["model"]["word"]
-        with torch.device("cpu"):
-            codec = Affine.from_dict(config["codec"])
-        space = space_from_dict(data["space"])
-        event = tuple(int(n) for n in data["event_shape"])
-        if not event or min(event) < 1 or torch.broadcast_shapes(codec.shift.shape, codec.scale.shape, event) != event:
-            raise InputError(f"the codec does not fit rows of shape {event}")
-        kind = model_class(word)
-        check(config["model"]["options"], settings_of(kind), f"model {word!r}")
-        model = _wrapped(kind, event, codec.image(space), config["model"]["options"])
-        return Pipeline(codec, model, space, DTYPES[data["dtype"]], config)
-    except InputError as error:
-        raise InputError(f"{str(path)!r} cannot be read: {error}" if path else str(error)) from error
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
-        raise InputError(
-            f"the config.json in {str(path)!r} is damaged: {type(error).__name__}: {str(error)[:100]}"
-        ) from error
-
-
-def _wrapped(kind: type[Model], event: tuple[int, ...], space: Space, options: dict[str, Any]) -> Model:
-    """The model, dequantised where it scores real values and the data are levels."""
-    build: Callable[..., Model] = kind
-    if isinstance(space, Levels) and Levels not in kind.spaces:
-        from jensen.data.space import Real
-
-        inner = build(event, Real(), **options)
-        assert isinstance(inner, DensityModel)
-        return Dequantised(inner, space)
-    return build(event, space, **options)
-
-
-def _initialised(config: dict[str, Any], split: Split) -> Pipeline:
+def _initialised(config: dict[str, Any], split: Split, path: Path | None) -> Pipeline:
     """A pipeline with seeded weights and what has a good start in closed form."""
+    skeleton(config, path)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config["request"]["seed"])
-        pipeline = _built(config)
+        pipeline = built(config, path)
     pipeline.check(split.train)
     if isinstance(pipeline.model, GradientModel):
         pipeline.model.initialise(pipeline.encoded(split.train))
@@ -316,6 +290,9 @@ def _learn(pipeline: Pipeline, config: dict[str, Any], split: Split, run: Run | 
     fitter, rows = _fitter(pipeline, config["training"], split)
     steps = config["training"]["steps"]
     loop = Loop(fitter, rows, seed=config["training"]["seed"], every=evaluation_interval(steps), run=run)
+    damaged = run and run.history_problem()
+    if damaged:
+        say(f"note: {damaged}")
     done = loop.resume()
     if done:
         say(f"going on after step {done} of {steps}")

@@ -79,7 +79,7 @@ def plain(wanted: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(map(str, get_args(wanted)))
     if origin is list:
-        return f"a list of {plain(get_args(wanted)[0])}s"
+        return f"a list of {plain(get_args(wanted)[0]).removeprefix('a ')}s"
     if origin is Union or origin is type(int | str):
         return " or ".join(plain(option) for option in get_args(wanted) if option is not type(None))
     words = {int: "a whole number", float: "a finite number", str: "a word", bool: "true or false", dict: "an object"}

@@ -210,8 +210,8 @@ def report(run: RunFolder) -> None:
     folder = Run(run)
     pipeline = load(run)
     split, problem = own_data(pipeline)
-    if problem:
-        print(f"some panels are left out: {problem}", file=sys.stderr)
+    for line in filter(None, (problem and f"some panels are left out: {problem}", folder.history_problem())):
+        print(line, file=sys.stderr)
     drawing = pictured(pipeline)
     if split is not None and folder.evaluation() is None:
         evaluated(folder, pipeline, split, drawing.samples)
@@ -222,18 +222,22 @@ def report(run: RunFolder) -> None:
 def info(run: RunFolder, as_json: Json = False) -> None:
     """What a run is: data, model, options, versions, result."""
     from jensen.cli.printing import print_json
+    from jensen.fitting import problem_of
     from jensen.training.run import Run
 
     folder = Run(run)
     config = folder.config()
     result = folder.evaluation()
+    problem = problem_of(run) if folder.finished else None
     if as_json:
-        print_json({"config": config, "finished": folder.finished, "evaluation": result})
+        finished = folder.finished and problem is None
+        print_json({"config": config, "finished": finished, "problem": problem, "evaluation": result})
         return
     for name in ("data", "model", "training", "versions"):
         for key, value in (config.get(name) or {}).items():
             typer.echo(f"{name}.{key}: {json.dumps(value, ensure_ascii=False)}")
-    typer.echo(f"state: {'finished' if folder.finished else 'not finished; the same `jensen fit` command goes on'}")
+    state = "finished" if folder.finished else "not finished; the same `jensen fit` command goes on"
+    typer.echo(f"state: {f'damaged: {problem}' if problem else state}")
     if result:
         typer.echo(f"result: {result['log_likelihood']['quote']}")
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from jensen.data.examples import Examples, Split
 from jensen.data.space import Levels, Space
-from jensen.errors import InputError
+from jensen.errors import InputError, brief
 
 
 class Codec(nn.Module, ABC):
@@ -60,11 +60,11 @@ class Affine(Codec):
     @staticmethod
     def from_dict(config: dict[str, Any]) -> "Affine":
         """The inverse of `to_dict`."""
-        shift, scale = (torch.tensor(config[name], dtype=torch.float64) for name in ("shift", "scale"))
-        if config["type"] != "affine" or not bool(
-            torch.isfinite(shift).all() & torch.isfinite(scale).all() & (scale > 0).all()
-        ):
-            raise InputError(f"unknown or damaged codec {str(config)[:80]}")
+        if config.get("type") != "affine":
+            raise InputError(f"codec.type must be 'affine', got {brief(config.get('type'))}")
+        shift, scale = (_numbers(config.get(name), f"codec.{name}") for name in ("shift", "scale"))
+        if not bool((scale > 0).all()):
+            raise InputError(f"codec.scale must be positive, got {brief(config['scale'])}")
         return Affine(shift, scale)
 
     def encode(self, x: Tensor) -> Tensor:
@@ -88,6 +88,16 @@ class Affine(Codec):
                 space.k, (space.first - float(self.shift)) / float(self.scale), space.step / float(self.scale)
             )
         return space
+
+
+def _numbers(value: Any, name: str) -> Tensor:
+    """Numbers in nested lists as a float64 tensor."""
+    try:
+        numbers = torch.tensor(value, dtype=torch.float64)
+        assert bool(numbers.isfinite().all())
+    except (TypeError, ValueError, RuntimeError, OverflowError, AssertionError):
+        raise InputError(f"{name} must be finite numbers in lists of equal lengths, got {brief(value)}") from None
+    return numbers
 
 
 def identity() -> Affine:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from jensen.errors import InputError
+from jensen.errors import InputError, brief
 
 Measure = Literal["counting", "Lebesgue"]
 
@@ -73,4 +73,4 @@ def space_from_dict(config: dict[str, Any]) -> Space:
             return Levels(k)
         case {"type": "real"}:
             return Real()
-    raise InputError(f"unknown data space {config!r}; this run was written by another version of jensen")
+    raise InputError(f"unknown data space {brief(config)}; this run was written by another version of jensen")

@@ -13,6 +13,7 @@ No pickle anywhere: tensors are safetensors, the rest is JSON. Each file is writ
 import contextlib
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from jensen.errors import InputError
+from jensen.errors import InputError, brief
 from jensen.files import cannot_read, cannot_write, locked, read_json, write_json, write_text, written_whole
+from jensen.settings import fits
 from jensen.training.fitter import State
 
 SCHEMA = 1
@@ -113,6 +115,8 @@ class Run:
         for name in ("request", "data", "codec", "model", "versions"):
             if not isinstance(config.get(name), dict):
                 raise InputError(f"{str(self.file('config.json'))!r} is damaged: {name} must be an object")
+        if not isinstance(config.get("training", {}), dict):
+            raise InputError(f"{str(self.file('config.json'))!r} is damaged: training must be an object")
         return config
 
     def write_config(self, config: dict[str, Any]) -> None:
@@ -129,11 +133,18 @@ class Run:
 
         `expected` may be on the meta device: everything is compared before any memory is taken.
         """
+        self.check_model(expected)
+        return read_tensors(self.file("model.safetensors"), expected)[0]
+
+    def check_model(self, expected: dict[str, Tensor]) -> None:
+        """Refuse a model.safetensors that `read_model` would refuse; looks at its header and size only."""
         if not self.finished:
             raise InputError(
                 f"the run at {str(self.path)!r} is not finished; run the same `jensen fit` command again to go on"
             )
-        return read_tensors(self.file("model.safetensors"), expected)[0]
+        path = self.file("model.safetensors")
+        with _opened(path) as file:
+            _check_header(path, file, expected)
 
     def save_state(self, step: int, state: State) -> None:
         """Write a checkpoint after `step` steps and drop all but the last two."""
@@ -180,20 +191,34 @@ class Run:
             raise InputError(cannot_write(self.file("history.jsonl"), error)) from error
 
     def history(self) -> list[dict[str, Any]]:
-        """The lines of history.jsonl; a last line cut short by a crash is left out."""
-        if not self.file("history.jsonl").is_file():
+        """The records of history.jsonl; lines that are none are left out."""
+        return [record for line in self._history_lines() if (record := _record(line)) is not None]
+
+    def history_problem(self) -> str | None:
+        """Which lines of history.jsonl are left out, in a line for the user; None if there are none.
+
+        A last line without its end was cut short by a crash, as may happen, and does not count.
+        """
+        odd = [n for n, line in enumerate(self._history_lines(), 1) if line.endswith("\n") and _record(line) is None]
+        if not odd:
+            return None
+        path = str(self.file("history.jsonl"))
+        lines = f"line {odd[0]} is" if len(odd) == 1 else f"lines {', '.join(map(str, odd[:5]))}{', …' * (len(odd) > 5)} are"
+        return f"{path!r}: {lines} damaged (no JSON object with a step) and left out; the curves miss those points"
+
+    def _history_lines(self) -> list[str]:
+        path = self.file("history.jsonl")
+        if not path.is_file():
             return []
-        records = []
-        for line in self.file("history.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                records.append(json.loads(line))
-            except ValueError:
-                break
-        return [record for record in records if isinstance(record, dict)]
+        try:
+            with path.open(encoding="utf-8", errors="replace") as file:
+                return file.readlines()
+        except OSError as error:
+            raise InputError(cannot_read(path, error)) from error
 
     def cut_history(self, step: int) -> None:
         """Drop what was recorded after `step` steps."""
-        kept = [record for record in self.history() if record.get("step", 0) <= step]
+        kept = [record for record in self.history() if record["step"] <= step]
         write_text(self.file("history.jsonl"), "".join(json.dumps(record) + "\n" for record in kept))
 
     @property
@@ -216,21 +241,31 @@ class Run:
 
 def read_tensors(path: Path, expected: dict[str, Tensor] | None) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and metadata of a safetensors file; with `expected`, only if names, shapes and types agree."""
+    with _opened(path) as file:
+        if expected is not None:
+            _check_header(path, file, expected)
+        return {name: file.get_tensor(name) for name in sorted(file.keys())}, dict(file.metadata() or {})
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """The file with its header read, whose promises agree with its size."""
     try:
         with safe_open(path, framework="pt") as file:
-            names = set(file.keys())
-            if expected is not None:
-                _check_header(path, file, names, expected)
-            return {name: file.get_tensor(name) for name in sorted(names)}, dict(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+            yield file
+    except InputError:
+        raise
+    except OSError as error:
+        raise InputError(cannot_read(path, error)) from error
+    except (SafetensorError, ValueError) as error:
         raise InputError(
-            f"cannot read {str(path)!r}: {str(error)[:120]}; it is damaged or no safetensors file"
+            f"cannot read {str(path)!r}: it is cut short, damaged or no safetensors file; put back a copy of it, or fit "
+            "again with --overwrite"
         ) from error
 
 
-def _check_header(path: Path, file: Any, names: set[str], expected: dict[str, Tensor]) -> None:
+def _check_header(path: Path, file: Any, expected: dict[str, Tensor]) -> None:
+    names = set(file.keys())
     odd = sorted(names ^ set(expected))
     if odd:
         where = "is missing" if odd[0] in expected else "is not part of the model"
@@ -261,6 +296,15 @@ def _is_leftover(name: str) -> bool:
     )
 
 
+def _record(line: str) -> dict[str, Any] | None:
+    """The record a line of the history holds, if it does."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) and fits(record.get("step"), int) else None
+
+
 def _names(folder: Path) -> list[str]:
     """What is in a folder; nothing where there is none."""
     return sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
@@ -269,5 +313,5 @@ def _names(folder: Path) -> list[str]:
 def _first_difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
     for name in sorted({*old, *new}):
         if old.get(name) != new.get(name):
-            return f"{name} was {old.get(name)!r}, now {new.get(name)!r}"
+            return f"{name} was {brief(old.get(name))}, now {brief(new.get(name))}"
     return None
