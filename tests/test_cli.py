@@ -457,3 +457,21 @@ def test_a_damaged_history_is_told(run: Any, world: Path):
     assert f"'chain/history.jsonl': lines 1, {count + 2}, {count + 3} are damaged" in err
     assert Run("chain").history() == [json.loads(line) for line in good.splitlines()]
     history.write_text(good)
+
+
+def test_info_says_what_is_wrong_with_a_run(run: Any, world: Path, tmp_path: Path):
+    for name in ("config.json", "model.safetensors"):
+        (tmp_path / name).write_bytes((world / "chain" / name).read_bytes())
+    weights = tmp_path / "model.safetensors"
+    good = weights.read_bytes()
+    assert "state: finished\n" in run("info", str(tmp_path))[1]
+    for damage in (good[:-8], good[:20], b""):
+        weights.write_bytes(damage)
+        code, out, _ = run("info", str(tmp_path))
+        assert code == 0
+        assert f"state: damaged: cannot read {str(weights)!r}: it is cut short, damaged or no safetensors file; " in out
+        found = one_object(run("info", str(tmp_path), "--json")[1])
+        assert found["finished"] is False
+        assert "cut short" in found["problem"]
+    weights.write_bytes((world / "table/model.safetensors").read_bytes())
+    assert "damaged: " in run("info", str(tmp_path))[1]

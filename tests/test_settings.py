@@ -64,7 +64,7 @@ def known(kind: Any) -> dict[str, inspect.Parameter]:
         (bool, [True], [1, "true"], "true or false"),
         (str, ["a"], [1, None], "a word"),
         (int | None, [None, 1], ["a", 0.5], "a whole number"),
-        (list[float] | None, [None, [1, 0.5], []], [[None], "1", [math.nan]], "a list of a finite numbers"),
+        (list[float] | None, [None, [1, 0.5], []], [[None], "1", [math.nan]], "a list of finite numbers"),
         (str | float, ["a", 1.0], [None, [1]], "a word or a finite number"),
     ],
 )

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import jensen
+from jensen.data import files
 from jensen.errors import InputError
 from jensen.training import run as run_module
 from jensen.training.fitter import State
@@ -291,9 +293,52 @@ def test_a_config_that_cannot_be_is_one_clear_error(what: str, good: Path, tmp_p
         text = text.replace('"scale": null', '"scale": ' + "[" * 300 + "]" * 300)
     (run / "config.json").write_text(text)
     began = time.process_time()
-    with pytest.raises(InputError, match="bad"):
+    with pytest.raises(InputError, match=r"bad/config\.json'") as error:
         jensen.load(run)
     assert time.process_time() - began < 5
+    assert not re.search(r"[A-Z]\w+Error|NoneType|unhashable|subscript|dict\b|recursion", str(error.value)), error.value
+    assert len(str(error.value)) < 500
+
+
+def test_a_config_beyond_memory_is_refused_before_it_is_taken(
+    good: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(files, "available_memory", lambda: 1 << 30)
+    for word, options in (("independent", {}), ("diffusion", {"network": "mlp", "timesteps": 5})):
+        run = copied(good, tmp_path / word)
+        config = json.loads((good / "config.json").read_text())
+        config["data"]["event_shape"] = [1 << 30]
+        config["codec"] |= {"shift": 0.0, "scale": 1.0}
+        config["model"] = {"word": word, "options": options}
+        (run / "config.json").write_text(json.dumps(config))
+        with pytest.raises(
+            InputError, match=r"the model that .*config\.json' describes promises .*of memory are available"
+        ):
+            jensen.load(run)
+
+
+@pytest.mark.parametrize(
+    ("where", "value", "message"),
+    [
+        ("data.event_shape", [10**30], r"data\.event_shape must be 1 to 8 whole numbers from 1 .* 1,073,741,824, got"),
+        ("data.event_shape", None, r"data\.event_shape must be a list of whole numbers, got None"),
+        ("model.options", None, r"model\.options must be an object, got None"),
+        (
+            "codec.scale",
+            [[1.0], 2.0],
+            r"codec\.scale must be finite numbers in lists of equal lengths, got \[\[1\.0\], 2",
+        ),
+        ("codec.shift", [1.0] * 4, r"codec\.shift has shape \(4,\), which does not fit rows of shape \(3,\)"),
+        ("data.dtype", "object", r"data\.dtype must be one of uint8, .*, got 'object'"),
+        ("data.facts.size", "big", r"data\.facts\.size must be a list of whole numbers, got 'big'"),
+        ("model.word", "gausian", r"unknown model 'gausian'; did you mean 'gaussian'\?"),
+    ],
+)
+def test_a_damaged_field_is_named(where: str, value: Any, message: str, good: Path, tmp_path: Path):
+    run = copied(good, tmp_path / "bad")
+    (run / "config.json").write_text(json.dumps(changed(json.loads((good / "config.json").read_text()), where, value)))
+    with pytest.raises(InputError, match=f"bad/config\\.json' cannot be read: {message}"):
+        jensen.load(run)
 
 
 HUGE_OPTIONS: dict[str, Any] = {
@@ -372,7 +417,7 @@ def test_what_is_no_run_says_so(tmp_path: Path):
     with pytest.raises(InputError, match=r"no config\.json"):
         jensen.load(tmp_path)
     claimed(tmp_path / "begun")
-    with pytest.raises(InputError, match=r"damaged|not finished"):
+    with pytest.raises(InputError, match=r"config\.json' cannot be read: data\.facts must be an object, got None"):
         jensen.load(tmp_path / "begun")
 
 

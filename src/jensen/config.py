@@ -44,7 +44,8 @@ FIELDS: dict[str, Any] = {
     "model.options": dict,
 }
 TRAINING: dict[str, Any] = {"training.steps": int, "training.seed": int, "training.threads": int} | {
-    f"training.{name}": parameter.annotation for name, parameter in inspect.signature(TrainingSettings).parameters.items()
+    f"training.{name}": parameter.annotation
+    for name, parameter in inspect.signature(TrainingSettings).parameters.items()
 }
 
 

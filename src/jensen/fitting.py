@@ -242,7 +242,9 @@ def _training(
     budget = request["budget"] or DEFAULT_BUDGET
     say(f"timing a few steps to turn the budget of {budget} into a number of steps …")
     trial = _fitter(
-        _initialised({**config, "training": {**resolved, "steps": 1000}}, split, None), {**resolved, "steps": 1000}, split
+        _initialised({**config, "training": {**resolved, "steps": 1000}}, split, None),
+        {**resolved, "steps": 1000},
+        split,
     )
     loop = Loop(trial[0], trial[1], seed=request["seed"], every=1000)
     count = steps_within(seconds(budget), loop.take, lambda: trial[0].evaluate(0))

@@ -203,7 +203,11 @@ class Run:
         if not odd:
             return None
         path = str(self.file("history.jsonl"))
-        lines = f"line {odd[0]} is" if len(odd) == 1 else f"lines {', '.join(map(str, odd[:5]))}{', …' * (len(odd) > 5)} are"
+        lines = (
+            f"line {odd[0]} is"
+            if len(odd) == 1
+            else f"lines {', '.join(map(str, odd[:5]))}{', …' * (len(odd) > 5)} are"
+        )
         return f"{path!r}: {lines} damaged (no JSON object with a step) and left out; the curves miss those points"
 
     def _history_lines(self) -> list[str]:
