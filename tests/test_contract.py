@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 import jensen
+from jensen.config import built
 from jensen.data.examples import Split, as_examples
 from jensen.data.space import Levels
 from jensen.errors import InputError
-from jensen.fitting import _built
 from jensen.models import MODELS, model_class
 from jensen.models.model import ClosedForm, DensityModel
 from jensen.models.pipeline import Pipeline
@@ -111,7 +111,7 @@ def test_every_family_is_here():
 def test_fitting_improves_held_out_data(word: str, kind: str):
     pipeline = fitted(word, kind)
     torch.manual_seed(0)
-    before = _built(pipeline.config).log_likelihood(split_of(kind).test, **how_to_score(word, kind))
+    before = built(pipeline.config, None).log_likelihood(split_of(kind).test, **how_to_score(word, kind))
     assert scored(word, kind).mean > before.mean
 
 

@@ -12,6 +12,7 @@ import torch
 
 import jensen
 from jensen import fitting
+from jensen.config import built
 from jensen.data.space import Levels
 from jensen.errors import FitError, InputError
 from jensen.fitting import checked, reload_data
@@ -223,7 +224,7 @@ def test_what_is_returned_are_the_best_averaged_weights(watched: Any):
 def test_a_trained_model_is_calibrated(watched: Any):
     """Proposal, reverse variance and emission are measured, not what they were before the first step."""
     pipeline, _ = watched()
-    fresh, now = fitting._built(pipeline.config).model.state_dict(), pipeline.model.state_dict()
+    fresh, now = built(pipeline.config, None).model.state_dict(), pipeline.model.state_dict()
     for name in ("proposal", "reverse.variance.log_error", "reverse.emission.log_scale"):
         assert not torch.equal(fresh[name], now[name])
 

@@ -24,6 +24,7 @@ from jensen.errors import InputError
 from jensen.models import model_class
 from jensen.models.model import ClosedForm, GradientModel, Model, settings_of
 from jensen.models.pipeline import Encoded, Pipeline
+from jensen.noise import Noise
 from jensen.settings import check, seconds
 from jensen.training.device import device, precision
 from jensen.training.fitter import GradientFitter, TrainingSettings
@@ -269,9 +270,7 @@ def _fitter(pipeline: Pipeline, training: dict[str, Any], split: Split) -> tuple
     names = {field.name for field in fields(TrainingSettings)}
     settings = TrainingSettings(**{name: training[name] for name in names})
     seed = training["seed"]
-    watched = split.valid.take(
-        torch.from_numpy(np.random.default_rng(seed).permutation(len(split.valid))[:HELD_OUT_ROWS])
-    )
+    watched = split.valid.take(Noise(seed, "watched").permutation(len(split.valid))[:HELD_OUT_ROWS])
     fitter = GradientFitter(
         model.objective().to(device()),
         settings,

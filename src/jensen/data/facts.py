@@ -43,7 +43,7 @@ def describe_lines(facts: dict[str, Any]) -> list[str]:
         "source": facts["source"],
         "rows": f"{sum(rows.values()):,} ({', '.join(f'{name} {count:,}' for name, count in rows.items())})",
         "split": facts["split"],
-        "shape": f"{' × '.join(map(str, facts['shape']))} = {cells:,} dimensions, {facts['dtype']}",
+        "shape": f"{' × '.join(map(str, facts['shape']))} = {cells:,} dimension{'s' if cells > 1 else ''}, {facts['dtype']}",
         "values": f"{facts['space']}, " + (f"from {low:g} to {high:g}" if low is not None else "all missing"),
         "classes": ", ".join(f"{name} ({count:,})" for name, count in facts["classes"].items()) or "none",
         "constant": f"{facts['constant_dimensions']:,} of {cells:,} dimensions",
