@@ -224,7 +224,7 @@ def test_what_is_returned_are_the_best_averaged_weights(watched: Any):
 def test_a_trained_model_is_calibrated(watched: Any):
     """Proposal, reverse variance and emission are measured, not what they were before the first step."""
     pipeline, _ = watched()
-    fresh, now = built(pipeline.config, None).model.state_dict(), pipeline.model.state_dict()
+    fresh, now = built(pipeline.config).model.state_dict(), pipeline.model.state_dict()
     for name in ("proposal", "reverse.variance.log_error", "reverse.emission.log_scale"):
         assert not torch.equal(fresh[name], now[name])
 
@@ -291,6 +291,10 @@ def test_two_fits_do_not_share_a_folder(tmp_path: Path, monkeypatch: pytest.Monk
     assert not (tmp_path / "run/state").exists()
     with fitting.Run(tmp_path / "run").locked():
         fit(ROWS, "diffusion", **request)
+    (tmp_path / "run/state").mkdir()
+    (tmp_path / "run/state/lock").write_text("")  # of a process killed after its last step
+    fit(ROWS, "diffusion", **request)
+    assert not (tmp_path / "run/state").exists()
 
 
 def test_a_refused_fit_leaves_no_folder(tmp_path: Path):

@@ -49,7 +49,7 @@ TRAINING: dict[str, Any] = {"training.steps": int, "training.seed": int, "traini
 }
 
 
-def skeleton(config: dict[str, Any], path: str | Path | None) -> dict[str, Tensor]:
+def skeleton(config: dict[str, Any], path: str | Path | None = None) -> dict[str, Tensor]:
     """Names, shapes and types of the weights a config describes, on the meta device; refused if they do not fit in
     memory.
     """
@@ -60,7 +60,7 @@ def skeleton(config: dict[str, Any], path: str | Path | None) -> dict[str, Tenso
     return expected
 
 
-def built(config: dict[str, Any], path: str | Path | None) -> Pipeline:
+def built(config: dict[str, Any], path: str | Path | None = None) -> Pipeline:
     """The pipeline a config describes, with fresh weights.
 
     Args:

@@ -92,7 +92,7 @@ def fit(
             config = folder.start(request, overwrite=overwrite)  # another process may have been here in between
             if config is None or not folder.finished:
                 return _made(kind, split, request, folder, config, progress, say)
-    folder.drop_states()
+    folder.tidy()
     say(f"finished already: {folder.path}")
     return load(folder.path)
 
@@ -243,7 +243,7 @@ def _training(
     budget = request["budget"] or DEFAULT_BUDGET
     say(f"timing a few steps to turn the budget of {budget} into a number of steps …")
     trial = _fitter(
-        _initialised({**config, "training": {**resolved, "steps": 1000}}, split, None),
+        _initialised({**config, "training": {**resolved, "steps": 1000}}, split),
         {**resolved, "steps": 1000},
         split,
     )
@@ -252,7 +252,7 @@ def _training(
     return {**resolved, "steps": count}
 
 
-def _initialised(config: dict[str, Any], split: Split, path: Path | None) -> Pipeline:
+def _initialised(config: dict[str, Any], split: Split, path: Path | None = None) -> Pipeline:
     """A pipeline with seeded weights and what has a good start in closed form."""
     skeleton(config, path)
     with torch.random.fork_rng(devices=[]):

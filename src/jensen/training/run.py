@@ -181,6 +181,12 @@ class Run:
             return None
         return record if quoted and "model" in record else None
 
+    def tidy(self) -> None:
+        """Remove from a finished run what a process that was killed has left, unless another one is at work there."""
+        if self._lock.parent.is_dir():
+            with contextlib.suppress(InputError), self.locked():
+                self.drop_states()
+
     def append_history(self, record: dict[str, Any]) -> None:
         """Add a line to history.jsonl."""
         try:
