@@ -37,6 +37,7 @@ class Fast:
 FAST = {
     "independent": Fast(),
     "gaussian": Fast(),
+    "gmm": Fast(fit={"n_components": 2}),
     "diffusion": Fast(
         fit={
             "steps": 150,

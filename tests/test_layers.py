@@ -15,7 +15,7 @@ LAYERS = (
     ("nn",),
     ("data",),
     ("bounds",),
-    ("diffusion",),
+    ("diffusion", "mixture"),
     ("training",),
     ("models",),
     ("config",),

@@ -22,7 +22,7 @@ from jensen.data.examples import Split
 from jensen.data.space import Levels, space_to_dict
 from jensen.errors import InputError
 from jensen.models import model_class
-from jensen.models.model import ClosedForm, GradientModel, Model, settings_of
+from jensen.models.model import ClosedForm, GradientModel, Model, Watch, settings_of
 from jensen.models.pipeline import Encoded, Pipeline
 from jensen.noise import Noise
 from jensen.settings import check, seconds
@@ -285,7 +285,7 @@ def _fitter(pipeline: Pipeline, training: dict[str, Any], split: Split) -> tuple
 def _learn(pipeline: Pipeline, config: dict[str, Any], split: Split, run: Run | None, progress: bool, say: Say) -> None:
     model = pipeline.model
     if isinstance(model, ClosedForm):
-        model.fit(pipeline.encoded(split.train))
+        _learn_at_once(model, pipeline, config, split, progress, say)
         return
     assert isinstance(model, GradientModel)
     fitter, rows = _fitter(pipeline, config["training"], split)
@@ -308,6 +308,23 @@ def _learn(pipeline: Pipeline, config: dict[str, Any], split: Split, run: Run | 
         say(f"{fitter.skipped} steps were skipped because loss or gradient was not finite")
     with bar("calibrating", model.calibration_calls(len(split.valid)), shown=progress) as shown:
         model.calibrate(pipeline.encoded(split.valid), config["training"]["seed"], lambda calls: shown.advance(calls))
+
+
+def _learn_at_once(
+    model: ClosedForm, pipeline: Pipeline, config: dict[str, Any], split: Split, progress: bool, say: Say
+) -> None:
+    """Fit, and write into the config what the fit has settled and how it went."""
+    train, valid = pipeline.encoded(split.train), pipeline.encoded(split.valid) if len(split.valid) else None
+    with bar("fitting", None, shown=progress and model.iterative) as shown:
+
+        def step(note: str) -> None:
+            shown.advance()
+            shown.note(note)
+
+        model.fit(train, valid, seed=config["request"]["seed"], watch=Watch(say, step))
+    config["model"]["options"].update(model.resolved())
+    if model.report():
+        config["fit"] = model.report()
 
 
 def _behind_the_bar(pipeline: Pipeline) -> Callable[[dict[str, float]], str]:

@@ -18,7 +18,7 @@ from jensen.data.examples import Batch
 from jensen.data.space import Levels
 from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood
-from jensen.models.model import ClosedForm, DensityModel, OnCalls, nothing, row_ids
+from jensen.models.model import UNWATCHED, ClosedForm, DensityModel, OnCalls, Watch, nothing, row_ids
 from jensen.noise import Noise
 from jensen.training.fitter import Rows
 
@@ -43,11 +43,28 @@ class Dequantised(ClosedForm, DensityModel):
         self.model = model
         self.levels = space
 
-    def fit(self, train: Rows) -> None:
+    def fit(self, train: Rows, valid: Rows | None = None, *, seed: int = 0, watch: Watch = UNWATCHED) -> None:
         """Fit the density to rows dequantised once each, from their ids alone: the same for every seed."""
+        held_out = None if valid is None else _DequantisedRows(valid, self.levels.step)
+        self._closed().fit(_DequantisedRows(train, self.levels.step), held_out, seed=seed, watch=watch)
+
+    def _closed(self) -> ClosedForm:
         if not isinstance(self.model, ClosedForm):
             raise TypeError("only closed-form models are fitted here")
-        self.model.fit(_DequantisedRows(train, self.levels.step))
+        return self.model
+
+    @property
+    def iterative(self) -> bool:
+        """As the density's."""
+        return self._closed().iterative
+
+    def resolved(self) -> dict[str, Any]:
+        """As the density's."""
+        return self._closed().resolved()
+
+    def report(self) -> dict[str, Any]:
+        """As the density's."""
+        return self._closed().report()
 
     def plan(
         self, pilot: Tensor, ids: Tensor, rows: int, *, tolerance: float, seed: int, **options: Any

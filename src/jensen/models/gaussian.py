@@ -19,7 +19,16 @@ from jensen.data.examples import Split
 from jensen.data.space import Real, Space
 from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood
-from jensen.models.model import ClosedForm, DensityModel, OnCalls, nothing, sample_ids, sample_noise
+from jensen.models.model import (
+    UNWATCHED,
+    ClosedForm,
+    DensityModel,
+    OnCalls,
+    Watch,
+    nothing,
+    sample_ids,
+    sample_noise,
+)
 from jensen.training.fitter import Rows
 
 BLOCK = 256
@@ -52,7 +61,7 @@ class Gaussian(ClosedForm, DensityModel):
         """Standardised, so that the shrinkage target suits every dimension."""
         return fit_codec(split)
 
-    def fit(self, train: Rows) -> None:
+    def fit(self, train: Rows, valid: Rows | None = None, *, seed: int = 0, watch: Watch = UNWATCHED) -> None:
         """Mean, covariance and shrinkage in two passes."""
         n, dims = len(train), len(self.mean)
         batches = [slice(i, i + 1024) for i in range(0, n, 1024)]

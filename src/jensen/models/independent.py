@@ -15,7 +15,16 @@ from torch.distributions import Normal
 from jensen.data.space import Levels, Space
 from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood
-from jensen.models.model import ClosedForm, DensityModel, OnCalls, nothing, sample_ids, sample_noise
+from jensen.models.model import (
+    UNWATCHED,
+    ClosedForm,
+    DensityModel,
+    OnCalls,
+    Watch,
+    nothing,
+    sample_ids,
+    sample_noise,
+)
 from jensen.training.fitter import Rows
 
 LARGEST_TABLE = 1 << 28  # cells of all histograms together: 2 GiB
@@ -44,7 +53,7 @@ class Independent(ClosedForm, DensityModel):
             self.register_buffer("mean", torch.zeros(dims, dtype=torch.float64))
             self.register_buffer("variance", torch.ones(dims, dtype=torch.float64))
 
-    def fit(self, train: Rows) -> None:
+    def fit(self, train: Rows, valid: Rows | None = None, *, seed: int = 0, watch: Watch = UNWATCHED) -> None:
         """Count, or take means and variances of the observed cells (two passes)."""
         batches = [slice(i, i + 1024) for i in range(0, len(train), 1024)]
         if isinstance(self.space, Levels):

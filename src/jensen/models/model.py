@@ -11,6 +11,7 @@ import itertools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -135,12 +136,43 @@ class LatentModel(DensityModel):
         """q(z | x)."""
 
 
+@dataclass(frozen=True)
+class Watch:
+    """Who waits for a fit: `say` is told what happens, a line at a time, `step` where an iteration stands."""
+
+    say: Callable[[str], None]
+    step: Callable[[str], None]
+
+
+UNWATCHED = Watch(lambda line: None, lambda note: None)
+
+
 class ClosedForm(ABC):
-    """A model whose maximum-likelihood (or shrunk) fit is a formula."""
+    """A model that fits itself to convergence: its maximum-likelihood (or shrunk) fit is a formula, or EM."""
 
     @abstractmethod
-    def fit(self, train: Rows) -> None:
-        """Learn from training rows in the model's units, a batch at a time."""
+    def fit(self, train: Rows, valid: Rows | None = None, *, seed: int = 0, watch: Watch = UNWATCHED) -> None:
+        """Learn from training rows in the model's units, a batch at a time.
+
+        Args:
+            train: the rows to learn from.
+            valid: rows for choices such as the number of components.
+            seed: of starts.
+            watch: told how it goes, where it takes time.
+        """
+
+    @property
+    def iterative(self) -> bool:
+        """Whether the fit takes iterations that are worth watching."""
+        return False
+
+    def resolved(self) -> dict[str, Any]:
+        """Constructor keywords that fitting has settled: the config says them instead of "auto"."""
+        return {}
+
+    def report(self) -> dict[str, Any]:
+        """What the fit has to say about itself, JSON-able; empty for a formula."""
+        return {}
 
 
 class GradientModel(ABC):

@@ -50,8 +50,8 @@ class _Rich:
 
 
 @contextmanager
-def bar(title: str, total: int, *, done: int = 0, shown: bool = True) -> Iterator[Bar]:
-    """A bar for a task of `total` parts; silent if not `shown`, and one line at the end where stderr is no terminal."""
+def bar(title: str, total: int | None, *, done: int = 0, shown: bool = True) -> Iterator[Bar]:
+    """A bar for a task of `total` parts, None where nobody knows how many; silent if not `shown`, and one line at the end where stderr is no terminal."""
     if not shown:
         yield Silent()
         return

@@ -1,0 +1,1 @@
+"""Gaussian mixtures: covariance structures, sufficient statistics, EM, missing cells; tensors in, tensors out."""

@@ -1,0 +1,256 @@
+"""The E-step of complete rows, a chunk at a time: responsibilities and their statistics in one pass.
+
+**Features.** log w_k N(x; m_k, Σ_k) is linear in the features of x
+
+    φ(x) = [x_i x_j for i ≤ j, x, 1],   p = d (d + 1)/2 + d + 1,
+
+so a chunk's log-densities are one matrix product θ Φ (K × p by p × rows) and its statistics another, R Φᵀ: together
+4 K p flops a row, half of what whitening by full matrices takes, in two large products. Where Σ_k is diagonal
+φ(x) = [x_i², x, 1]. Pairs (i, i + s mod d) for s = 0 … d/2 are each pair once, and one multiplication by a view makes
+them all.
+
+**Rounding.** The linear form cancels where a component is narrow and far from the origin. With x typical for component
+k the terms of the product add up in absolute value to about
+
+    κ_k = ½ Σ_ij a_i |P_ij| a_j + Σ_i |P m_k|_i a_i + |constant|,   a = |m_k| + 4 σ_k,  P = Σ_k⁻¹,
+
+and a row's log-density is off by at most `SAFETY` · eps · max κ_k nats; that is `rounding`, and it decides whether the
+kernel may be used. The rounding of θ itself is the same for every row and would not average out, but to first order it
+changes the total by ⟨θ_exact - θ, statistics⟩, which is added back. What is left is rounding row by row.
+
+**Whitened.** y = L_k⁻¹ (x - m_k), log N = -½ ‖y‖² - log |L_k| + const, and the scatter about the current means: nothing
+cancels. Twice the flops; this is what the fit falls back on, in float64 at last (`ladder`).
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from jensen.mixture.covariance import Covariance, cholesky
+from jensen.mixture.parameters import Parameters
+from jensen.mixture.rows import Chunk
+from jensen.mixture.statistics import Statistics
+
+SAFETY = 4.0
+ALLOWED = 1e-2  # nats a row
+MOST_DIMS_FOR_FEATURES = 96
+CACHE = 1 << 21  # bytes of features at a time
+LOG_2PI = math.log(2 * math.pi)
+
+
+class Kernel(ABC):
+    """Complete rows → statistics, for fixed parameters.
+
+    Attributes:
+        centre: `(K, d)` what the statistics are about.
+        rounding: a bound on the error of one row's log-density, nats.
+        compensated: whether what rounding does to all rows alike is added back, to first order.
+        size: how many rows suit it.
+        name: what a message calls it.
+    """
+
+    centre: Tensor
+    rounding: float
+    compensated: bool = False
+    size: int
+    name: str
+
+    @abstractmethod
+    def __call__(self, chunk: Chunk) -> Statistics:
+        """The statistics of complete rows, at most `size` of them."""
+
+    def over(self, chunk: Chunk) -> Iterator[Statistics]:
+        """The statistics of any number of complete rows, piece by piece."""
+        return (self(chunk.at(slice(i, i + self.size))) for i in range(0, len(chunk), self.size))
+
+
+class Features(Kernel):
+    """One product for the densities, one for the statistics.
+
+    Args:
+        parameters: the mixture.
+        covariance: its structure.
+        origin: `(d,)` subtracted from rows first; near the middle of the data.
+        dtype: of the arithmetic.
+    """
+
+    compensated = True
+
+    def __init__(self, parameters: Parameters, covariance: Covariance, origin: Tensor, dtype: torch.dtype) -> None:
+        self.name, self.diagonal = f"features, {_plain(dtype)}", covariance.diagonal
+        self.components, self.dims = parameters.components, parameters.dims
+        self.origin = origin.to(dtype)
+        self.centre = self.origin.double().expand(self.components, -1).contiguous()
+        theta, terms = self._theta(parameters, covariance)
+        self.rounding = SAFETY * torch.finfo(dtype).eps * float(terms.max())
+        self.theta = theta.to(dtype)
+        self.left = theta - self.theta.double()
+        self.size = max(256, CACHE // (theta.shape[1] * self.theta.element_size()) // 64 * 64)
+        self.buffer = torch.empty(theta.shape[1] * self.size, dtype=dtype, device=theta.device)
+
+    def _theta(self, parameters: Parameters, covariance: Covariance) -> tuple[Tensor, Tensor]:
+        """The coefficients `(K, p)` in float64, and κ `(K,)`."""
+        mean = parameters.means - self.centre
+        variances = covariance.variances(parameters.spread, self.components)
+        reach = mean.abs() + 4 * variances.sqrt()
+        if self.diagonal:
+            precision = 1 / variances
+            linear, half_log = precision * mean, 0.5 * variances.log().sum(1)
+            quadratic, size = -0.5 * precision, (0.5 * precision * reach.square()).sum(1)
+        else:
+            factor = cholesky(covariance.matrices(parameters.spread, self.components))
+            precision = torch.cholesky_inverse(factor)
+            linear = (precision @ mean[:, :, None])[:, :, 0]
+            half_log = factor.diagonal(dim1=1, dim2=2).log().sum(1)
+            quadratic = -0.5 * _pairs(precision)
+            size = 0.5 * torch.einsum("ki,kij,kj->k", reach, precision.abs(), reach)
+        constant = parameters.weights.log() - 0.5 * (linear * mean).sum(1) - half_log - 0.5 * self.dims * LOG_2PI
+        terms = size + (linear.abs() * reach).sum(1) + constant.nan_to_num(neginf=0.0).abs()
+        return torch.cat([quadratic, linear, constant[:, None].clamp(min=-1e30)], 1), terms
+
+    def _phi(self, x: Tensor) -> Tensor:
+        """φ of rows `x (m, d)`, one a column, `(p, m)` in the buffer."""
+        d, m = self.dims, len(x)
+        phi = self.buffer[: self.theta.shape[1] * m].view(-1, m)
+        linear = phi[-1 - d : -1]
+        torch.sub(x.T, self.origin[:, None], out=linear)
+        phi[-1] = 1.0
+        if self.diagonal:
+            torch.mul(linear, linear, out=phi[:d])
+            return phi
+        twice = torch.cat([linear, linear])
+        whole, rest = (d + 1) // 2, d // 2 if d % 2 == 0 else 0
+        shifted = twice.as_strided((whole, d, m), (m, m, 1))
+        torch.mul(shifted, linear, out=phi[: whole * d].view(whole, d, m))
+        if rest:
+            torch.mul(linear[:rest], linear[rest:], out=phi[whole * d : whole * d + rest])
+        return phi
+
+    def __call__(self, chunk: Chunk) -> Statistics:
+        """θ Φ, softmax, R Φᵀ."""
+        phi = self._phi(chunk.x.to(self.theta.dtype))
+        weight = chunk.weight.to(self.theta.dtype)
+        responsibility, log_density = _responsibilities(self.theta @ phi, weight)
+        sums = (responsibility @ phi.T).double()
+        total = float((log_density.double() * weight.double()).sum()) + float((self.left * sums).sum())
+        d = self.dims
+        second = sums[:, :d] if self.diagonal else _matrix(sums[:, : -1 - d], d)
+        return Statistics(self.centre, sums[:, -1], sums[:, -1 - d : -1], second, total, float(weight.double().sum()))
+
+
+class Whitened(Kernel):
+    """Every component in its own coordinates."""
+
+    def __init__(self, parameters: Parameters, covariance: Covariance, dtype: torch.dtype) -> None:
+        self.name, self.diagonal = f"whitened, {_plain(dtype)}", covariance.diagonal
+        components, d = parameters.components, parameters.dims
+        self.means = parameters.means.to(dtype)
+        self.centre = self.means.double()
+        variances = covariance.variances(parameters.spread, components)
+        if self.diagonal:
+            self.whiten, log_det = variances.rsqrt().to(dtype), 0.5 * variances.log().sum(1)
+            stretch = ((parameters.means.abs() / variances.sqrt()).square()).sum(1)
+        else:
+            factor = cholesky(covariance.matrices(parameters.spread, components))
+            eye = torch.eye(d).to(factor).expand(components, d, d)
+            inverse = torch.linalg.solve_triangular(factor, eye, upper=False)
+            self.whiten, log_det = inverse.mT.contiguous().to(dtype), factor.diagonal(dim1=1, dim2=2).log().sum(1)
+            stretch = (inverse.abs() @ parameters.means.abs()[:, :, None]).square().sum((1, 2)) + (
+                inverse.abs() @ (4 * variances.sqrt()[:, :, None])
+            ).square().sum((1, 2))
+        self.constant = parameters.weights.log() - log_det - 0.5 * d * LOG_2PI
+        size = float((4 * math.sqrt(d) * stretch.sqrt() + 16 * d + self.constant.nan_to_num(neginf=0.0).abs()).max())
+        self.rounding = SAFETY * torch.finfo(dtype).eps * size
+        self.constant = self.constant.to(dtype)
+        self.size = max(256, CACHE // (d * self.means.element_size()) // 64 * 64)
+
+    def __call__(self, chunk: Chunk) -> Statistics:
+        """Two passes over the components: densities, then moments about the current means."""
+        x, weight = chunk.x.to(self.means.dtype), chunk.weight.to(self.means.dtype)
+        joint = torch.stack([self._log_density(x, k) for k in range(len(self.means))])
+        responsibility, log_density = _responsibilities(joint, weight)
+        moments = [self._moments(x - mean, r) for mean, r in zip(self.means, responsibility, strict=True)]
+        first, second = (torch.stack(parts).double() for parts in zip(*moments, strict=True))
+        return Statistics(
+            self.centre,
+            responsibility.double().sum(1),
+            first,
+            second,
+            float((log_density.double() * weight.double()).sum()),
+            float(weight.double().sum()),
+        )
+
+    def _log_density(self, x: Tensor, k: int) -> Tensor:
+        offset = x - self.means[k]
+        white = offset * self.whiten[k] if self.diagonal else offset @ self.whiten[k]
+        return self.constant[k] - 0.5 * white.square().sum(1)
+
+    def _moments(self, offset: Tensor, responsibility: Tensor) -> tuple[Tensor, Tensor]:
+        weighted = offset * responsibility[:, None]
+        second = (weighted * offset).sum(0) if self.diagonal else weighted.T @ offset
+        return weighted.sum(0), second
+
+
+def ladder(dims: int, diagonal: bool, dtype: torch.dtype) -> list[tuple[type[Kernel], torch.dtype]]:
+    """Kernels for data of this type, from fast to safe."""
+    features = diagonal or dims <= MOST_DIMS_FOR_FEATURES
+    steps: list[tuple[type[Kernel], torch.dtype]] = [(Features, dtype)] if features else [(Whitened, dtype)]
+    if dtype != torch.float64 and features:
+        steps.append((Features, torch.float64))
+    return steps if steps[-1] == (Whitened, torch.float64) else [*steps, (Whitened, torch.float64)]
+
+
+def kernel_for(
+    parameters: Parameters, covariance: Covariance, origin: Tensor, dtype: torch.dtype, rung: int = 0
+) -> tuple[Kernel, int]:
+    """The first kernel from `rung` up whose rounding is allowed, and its rung; the last one whatever its rounding."""
+    steps = ladder(parameters.dims, covariance.diagonal, dtype)
+    for index in range(rung, len(steps)):
+        kind, arithmetic = steps[index]
+        made = (
+            Features(parameters, covariance, origin, arithmetic)
+            if kind is Features
+            else Whitened(parameters, covariance, arithmetic)
+        )
+        if made.rounding <= ALLOWED or index == len(steps) - 1:
+            return made, index
+    raise AssertionError("the ladder has a last step")
+
+
+def _responsibilities(joint: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """From log w_k N_k(x) `(K, m)`, in place: weighted responsibilities `(K, m)` and log p(x) `(m,)`."""
+    top = joint.amax(0)
+    shares = joint.sub_(top).exp_()
+    total = shares.sum(0)
+    return shares.mul_(weight / total), top + total.log()
+
+
+def _pair_index(d: int) -> tuple[Tensor, Tensor]:
+    """The pairs (i, i + s mod d) in the order of the features."""
+    i = torch.arange(d)
+    pairs = [(i, (i + s) % d) for s in range((d + 1) // 2)]
+    if d % 2 == 0:
+        pairs.append((i[: d // 2], i[d // 2 :]))
+    return torch.cat([a for a, _ in pairs]), torch.cat([b for _, b in pairs])
+
+
+def _pairs(matrices: Tensor) -> Tensor:
+    """Coefficients of x_i x_j in xᵀ P x, `(K, d (d + 1) / 2)`."""
+    i, j = _pair_index(matrices.shape[1])
+    return matrices[:, i, j] * (1.0 + (i != j).to(matrices))
+
+
+def _matrix(sums: Tensor, d: int) -> Tensor:
+    """Symmetric matrices from the sums of pairs."""
+    i, j = _pair_index(d)
+    out = sums.new_empty(len(sums), d, d)
+    out[:, i, j] = sums
+    out[:, j, i] = sums
+    return out
+
+
+def _plain(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

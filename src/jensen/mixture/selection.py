@@ -1,0 +1,194 @@
+"""Fits from several starts, and the number of components chosen by held-out likelihood or BIC.
+
+    BIC = -2 log L + f log n   (Schwarz 1978),   f free parameters, n rows,
+
+here as -BIC / 2n, so that both criteria are nats a row and higher is better. K grows by about a half at a time and stops
+when two in a row have not been better.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from jensen.errors import InputError
+from jensen.mixture.covariance import Covariance
+from jensen.mixture.density import Density
+from jensen.mixture.em import Ascent, OnIteration, Problem, Say, Settings, reseeded
+from jensen.mixture.parameters import Parameters
+from jensen.mixture.prior import weakly
+from jensen.mixture.rows import Chunks, Scale
+from jensen.mixture.seeding import SAMPLE, clustered, sample_rows
+from jensen.noise import Noise
+
+RESEEDS = 3
+PATIENCE = 2
+
+
+@dataclass(frozen=True)
+class Task:
+    """Rows and how to fit them, all but the number of components.
+
+    Args:
+        chunks: the training rows.
+        scale: where they are.
+        covariance: the structure.
+        settings: when EM stops.
+        prior_counts: the prior's rows for every component's count.
+        prior_rows: the prior's rows for every covariance.
+        restarts: how many starts; the best end is kept.
+        seed: of the starts.
+        say: told what happens.
+        on_iteration: told every iteration.
+    """
+
+    chunks: Chunks
+    scale: Scale
+    covariance: Covariance
+    settings: Settings
+    prior_counts: float
+    prior_rows: float
+    restarts: int
+    seed: int
+    say: Say
+    on_iteration: OnIteration
+
+    def problem(self, components: int) -> Problem:
+        """The problem for K components."""
+        prior = weakly(self.scale.variance, components, counts=self.prior_counts, rows=self.prior_rows)
+        return Problem(self.chunks, self.scale, self.covariance, prior, self.settings, self.say, self.on_iteration)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The best of several ascents, and what a report says of all."""
+
+    ascent: Ascent
+    report: dict[str, Any]
+
+
+def fitted(task: Task, components: int, start: Parameters | None = None) -> Fit:
+    """EM from `start`, or from as many k-means++ starts as the task says; the best end."""
+    problem = task.problem(components)
+    noise = Noise(task.seed, "mixture", components)
+    starts = [start] if start else (clustered(problem, components, noise.at(r)) for r in range(task.restarts))
+    ends: list[Ascent] = []
+    reseeds = 0
+    for number, begin in enumerate(starts):
+        end, tried = _with_reseeding(problem, begin, noise.at(number, "reseed"))
+        ends, reseeds = [*ends, end], reseeds + tried
+        task.say(f"start {number + 1}: {_told(end)}")
+    best = max(ends, key=lambda end: end.value)
+    if not best.converged:
+        task.say(
+            f"not converged: stopped after {best.iterations} iterations with {best.remaining:.2g} nats a row still "
+            "expected; raise max_iterations"
+        )
+    return Fit(best, _report(best, ends, reseeds, components))
+
+
+def _with_reseeding(problem: Problem, start: Parameters, noise: Noise) -> tuple[Ascent, int]:
+    """An ascent, and new ones while a component is dead and moving it helps."""
+    best = problem.ascend(start)
+    rows = None
+    for attempt in range(RESEEDS):
+        rows = rows or sample_rows(problem, SAMPLE, noise)
+        moved = reseeded(best, problem, rows)
+        if moved is None:
+            return best, attempt
+        other = problem.ascend(moved[0])
+        better = other.value > best.value + other.noise + best.noise
+        verdict = "better, kept" if better else "not better, dropped"
+        gain = other.value - best.value
+        problem.say(f"component {moved[1]} was dead: moved to the least likely row, {gain:+.3g} nats a row, {verdict}")
+        if not better:
+            return best, attempt + 1
+        best = other
+    return best, RESEEDS
+
+
+def _told(end: Ascent) -> str:
+    how = "converged" if end.converged else "not converged"
+    return f"{end.value:.6f} nats a row (penalised) after {end.iterations} iterations, {how}"
+
+
+def _report(best: Ascent, ends: list[Ascent], reseeds: int, components: int) -> dict[str, Any]:
+    return {
+        "n_components": components,
+        "converged": best.converged,
+        "iterations": best.iterations,
+        "penalised_nats_per_row": best.value,
+        "log_likelihood_nats_per_row": best.statistics.log_likelihood / best.statistics.weight,
+        "remaining_nats_per_row": best.remaining if math.isfinite(best.remaining) else None,
+        "kernel": best.kernel,
+        "rounding_nats_per_row": best.noise,
+        "restarts": [
+            {"penalised_nats_per_row": end.value, "iterations": end.iterations, "converged": end.converged}
+            for end in ends
+        ],
+        "reseeded": reseeds,
+    }
+
+
+def candidates(most: int) -> Iterator[int]:
+    """1, 2, 3, 4, 6, 8, 12, 16, 24, … up to `most`."""
+    power = 1
+    while power <= most:
+        yield power
+        between = power + power // 2
+        if power > 1 and between <= most:
+            yield between
+        power *= 2
+
+
+def selected(task: Task, criterion: str, held_out: Chunks | None, most: int) -> Fit:
+    """The fit whose number of components is best by the criterion, with the curve in its report.
+
+    Raises:
+        InputError: held-out rows are needed and there are none.
+    """
+    if criterion == "held-out" and (held_out is None or len(held_out) == 0):
+        raise InputError(
+            "n_components='auto' by held-out likelihood needs validation rows; give some, or criterion='bic'"
+        )
+    curve: list[dict[str, Any]] = []
+    best: tuple[float, Fit] | None = None
+    waited = 0
+    for components in candidates(min(most, len(task.chunks))):
+        fit = fitted(task, components)
+        value = _criterion(task, criterion, held_out, fit)
+        curve.append({"n_components": components, "value": value})
+        task.say(f"{components} components: {criterion} {value:.4f} nats a row")
+        better = best is None or value > best[0]
+        best, waited = ((value, fit), 0) if better or best is None else (best, waited + 1)
+        if waited == PATIENCE:
+            break
+    assert best is not None
+    return replace(best[1], report={**best[1].report, "criterion": criterion, "curve": curve})
+
+
+def _criterion(task: Task, criterion: str, held_out: Chunks | None, fit: Fit) -> float:
+    found = fit.ascent.statistics
+    if criterion == "bic":
+        free = free_parameters(fit.ascent.parameters, task.covariance)
+        return (found.log_likelihood - 0.5 * free * math.log(found.weight)) / found.weight
+    assert held_out is not None
+    density = Density(fit.ascent.parameters, task.covariance)
+    return mean_of(held_out, density.log_prob)
+
+
+def mean_of(chunks: Chunks, function: Callable[[torch.Tensor], torch.Tensor]) -> float:
+    """The weighted mean of a function of rows."""
+    total = weight = 0.0
+    for chunk in chunks.passing():
+        total += float((function(chunk.x) * chunk.weight.double()).sum())
+        weight += float(chunk.weight.double().sum())
+    return total / weight
+
+
+def free_parameters(parameters: Parameters, covariance: Covariance) -> int:
+    """K - 1 weights, K d means, and the covariances'."""
+    k, d = parameters.components, parameters.dims
+    return k - 1 + k * d + covariance.free(k, d)

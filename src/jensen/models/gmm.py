@@ -1,0 +1,538 @@
+"""A Gaussian mixture: p(x) = Σ_k w_k N(x; m_k, Σ_k), an exact likelihood.
+
+The latent is the component, z ∈ 1 … K: prior p(z) categorical, emission p(x | z) normal, posterior p(z | x) exact, so
+the evidence lower bound equals log p(x). Fitted by EM (`mixture.em`) from k-means++ starts, as the maximum of the
+likelihood times a weak prior (`mixture.prior`); missing cells are marginalised exactly (`mixture.missing`). Exact on
+real values; on levels it is dequantised, a lower bound. (McLachlan and Peel 2000, "Finite Mixture Models".)
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.distributions import (
+    Categorical,
+    Distribution,
+    MultivariateNormal,
+    Normal,
+    ReshapeTransform,
+    TransformedDistribution,
+)
+from torch.distributions import Independent as IndependentDims
+
+from jensen.data.codec import Affine, fit_codec
+from jensen.data.examples import Batch, Split
+from jensen.data.space import Real, Space
+from jensen.distributions.conditional import Conditional
+from jensen.errors import InputError
+from jensen.likelihood import LogLikelihood
+from jensen.mixture.covariance import covariance_of
+from jensen.mixture.density import Density, conditioned
+from jensen.mixture.em import Problem, Settings
+from jensen.mixture.parameters import Parameters
+from jensen.mixture.prior import weakly
+from jensen.mixture.rows import Chunks, scale_of
+from jensen.mixture.seeding import clustered
+from jensen.mixture.selection import Task, fitted, free_parameters, mean_of, selected
+from jensen.mixture.stepwise import Stepwise
+from jensen.mixture.unconstrained import Unconstrained
+from jensen.models.model import (
+    UNWATCHED,
+    ClosedForm,
+    LatentModel,
+    OnCalls,
+    Watch,
+    nothing,
+    sample_ids,
+    sample_noise,
+)
+from jensen.noise import Noise
+from jensen.training.fitter import Objective, Rows
+
+Structure = Literal["full", "tied", "diag", "spherical", "factors"]
+Criterion = Literal["held-out", "bic"]
+MOST_CELLS = 1 << 28  # of all covariances together: 2 GiB
+
+
+class GaussianMixture(ClosedForm, LatentModel):
+    """Σ_k w_k N(m_k, Σ_k).
+
+    Args:
+        event_shape: the shape of a row; images are flattened.
+        space: must be Real; `jensen.fit` wraps it for levels.
+        n_components: K, or "auto" to choose it by `criterion`.
+        covariance: full, tied (one for all), diag, spherical, or factors (low rank plus diagonal).
+        rank: columns of the low-rank part, for factors.
+        prior_rows: c, how many rows the prior on each covariance counts for; 0 for maximum likelihood.
+        prior_counts: a, how many rows the prior adds to each component's count.
+        tolerance: the expected remaining gain, in nats a row, at which EM has converged.
+        max_iterations: where EM stops without having converged.
+        restarts: how many starts; the best end is kept.
+        criterion: for "auto", held-out (mean log-likelihood of the validation rows) or bic.
+        max_components: the most that "auto" tries.
+
+    Example:
+        >>> import torch
+        >>> coin = GaussianMixture.from_parameters(torch.tensor([0.5, 0.5]), torch.tensor([[-1.0], [1.0]]), torch.ones(2, 1, 1))
+        >>> float(coin.responsibilities(torch.zeros(1, 1))[0, 0])
+        0.5
+    """
+
+    summary = "a mixture of normals fitted by EM, exact likelihood; on levels a dequantised lower bound"
+    paper = "Dempster, Laird and Rubin 1977; McLachlan and Peel 2000"
+    spaces = (Real,)
+    accepts_missing = True
+    weights: Tensor
+    means: Tensor
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        space: Space,
+        *,
+        n_components: int | Literal["auto"] = "auto",
+        covariance: Structure = "full",
+        rank: int = 4,
+        prior_rows: float = 1.0,
+        prior_counts: float = 1.0,
+        tolerance: float = 1e-5,
+        max_iterations: int = 1000,
+        restarts: int = 3,
+        criterion: Criterion = "held-out",
+        max_components: int = 64,
+    ) -> None:
+        super().__init__(event_shape, space)
+        self.dims = math.prod(event_shape)
+        _check(self.dims, locals())
+        self.n_components, self.rank = n_components, min(rank, max(1, self.dims - 1))
+        self.covariance_word, self.covariance = covariance, covariance_of(covariance, self.dims, self.rank)
+        self.prior_rows, self.prior_counts, self.restarts = prior_rows, prior_counts, restarts
+        self.settings = Settings(tolerance, max_iterations)
+        self.criterion, self.max_components = criterion, max_components
+        self.fit_report: dict[str, Any] = {}
+        self._stepwise: Stepwise | None = None
+        self._density: tuple[Any, Density] | None = None
+        self._allocate(1 if n_components == "auto" else n_components)
+
+    def _allocate(self, components: int) -> None:
+        """Standard normal components, in buffers whose shapes the number of components fixes."""
+        shapes = self.covariance.shapes(components, self.dims)
+        cells = sum(math.prod(shape) for shape in shapes.values())
+        if cells > MOST_CELLS:
+            raise InputError(
+                f"the covariances of {components} components in {self.dims} dimensions do not fit in memory; "
+                "use covariance factors or diag, fewer components, or resize the data"
+            )
+        self.register_buffer("weights", torch.full((components,), 1 / components, dtype=torch.float64))
+        self.register_buffer("means", torch.zeros(components, self.dims, dtype=torch.float64))
+        for name, shape in shapes.items():
+            self.register_buffer(f"spread_{name}", _unit(name, shape))
+
+    @classmethod
+    def codec(cls, split: Split) -> Affine:
+        """Standardised, so that starts and prior suit every dimension."""
+        return fit_codec(split)
+
+    @classmethod
+    def from_parameters(
+        cls,
+        weights: Float[Tensor, " K"],
+        means: Float[Tensor, "K d"],
+        covariances: Tensor | Mapping[str, Tensor],
+        covariance: Structure = "full",
+    ) -> "GaussianMixture":
+        """A mixture with given parameters; it samples and scores with no fit, in their units.
+
+        Args:
+            weights: positive; divided by their sum.
+            means: the components' means.
+            covariances: `(K, d, d)` for full, `(d, d)` for tied, variances `(K, d)` for diag and `(K,)` for spherical;
+                for factors a mapping with `loadings (K, d, rank)` and `noise (K, d)`, variances.
+            covariance: which of them it is.
+
+        Raises:
+            InputError: shapes that do not belong together, weights that are no weights, covariances that are none.
+        """
+        weights, means = weights.double(), means.double()
+        if means.ndim != 2 or weights.shape != means.shape[:1]:
+            raise InputError(f"weights must be (K,) and means (K, d), got {tuple(weights.shape)}, {tuple(means.shape)}")
+        if not bool((weights >= 0).all()) or not 0 < float(weights.sum()) < math.inf:
+            raise InputError(f"weights must be at least 0 with a finite positive sum, got {weights.tolist()}")
+        spread = _spread(covariances, covariance)
+        rank = spread["loadings"].shape[2] if "loadings" in spread else 1
+        model = cls(tuple(means.shape[1:]), Real(), n_components=len(weights), covariance=covariance, rank=rank)
+        for name, shape in model.covariance.shapes(len(weights), model.dims).items():
+            if name not in spread or tuple(spread[name].shape) != shape:
+                got = tuple(spread[name].shape) if name in spread else "none"
+                raise InputError(f"{name} of a {covariance} mixture must have shape {shape}, got {got}")
+        model.set_parameters(Parameters(weights / weights.sum(), means, spread))
+        factor = torch.linalg.cholesky_ex(model.covariances())
+        if bool(factor.info.any()) or not bool(torch.isfinite(factor.L).all()):
+            raise InputError(f"covariance {int(factor.info.argmax())} is not positive definite; give one that is")
+        return model
+
+    @property
+    def parameters_now(self) -> Parameters:
+        """Weights, means and spread."""
+        names = self.covariance.shapes(len(self.weights), self.dims)
+        return Parameters(self.weights, self.means, {name: getattr(self, f"spread_{name}") for name in names})
+
+    def set_parameters(self, parameters: Parameters) -> None:
+        """Take over these parameters, and their number of components."""
+        device = self.device
+        if parameters.components != len(self.weights):
+            self._allocate(parameters.components)
+            self.to(device)
+        self.n_components = parameters.components
+        self.weights.copy_(parameters.weights)
+        self.means.copy_(parameters.means)
+        for name, tensor in parameters.spread.items():
+            getattr(self, f"spread_{name}").copy_(tensor)
+
+    def covariances(self) -> Float[Tensor, "K d d"]:
+        """Σ_k."""
+        return self.covariance.matrices(self.parameters_now.spread, len(self.weights))
+
+    @property
+    def density(self) -> Density:
+        """The mixture ready to be evaluated; made again when a parameter has changed."""
+        now = self.parameters_now
+        key = tuple((t.data_ptr(), t._version) for t in (now.weights, now.means, *now.spread.values()))
+        if self._density is None or self._density[0] != key:
+            self._density = (key, Density(now, self.covariance))
+        return self._density[1]
+
+    @property
+    def iterative(self) -> bool:
+        """Yes: EM."""
+        return True
+
+    @torch.no_grad()
+    def fit(
+        self,
+        train: Rows,
+        valid: Rows | None = None,
+        *,
+        seed: int = 0,
+        watch: Watch = UNWATCHED,
+        start: Parameters | None = None,
+        warm: bool = False,
+    ) -> None:
+        """EM to convergence; `fit_report` says how it went.
+
+        Args:
+            train: rows in the model's units, NaN where a cell is missing, with weights if they have any.
+            valid: rows that choose the number of components.
+            seed: of the starts.
+            watch: told of every iteration and of what happens.
+            start: parameters to start from, instead of k-means++.
+            warm: start from the present parameters.
+
+        Raises:
+            InputError: a constant or empty column, an infinite value, more components than rows.
+            FitError: the penalised log-likelihood fell, or a covariance degenerated.
+        """
+        chunks = Chunks(train)
+        task = Task(
+            chunks,
+            scale_of(chunks),
+            self.covariance,
+            self.settings,
+            self.prior_counts,
+            self.prior_rows,
+            self.restarts,
+            seed,
+            watch.say,
+            lambda i, value, left: watch.step(f"{value:.4f} nats a row, {left:.1g} to come"),
+        )
+        start = self.parameters_now if warm else start
+        if start is not None:
+            found = fitted(task, start.components, start)
+        elif self.n_components == "auto":
+            held_out = Chunks(valid) if valid is not None and len(valid) else None
+            found = selected(task, self.criterion, held_out, self.max_components)
+        else:
+            found = fitted(task, int(self.n_components))
+        self.set_parameters(found.ascent.parameters)
+        self.fit_report = found.report
+
+    def resolved(self) -> dict[str, Any]:
+        """The number of components that was chosen."""
+        return {"n_components": len(self.weights)}
+
+    def report(self) -> dict[str, Any]:
+        """How the fit went: iterations, convergence, starts, and the curve if the number of components was chosen."""
+        return self.fit_report
+
+    @torch.no_grad()
+    def partial_fit(self, batch: Tensor | Batch, *, seed: int = 0, exponent: float = 0.7) -> float:
+        """Learn from one batch by stepwise EM (`mixture.stepwise`); the first call starts from the present parameters if
+        there are any but the standard ones, and from k-means++ on its own rows if not.
+
+        Args:
+            batch: rows `(B, *event_shape)`, or a Batch with weights.
+            seed: of the start.
+            exponent: α of the step size t^-α.
+
+        Returns:
+            The batch's mean log-likelihood before the step, nats a row.
+        """
+        if self.n_components == "auto":
+            raise InputError("partial_fit needs a number of components; n_components='auto' needs all rows at once")
+        if not 0.5 < exponent <= 1:
+            raise InputError(f"exponent must be above 0.5 and at most 1, got {exponent}")
+        rows = batch if isinstance(batch, Batch) else Batch(batch, torch.arange(len(batch)))
+        chunks = Chunks(_One(rows))
+        scale = scale_of(chunks)
+        prior = weakly(scale.variance, len(self.weights), counts=self.prior_counts, rows=self.prior_rows)
+        problem = Problem(chunks, scale, self.covariance, prior, self.settings)
+        if self._stepwise is None:
+            untouched = not bool(self.means.any())
+            first = clustered(problem, len(self.weights), Noise(seed, "mixture")) if untouched else self.parameters_now
+            self._stepwise = Stepwise(first, exponent)
+        value = self._stepwise.step(problem)
+        self.set_parameters(self._stepwise.parameters)
+        return value
+
+    @torch.no_grad()
+    def log_likelihood(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        method: str | None = None,
+        ids: Tensor | None = None,
+        seed: int = 0,
+        on_calls: OnCalls = nothing,
+        **plan: Any,
+    ) -> LogLikelihood:
+        """log p of the observed cells of each row, exact."""
+        value = self.density.log_prob(x.flatten(1))
+        on_calls(len(x))
+        return LogLikelihood(
+            value=value,
+            kind="exact",
+            measure="Lebesgue",
+            of=f"a mixture of {len(self.weights)} normals, {self.covariance_word}",
+            method=self.method_or_default(method),
+            event_shape=self.event_shape,
+        )
+
+    @torch.no_grad()
+    def sample(self, n: int, context: Tensor | None = None, seed: int = 0, *, start: int = 0) -> Tensor:
+        """A component by its weight, then m_k + L_k ε."""
+        ids, noise = sample_ids(n, start), sample_noise(seed)
+        u = noise.at("component").uniform(ids).to(self.device)
+        eps = noise.normal(ids, (self.dims,)).double().to(self.device)
+        return self.density.draw(u, eps).reshape(n, *self.event_shape)
+
+    @torch.no_grad()
+    def responsibilities(self, x: Tensor) -> Float[Tensor, "B K"]:
+        """p(z | x) of rows `(B, *event_shape)`, given their observed cells."""
+        return self.density.responsibilities(x.flatten(1))
+
+    def labels(self, x: Tensor) -> Int[Tensor, " B"]:
+        """The most probable component of each row."""
+        return self.responsibilities(x).argmax(1)
+
+    def complete_log_prob(self, x: Tensor, z: Int[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """log p(x, z) = log w_z N(x; m_z, Σ_z), of the observed cells."""
+        return self.density.log_joint(x.flatten(1)).gather(1, z[:, None])[:, 0]
+
+    @property
+    def prior(self) -> Conditional:
+        """p(z) = w_z."""
+        return _Prior(self)
+
+    @property
+    def emission(self) -> Conditional:
+        """p(x | z) = N(m_z, Σ_z)."""
+        return _Emission(self)
+
+    @property
+    def posterior(self) -> Conditional:
+        """p(z | x), exact."""
+        return _Posterior(self)
+
+    @torch.no_grad()
+    def impute(self, x: Tensor, draws: int | None = None, seed: int = 0) -> Tensor:
+        """Missing (NaN) cells filled in.
+
+        Args:
+            x: rows `(B, *event_shape)`.
+            draws: None for the conditional mean E[x_m | x_o]; a number for that many draws from p(x_m | x_o).
+            seed: of the draws; row i of the input has draws of its own, whatever is beside it.
+
+        Returns:
+            `(B, *event_shape)`, or `(draws, B, *event_shape)`, float64. Observed cells are as they were.
+        """
+        flat = x.flatten(1)
+        if draws is None:
+            return self.density.fill(flat).reshape(x.shape)
+        if draws < 1:
+            raise InputError(f"the number of draws must be at least 1, got {draws}")
+        ids, noise = torch.arange(len(x)), Noise(seed, "impute")
+        parts = []
+        for number in range(draws):
+            u = noise.at(number, "component").uniform(ids).to(flat.device)
+            eps = noise.at(number).normal(ids, (self.dims,)).double().to(flat.device)
+            parts.append(self.density.fill_by_chance(flat, u, eps).reshape(x.shape))
+        return torch.stack(parts)
+
+    @torch.no_grad()
+    def conditional(self, values: Mapping[int, float]) -> "GaussianMixture":
+        """p(the other columns | these columns), a mixture again, exact.
+
+        Args:
+            values: column number → value, in the model's units; columns of the flattened row.
+
+        Returns:
+            A full-covariance mixture over the columns that are left, in their order.
+        """
+        columns = sorted(values)
+        wrong = [c for c in columns if not 0 <= c < self.dims]
+        if wrong or not columns or len(columns) == self.dims:
+            raise InputError(f"columns must be some but not all of 0 … {self.dims - 1}, got {columns}")
+        row = torch.full((self.dims,), math.nan, dtype=torch.float64, device=self.device)
+        for column in columns:
+            row[column] = float(values[column])
+        if int(row.isfinite().sum()) != len(columns):
+            raise InputError(f"values must be finite numbers, got {dict(values)}")
+        given = conditioned(self.parameters_now, self.covariance, row)
+        return GaussianMixture.from_parameters(given.weights, given.means, given.covariances)
+
+    @property
+    def free_parameters(self) -> int:
+        """How many numbers can be chosen freely."""
+        return free_parameters(self.parameters_now, self.covariance)
+
+    def aic(self, rows: Rows) -> float:
+        """-2 log L + 2 f (Akaike 1974), for the rows it was fitted to; lower is better."""
+        return 2 * self.free_parameters - 2 * self._sums(rows)[0]
+
+    def bic(self, rows: Rows) -> float:
+        """-2 log L + f log n (Schwarz 1978), n the total weight of the rows; lower is better."""
+        log_likelihood, weight, _ = self._sums(rows)
+        return self.free_parameters * math.log(weight) - 2 * log_likelihood
+
+    def icl(self, rows: Rows) -> float:
+        """BIC + 2 Σ_i H(p(z | x_i)): it also charges for clusters that overlap (Biernacki et al. 2000)."""
+        return self.bic(rows) + 2 * self._sums(rows)[2]
+
+    @torch.no_grad()
+    def _sums(self, rows: Rows) -> tuple[float, float, float]:
+        """Total log-likelihood, weight, and entropy of the responsibilities."""
+        chunks = Chunks(rows)
+        weight = sum(float(chunk.weight.double().sum()) for chunk in chunks.passing())
+        log_likelihood = mean_of(chunks, self.density.log_prob) * weight
+
+        def entropy(x: Tensor) -> Tensor:
+            return Categorical(logits=self.density.log_joint(x)).entropy()
+
+        return log_likelihood, weight, mean_of(chunks, entropy) * weight
+
+    def objective(self) -> "MixtureObjective":
+        """The same mixture for the training loop: -log p(x), with free parameters that start at the present ones."""
+        return MixtureObjective(Unconstrained(self.parameters_now, self.covariance))
+
+
+class MixtureObjective(Objective):
+    """-log p(x) of a mixture with free parameters; `mixture.parameters_now()` goes back by `set_parameters`.
+
+    Args:
+        mixture: the free mixture.
+    """
+
+    def __init__(self, mixture: Unconstrained) -> None:
+        super().__init__()
+        self.mixture = mixture
+
+    def forward(self, batch: Batch, noise: Noise) -> Tensor:
+        """-log p(x) of each row."""
+        return -self.mixture.log_prob(batch.x.flatten(1).to(self.mixture.means.dtype))
+
+    def held_out(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """log p(x)."""
+        return {"log_likelihood": -self(batch, noise)}
+
+
+class _Prior(Conditional):
+    def __init__(self, model: GaussianMixture) -> None:
+        super().__init__()
+        self.weights = model.weights
+
+    def forward(self, given: Tensor) -> Distribution:
+        return Categorical(self.weights.expand(len(given), -1))
+
+
+class _Emission(Conditional):
+    def __init__(self, model: GaussianMixture) -> None:
+        super().__init__()
+        self.means, self.scale, self.event_shape = model.means, model.density.scale, model.event_shape
+
+    def forward(self, given: Tensor) -> Distribution:
+        if self.scale.ndim == 2:
+            shape = (len(given), *self.event_shape)
+            normal = Normal(self.means[given].reshape(shape), self.scale[given].reshape(shape))
+            return IndependentDims(normal, len(self.event_shape))
+        flat = MultivariateNormal(self.means[given], scale_tril=self.scale[given])
+        return TransformedDistribution(flat, [ReshapeTransform(self.means.shape[1:], torch.Size(self.event_shape))])
+
+
+class _Posterior(Conditional):
+    def __init__(self, model: GaussianMixture) -> None:
+        super().__init__()
+        self.density = model.density
+
+    def forward(self, given: Tensor) -> Distribution:
+        return Categorical(logits=self.density.log_joint(given.flatten(1)))
+
+
+class _One:
+    """A batch as rows."""
+
+    def __init__(self, whole: Batch) -> None:
+        self.whole = whole
+
+    def __len__(self) -> int:
+        return len(self.whole.x)
+
+    def batch(self, indices: Tensor | slice) -> Batch:
+        """The rows at these positions."""
+        weight = None if self.whole.weight is None else self.whole.weight[indices]
+        return Batch(self.whole.x[indices], self.whole.id[indices], None, weight)
+
+
+def _unit(name: str, shape: tuple[int, ...]) -> Tensor:
+    """The standard normal's spread."""
+    if name.startswith("covariance"):
+        return torch.eye(shape[-1], dtype=torch.float64).expand(shape).clone()
+    return torch.full(shape, 0.0 if name == "loadings" else 1.0, dtype=torch.float64)
+
+
+def _spread(covariances: Tensor | Mapping[str, Tensor], word: Structure) -> dict[str, Tensor]:
+    if isinstance(covariances, Mapping):
+        return {name: tensor.double() for name, tensor in covariances.items()}
+    name = {"full": "covariances", "tied": "covariance", "diag": "variances", "spherical": "variances"}.get(word)
+    if name is None:
+        raise InputError("covariances of a factors mixture must be a mapping with loadings and noise")
+    return {name: covariances.double().reshape(-1, 1) if word == "spherical" else covariances.double()}
+
+
+def _check(dims: int, given: Mapping[str, Any]) -> None:
+    """Refuse settings that cannot be."""
+    whole = ("n_components", "rank", "max_iterations", "restarts", "max_components")
+    for name in whole:
+        if given[name] != "auto" and given[name] < 1:
+            raise InputError(f"{name} must be at least 1, got {given[name]}")
+    for name in ("prior_rows", "prior_counts", "tolerance"):
+        if not 0 <= given[name] < math.inf:
+            raise InputError(f"{name} must be at least 0 and finite, got {given[name]}")
+    for name, words in (("covariance", get_args(Structure)), ("criterion", get_args(Criterion))):
+        if given[name] not in words:
+            raise InputError(f"{name} must be one of {', '.join(words)}, got {given[name]!r}")
+    if given["covariance"] == "factors" and dims < 2:
+        raise InputError("factors need at least 2 dimensions; use covariance diag")
