@@ -88,7 +88,7 @@ class Marginal:
         inverse, log_det = self._inverses(patterns)
         offset = torch.where(patterns[pattern][:, None], x[:, None] - self.parameters.means, 0.0)
         white = _by_block(offset, inverse, pattern)
-        cells = patterns.sum(1)[pattern][:, None] * LOG_2PI
+        cells = patterns.double().sum(1)[pattern][:, None] * LOG_2PI
         joint = self.parameters.weights.log() - 0.5 * ((white * offset).sum(2) + log_det[pattern] + cells)
         gain = self.spread @ inverse
         shift = _by_block(offset, gain.mT, pattern)

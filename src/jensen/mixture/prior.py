@@ -12,32 +12,42 @@ penalised likelihood is bounded and no component collapses. A covariance that co
 import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
+
+MIXED_IN = 0.01
 
 
 @dataclass(frozen=True)
 class Prior:
-    """a, c and V = diag(`variances`).
+    """a, c and V.
 
     Args:
         counts: a, rows added to every component's count; 0 for none.
         rows: c, rows of covariance V added to every covariance; 0 for none.
-        variances: `(d,)` the diagonal of V, in the units of the data squared.
+        mode: V `(d, d)`, or its diagonal `(d,)` where covariances are diagonal, in the units of the data squared.
     """
 
     counts: float
     rows: float
-    variances: Tensor
+    mode: Tensor
+
+    @property
+    def variances(self) -> Tensor:
+        """The diagonal of V, `(d,)`."""
+        return self.mode.diagonal() if self.mode.ndim == 2 else self.mode
 
     def log_weights(self, weights: Tensor) -> float:
         """a Σ log w_k."""
         return self.counts * float(weights.log().sum()) if self.counts else 0.0
 
 
-def weakly(variances: Tensor, components: int, *, counts: float, rows: float) -> Prior:
-    """The prior for K components in data of these column variances: V = diag(variances) / K^(2/d).
+def weakly(spread: Tensor, components: int, *, counts: float, rows: float) -> Prior:
+    """The prior for K components in data of this covariance `(d, d)` or these variances `(d,)`.
 
-    K components that tile the data have each 1/K of its volume (Fraley and Raftery 2007, section 3).
+    V = spread / K^(2/d): K components that tile the data have each 1/K of its volume (Fraley and Raftery 2007, section
+    3). A hundredth of the diagonal is mixed in, so that V is definite where columns determine each other.
     """
-    shrunk = variances * math.exp(-2 * math.log(components) / len(variances))
-    return Prior(counts, rows, shrunk)
+    if spread.ndim == 2:
+        spread = (1 - MIXED_IN) * spread + MIXED_IN * torch.diag(spread.diagonal())
+    return Prior(counts, rows, spread * math.exp(-2 * math.log(components) / len(spread)))

@@ -95,15 +95,24 @@ def _by_pattern(chunk: Chunk) -> Chunk:
 
 @dataclass(frozen=True)
 class Scale:
-    """Where the data are: total weight, and per column the mean and variance of observed cells, float64."""
+    """Where the data are, float64.
+
+    Attributes:
+        weight: the total.
+        mean: `(d,)` of observed cells.
+        variance: `(d,)` of observed cells.
+        spread: `(d, d)` with these variances and the correlations of rows whose missing cells stand at the mean; the
+            variances alone if only they were asked for.
+    """
 
     weight: float
     mean: Tensor
     variance: Tensor
+    spread: Tensor
 
 
-def scale_of(chunks: Chunks) -> Scale:
-    """One pass, by Chan's pairwise update (Chan, Golub and LeVeque 1983): no difference of large sums.
+def scale_of(chunks: Chunks, *, diagonal: bool = False) -> Scale:
+    """One pass (two for correlations), by Chan's pairwise update (Chan, Golub and LeVeque 1983): no difference of large sums.
 
     Raises:
         InputError: a value is infinite; a column has no value, or one value only.
@@ -131,4 +140,14 @@ def scale_of(chunks: Chunks) -> Scale:
         if float(count[column]) == 0:
             raise InputError(f"dimension {column} has no values in the training rows; drop it")
         raise InputError(f"dimension {column} is constant in the training rows, so its density is infinite; drop it")
-    return Scale(total, mean, variance)
+    return Scale(total, mean, variance, variance if diagonal else _correlated(chunks, mean, variance))
+
+
+def _correlated(chunks: Chunks, mean: Tensor, variance: Tensor) -> Tensor:
+    product = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=mean.device)
+    for chunk in chunks.passing():
+        white = ((chunk.x.double() - mean) / variance.sqrt()).nan_to_num(nan=0.0)
+        product += white.T @ (white * chunk.weight.double()[:, None])
+    root = (variance / product.diagonal()).sqrt()
+    spread = product * root[:, None] * root
+    return 0.5 * (spread + spread.T)

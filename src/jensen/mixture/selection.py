@@ -57,7 +57,7 @@ class Task:
 
     def problem(self, components: int) -> Problem:
         """The problem for K components."""
-        prior = weakly(self.scale.variance, components, counts=self.prior_counts, rows=self.prior_rows)
+        prior = weakly(self.scale.spread, components, counts=self.prior_counts, rows=self.prior_rows)
         return Problem(self.chunks, self.scale, self.covariance, prior, self.settings, self.say, self.on_iteration)
 
 

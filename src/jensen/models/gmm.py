@@ -66,7 +66,7 @@ class GaussianMixture(ClosedForm, LatentModel):
         n_components: K, or "auto" to choose it by `criterion`.
         covariance: full, tied (one for all), diag, spherical, or factors (low rank plus diagonal).
         rank: columns of the low-rank part, for factors.
-        prior_rows: c, how many rows the prior on each covariance counts for; 0 for maximum likelihood.
+        prior_rows: c, how many rows the prior on each covariance counts for; d/2 if None, 0 for maximum likelihood.
         prior_counts: a, how many rows the prior adds to each component's count.
         tolerance: the expected remaining gain, in nats a row, at which EM has converged.
         max_iterations: where EM stops without having converged.
@@ -96,7 +96,7 @@ class GaussianMixture(ClosedForm, LatentModel):
         n_components: int | Literal["auto"] = "auto",
         covariance: Structure = "full",
         rank: int = 4,
-        prior_rows: float = 1.0,
+        prior_rows: float | None = None,
         prior_counts: float = 1.0,
         tolerance: float = 1e-5,
         max_iterations: int = 1000,
@@ -109,7 +109,8 @@ class GaussianMixture(ClosedForm, LatentModel):
         _check(self.dims, locals())
         self.n_components, self.rank = n_components, min(rank, max(1, self.dims - 1))
         self.covariance_word, self.covariance = covariance, covariance_of(covariance, self.dims, self.rank)
-        self.prior_rows, self.prior_counts, self.restarts = prior_rows, prior_counts, restarts
+        self.prior_rows = 0.5 * self.dims if prior_rows is None else prior_rows
+        self.prior_counts, self.restarts = prior_counts, restarts
         self.settings = Settings(tolerance, max_iterations)
         self.criterion, self.max_components = criterion, max_components
         self.fit_report: dict[str, Any] = {}
@@ -238,7 +239,7 @@ class GaussianMixture(ClosedForm, LatentModel):
         chunks = Chunks(train)
         task = Task(
             chunks,
-            scale_of(chunks),
+            scale_of(chunks, diagonal=self.covariance.diagonal),
             self.covariance,
             self.settings,
             self.prior_counts,
@@ -286,8 +287,8 @@ class GaussianMixture(ClosedForm, LatentModel):
             raise InputError(f"exponent must be above 0.5 and at most 1, got {exponent}")
         rows = batch if isinstance(batch, Batch) else Batch(batch, torch.arange(len(batch)))
         chunks = Chunks(_One(rows))
-        scale = scale_of(chunks)
-        prior = weakly(scale.variance, len(self.weights), counts=self.prior_counts, rows=self.prior_rows)
+        scale = scale_of(chunks, diagonal=self.covariance.diagonal)
+        prior = weakly(scale.spread, len(self.weights), counts=self.prior_counts, rows=self.prior_rows)
         problem = Problem(chunks, scale, self.covariance, prior, self.settings)
         if self._stepwise is None:
             untouched = not bool(self.means.any())
@@ -529,7 +530,7 @@ def _check(dims: int, given: Mapping[str, Any]) -> None:
         if given[name] != "auto" and given[name] < 1:
             raise InputError(f"{name} must be at least 1, got {given[name]}")
     for name in ("prior_rows", "prior_counts", "tolerance"):
-        if not 0 <= given[name] < math.inf:
+        if given[name] is not None and not 0 <= given[name] < math.inf:
             raise InputError(f"{name} must be at least 0 and finite, got {given[name]}")
     for name, words in (("covariance", get_args(Structure)), ("criterion", get_args(Criterion))):
         if given[name] not in words:

@@ -1,0 +1,446 @@
+"""EM (ORACLES law 20): it rises at every step, ends where the gradient is 0, and says so only then; weights and float32.
+
+Nothing here pastes a value of a run: each test compares with a law or with scikit-learn from the same start.
+"""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from analytic import mixture_2d, mixture_3d
+from sklearn.mixture import GaussianMixture as Peer
+from torch import Tensor
+
+from jensen.data.examples import Batch, Examples
+from jensen.errors import FitError, InputError
+from jensen.mixture import em
+from jensen.mixture.covariance import WORDS, covariance_of
+from jensen.mixture.density import Density, differentiable_log_joint
+from jensen.mixture.em import Ascent, Gains, Problem, Settings, log_prior, maximise
+from jensen.mixture.kernels import Features, Whitened, ladder
+from jensen.mixture.parameters import Parameters
+from jensen.mixture.prior import weakly
+from jensen.mixture.rows import Chunks, scale_of
+from jensen.mixture.seeding import clustered
+from jensen.mixture.stepwise import Stepwise
+from jensen.mixture.unconstrained import Unconstrained
+from jensen.noise import Noise
+
+F64 = torch.float64
+X = mixture_3d().sample(400, torch.Generator().manual_seed(0))
+each_structure = pytest.mark.parametrize("word", WORDS)
+
+
+def with_holes(x: Tensor, share: float = 0.2) -> Tensor:
+    holes = torch.rand(x.shape, generator=torch.Generator().manual_seed(1)) < share
+    return x.masked_fill(holes, math.nan)
+
+
+def problem_of(
+    x: Tensor,
+    word: str = "full",
+    components: int = 3,
+    *,
+    weight: Tensor | None = None,
+    rows: float = 1.0,
+    counts: float = 0.3,
+    **settings: float,
+) -> Problem:
+    covariance = covariance_of(word, x.shape[1], 1)
+    chunks = Chunks(Examples(x, torch.arange(len(x)), weight=weight))
+    scale = scale_of(chunks, diagonal=covariance.diagonal)
+    prior = weakly(scale.spread, components, counts=counts, rows=rows)
+    return Problem(chunks, scale, covariance, prior, Settings(**settings))
+
+
+def start_of(problem: Problem, components: int = 3) -> Parameters:
+    return clustered(problem, components, Noise(0, "test"))
+
+
+def penalised(problem: Problem, parameters: Parameters) -> float:
+    """A, from the density's own code and the definition of the prior."""
+    chunk = next(problem.chunks.passing(1 << 20))
+    density, prior = Density(parameters, problem.covariance), problem.prior
+    log_likelihood = (density.log_prob(chunk.x) * chunk.weight).sum()
+    covariances = problem.covariance.matrices(parameters.spread, parameters.components)
+    mode = torch.diag(prior.mode) if prior.mode.ndim == 1 else prior.mode
+    each = covariances.logdet() + (torch.linalg.inv(covariances) @ mode).diagonal(dim1=1, dim2=2).sum(1)
+    penalty = prior.counts * parameters.weights.log().sum()
+    penalty = penalty - 0.5 * prior.rows * each[: problem.covariance.different(parameters.components)].sum()
+    return float((log_likelihood + penalty) / chunk.weight.sum())
+
+
+@each_structure
+@pytest.mark.parametrize("holes", [False, True], ids=["complete", "holes"])
+@pytest.mark.parametrize("weighted", [False, True], ids=["even", "weighted"])
+def test_every_step_rises(word: str, holes: bool, weighted: bool):
+    """Judged by the definition of the penalised log-likelihood, not by the driver's own numbers."""
+    weight = torch.rand(len(X), generator=torch.Generator().manual_seed(2), dtype=F64) * 3 if weighted else None
+    problem = problem_of(with_holes(X) if holes else X, word, weight=weight)
+    now = start_of(problem)
+    values = [penalised(problem, now)]
+    for _ in range(12):
+        statistics = problem.expect(now)[0]
+        assert problem.value(statistics, now) == pytest.approx(values[-1], abs=1e-11)
+        now = maximise(statistics, problem.covariance, problem.prior, now)
+        values.append(penalised(problem, now))
+    assert min(np.diff(values)) > -1e-12
+    assert values[-1] > values[0] + 1e-3
+
+
+@each_structure
+@pytest.mark.parametrize("holes", [False, True], ids=["complete", "holes"])
+def test_the_gradient_is_zero_where_it_ends(word: str, holes: bool):
+    x = with_holes(X[:150]) if holes else X[:150]
+    problem = problem_of(x, word, 2, rows=3.0, tolerance=1e-14, max_iterations=3000)
+    end = problem.ascend(start_of(problem, 2))
+    assert end.converged
+    free = Unconstrained(end.parameters, problem.covariance)
+    value = differentiable(free, problem, x)
+    assert float(value.detach()) == pytest.approx(end.value, abs=1e-10)
+    value.backward()
+    assert max(float(p.grad.abs().max()) for p in free.parameters()) < 1e-6
+
+
+def differentiable(free: Unconstrained, problem: Problem, x: Tensor) -> Tensor:
+    """A as a function of free parameters; rows with missing cells one pattern after the other."""
+    weights, spread = free.logits.softmax(0), problem.covariance.constrained(dict(free.raw.items()))
+    matrices, total = problem.covariance.matrices(spread, len(weights)), torch.zeros((), dtype=F64)
+    for pattern in torch.unique(~x.isnan(), dim=0):
+        rows = x[(x.isnan() != pattern).all(1)][:, pattern]
+        block = {"covariances": matrices[:, pattern][:, :, pattern]}
+        joint = differentiable_log_joint(weights, free.means[:, pattern], block, covariance_of("full", 1, 1), rows)
+        total = total + joint.logsumexp(1).sum()
+    penalty = problem.prior.counts * weights.log().sum()
+    return (total + penalty + problem.covariance.log_prior(spread, len(weights), problem.prior)) / len(x)
+
+
+@pytest.mark.parametrize(("word", "tolerance"), [("full", 1e-5), ("tied", 1e-5), ("diag", 1e-6)])
+def test_converged_means_little_is_left(word: str, tolerance: float):
+    """After ten times as many iterations again, the gain is at most three times the tolerance."""
+    problem = problem_of(X, word, tolerance=tolerance)
+    end = problem.ascend(start_of(problem))
+    assert end.converged
+    assert 0 <= end.remaining <= tolerance
+    on = problem_of(X, word, tolerance=0.0, max_iterations=10 * end.iterations).ascend(end.parameters)
+    assert -1e-12 < on.value - end.value < 3 * tolerance
+
+
+def test_a_small_step_is_not_convergence():
+    """Gains of 1e-6 that shrink by a thousandth each have 1e-3 still to come; ones that grow promise nothing."""
+    gains = Gains()
+    left = [gains.saw(1e-6 * 0.999**i) for i in range(5)]
+    assert left[:3] == [math.inf] * 3
+    assert left[4] == pytest.approx(1e-6 * 0.999**5 / 0.001, rel=1e-6)
+    assert Gains().saw(0.0) == math.inf
+    grows = Gains()
+    assert [grows.saw(1e-6 * 1.1**i) for i in range(5)][-1] == math.inf
+
+
+def test_running_out_of_iterations_is_not_convergence():
+    problem = problem_of(X, max_iterations=3)
+    end = problem.ascend(start_of(problem))
+    assert (end.converged, end.iterations) == (False, 3)
+    assert end.remaining > problem.settings.tolerance
+
+
+def test_a_fall_stops_the_fit(monkeypatch: pytest.MonkeyPatch):
+    problem = problem_of(X)
+    start = start_of(problem)
+
+    def spoiled(*given: object) -> Parameters:
+        right = maximise(*given)  # type: ignore[arg-type]
+        return Parameters(right.weights, right.means + 0.5, right.spread)
+
+    monkeypatch.setattr(em, "maximise", spoiled)
+    with pytest.raises(FitError, match=r"fell by .* nats a row in iteration 1, more than rounding explains"):
+        problem.ascend(start)
+
+
+def test_a_fall_in_fast_arithmetic_is_tried_again_in_safe_arithmetic(monkeypatch: pytest.MonkeyPatch):
+    """A float32 kernel that is worse than it says: the fit falls back on float64, and ends where float64 ends."""
+    x = X.float()
+    reference = problem_of(x.double(), tolerance=1e-9)
+    truth = reference.ascend(start_of(reference))
+
+    class Liar(Features):
+        def __call__(self, chunk):
+            found = super().__call__(chunk)
+            off = 0.01 * found.weight * (self.theta.dtype == torch.float32) * float(self.theta.sum())
+            return em.replace(found, log_likelihood=found.log_likelihood - off)
+
+    monkeypatch.setattr("jensen.mixture.kernels.Features", Liar)
+    problem = problem_of(x, tolerance=1e-9)
+    end = problem.ascend(start_of(problem))
+    assert "float64" in end.kernel
+    assert end.value == pytest.approx(truth.value, abs=1e-7)
+
+
+@each_structure
+@pytest.mark.parametrize("holes", [False, True], ids=["complete", "holes"])
+def test_weights_are_repeated_rows(word: str, holes: bool):
+    x = with_holes(X[:90]) if holes else X[:90]
+    count = torch.arange(90) % 4
+    options = {"tolerance": 0.0, "max_iterations": 25}
+    weighted = problem_of(x, word, weight=count.double(), **options)
+    repeated = problem_of(x.repeat_interleave(count, 0), word, **options)
+    start = start_of(repeated)
+    one, other = weighted.ascend(start), repeated.ascend(start)
+    np.testing.assert_allclose(one.values, other.values, rtol=0, atol=1e-11)
+    torch.testing.assert_close(one.parameters.means, other.parameters.means, rtol=1e-9, atol=1e-9)
+
+
+class Stream:
+    """Rows that are made when they are asked for, and never more than a chunk of them."""
+
+    def __init__(self, x: Tensor, copies: int) -> None:
+        self.x, self.copies, self.most = x, copies, 0
+
+    def __len__(self) -> int:
+        return self.copies * len(self.x)
+
+    def batch(self, indices: Tensor | slice) -> Batch:
+        index = torch.arange(len(self))[indices]
+        self.most = max(self.most, len(index))
+        return Batch(self.x[index % len(self.x)], index)
+
+
+@pytest.mark.parametrize("word", ["full", "diag"])
+def test_a_stream_gives_the_answer_of_memory(word: str, monkeypatch: pytest.MonkeyPatch):
+    """Rows too many to keep are read chunk by chunk; to rounding the same ascent."""
+    x = with_holes(X)
+    kept = problem_of(x, word, tolerance=0.0, max_iterations=10)
+    start = start_of(kept)
+    monkeypatch.setattr("jensen.mixture.rows.KEPT_CELLS", 100)
+    rows = Stream(x, 60)
+    chunks = Chunks(rows)
+    scale = scale_of(chunks, diagonal=kept.covariance.diagonal)
+    torch.testing.assert_close(scale.mean, kept.scale.mean, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(scale.spread, kept.scale.spread, rtol=1e-12, atol=1e-12)
+    prior = em.replace(kept.prior, rows=60 * kept.prior.rows, counts=60 * kept.prior.counts)
+    streamed = Problem(chunks, scale, kept.covariance, prior, kept.settings).ascend(start)
+    np.testing.assert_allclose(streamed.values, kept.ascend(start).values, rtol=0, atol=1e-11)
+    assert rows.most <= 16384 < len(rows)
+
+
+@pytest.mark.parametrize("word", ["full", "tied", "diag", "spherical"])
+def test_float32_far_from_the_origin(word: str):
+    """scikit-learn issue 30382: mean 1e4, standard deviation 1, in float32. The truth is float64 on the same numbers."""
+    x = (1e4 + mixture_2d().sample(2000, torch.Generator().manual_seed(3))).float()
+    options = {"tolerance": 1e-7, "max_iterations": 500}
+    exact = problem_of(x.double(), word, **options)
+    start = start_of(exact)
+    truth, end = exact.ascend(start), problem_of(x, word, **options).ascend(start)
+    assert end.converged
+    assert end.value == pytest.approx(truth.value, abs=1e-6)
+    torch.testing.assert_close(end.parameters.means, truth.parameters.means, rtol=0, atol=2e-3)
+    assert float(problem_of(x).covariance.variances(end.parameters.spread, 3).min() if word == "full" else 1) > 0
+
+
+def test_rounding_is_bounded_as_stated():
+    """20 mixtures, narrow and far out: the float32 kernels' total is within the stated noise of float64's, and their
+    moments give the same M-step.
+    """
+    for seed in range(20):
+        g = torch.Generator().manual_seed(seed)
+        d, components = 2 + seed % 5, 1 + seed % 4
+        means = torch.randn(components, d, generator=g, dtype=F64) * 10 ** (seed % 3 - 1)
+        root = torch.randn(components, d, d, generator=g, dtype=F64) * 10 ** -(seed % 4 / 2)
+        covariances = root @ root.mT + 1e-3 * torch.eye(d, dtype=F64)
+        weights = torch.rand(components, generator=g, dtype=F64)
+        truth = Parameters(weights / weights.sum(), means, {"covariances": covariances})
+        density = Density(truth, covariance_of("full", d, 1))
+        u, eps = torch.rand(3000, generator=g, dtype=F64), torch.randn(3000, d, generator=g, dtype=F64)
+        x = density.draw(u, eps).float()
+        problem = problem_of(x, "full", components)
+        exact = float(density.log_prob(x).mean())
+        chunk = next(problem.chunks.passing())
+        for kernel in (
+            Features(truth, problem.covariance, problem.scale.mean, torch.float32),
+            Whitened(truth, problem.covariance, torch.float32),
+            Features(truth, problem.covariance, problem.scale.mean, F64),
+            Whitened(truth, problem.covariance, F64),
+        ):
+            found = em.total(kernel.over(chunk)).log_likelihood / len(x)
+            assert abs(found - exact) <= problem.noise(kernel, exact), kernel.name
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize("word", ["full", "diag"])
+def test_both_kernels_give_the_definition(d: int, word: str):
+    """Odd and even d: the features hold each pair once."""
+    g = torch.Generator().manual_seed(d)
+    x = torch.randn(700, d, generator=g, dtype=F64)
+    weight = torch.rand(700, generator=g, dtype=F64)
+    problem = problem_of(x, word, 3, weight=weight)
+    now = start_of(problem)
+    chunk = next(problem.chunks.passing())
+    joint = Density(now, problem.covariance).log_joint(x)
+    r = joint.softmax(1) * weight[:, None]
+    count, mean = r.sum(0), (r.T @ x) / r.sum(0)[:, None]
+    scatter = torch.einsum("bk,bkd,bke->kde", r, x[:, None] - mean, x[:, None] - mean)
+    scatter = scatter if word == "full" else scatter.diagonal(dim1=1, dim2=2)
+    for kind, dtype in {(Features, F64), (Whitened, F64)} | set(ladder(d, word == "diag", F64)):
+        kernel = (
+            kind(now, problem.covariance, problem.scale.mean, dtype)
+            if kind is Features
+            else kind(now, problem.covariance, dtype)
+        )
+        found = em.total(kernel.over(chunk))
+        assert found.log_likelihood == pytest.approx(float((joint.logsumexp(1) * weight).sum()), rel=1e-12)
+        torch.testing.assert_close(found.count, count, rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(found.means(now.means), mean, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(found.scatter(), scatter, rtol=1e-10, atol=1e-10)
+
+
+def test_statistics_add_and_move():
+    """Halves sum to the whole; another centre changes neither means nor scatter."""
+    problem = problem_of(with_holes(X))
+    now = start_of(problem)
+    whole = problem.expect(now)[0]
+    halves = [problem_of(with_holes(X)[part]).expect(now)[0] for part in (slice(0, 170), slice(170, 400))]
+    joined = halves[0] + halves[1]
+    torch.testing.assert_close(joined.means(now.means), whole.means(now.means), rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(joined.scatter(), whole.scatter(), rtol=1e-9, atol=1e-9)
+    moved = whole.about(now.means + 1)
+    torch.testing.assert_close(moved.scatter(), whole.scatter(), rtol=1e-9, atol=1e-9)
+    assert joined.log_likelihood == pytest.approx(whole.log_likelihood, rel=1e-12)
+
+
+@pytest.mark.parametrize("word", ["full", "tied", "diag", "spherical"])
+def test_scikit_learn_agrees_from_the_same_start(word: str):
+    """30 iterations of maximum likelihood on both sides; their 1e-6 on variances is the tolerance that is stated."""
+    problem = problem_of(X, word, rows=0.0, counts=0.0, tolerance=0.0, max_iterations=30)
+    start = start_of(problem)
+    ours = problem.ascend(start)
+    precisions = torch.linalg.inv(problem.covariance.matrices(start.spread, 3)).numpy()
+    theirs = {
+        "full": precisions,
+        "tied": precisions[0],
+        "diag": np.diagonal(precisions, axis1=1, axis2=2),
+        "spherical": precisions[:, 0, 0],
+    }[word]
+    peer = Peer(
+        3,
+        covariance_type=word,
+        tol=0,
+        max_iter=30,
+        reg_covar=0,
+        weights_init=start.weights.numpy(),
+        means_init=start.means.numpy(),
+        precisions_init=theirs,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        peer.fit(X.numpy())
+    np.testing.assert_allclose(ours.parameters.means.numpy(), peer.means_, atol=1e-8)
+    np.testing.assert_allclose(ours.parameters.weights.numpy(), peer.weights_, atol=1e-9)
+    assert ours.value == pytest.approx(peer.score(X.numpy()), abs=1e-10)
+
+
+def test_no_component_collapses():
+    """Fewer rows than dimensions in each component, and repeated rows: finite, positive definite, converged."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(24, 8, generator=g, dtype=F64)
+    x = torch.cat([x, x[:1].expand(6, -1)])
+    for word in ("full", "diag", "spherical", "factors"):
+        problem = problem_of(x, word, 6, rows=1.0)
+        end = problem.ascend(start_of(problem, 6))
+        assert end.converged
+        assert float(problem.covariance.matrices(end.parameters.spread, 6).logdet().min()) > -60
+    with pytest.raises(FitError, match=r"covariance of component \d is not positive definite; give prior_rows above 0"):
+        collapsing = problem_of(x, "full", 6, rows=0.0)
+        collapsing.ascend(start_of(collapsing, 6))
+
+
+def test_a_dead_component_is_moved():
+    """A component that starts out of sight holds no row; moved to the least likely one it gains, and the log says so."""
+    from jensen.mixture.rows import Chunks
+    from jensen.mixture.selection import Task, fitted
+
+    g = torch.Generator().manual_seed(0)
+    x = torch.cat([torch.randn(200, 2, generator=g, dtype=F64), torch.randn(200, 2, generator=g, dtype=F64) + 8])
+    problem = problem_of(x, "full", 2)
+    start = Parameters(
+        torch.tensor([0.5, 0.5], dtype=F64),
+        torch.tensor([[4.0, 4.0], [1e4, 1e4]], dtype=F64),
+        {"covariances": 20 * torch.eye(2, dtype=F64).expand(2, 2, 2)},
+    )
+    lines: list[str] = []
+    chunks = Chunks(Examples(x, torch.arange(400)))
+    task = Task(chunks, scale_of(chunks), problem.covariance, Settings(), 0.5, 1.0, 1, 0, lines.append, lambda *_: None)
+    alone = problem.ascend(start)
+    found = fitted(task, 2, start)
+    assert found.ascent.value > alone.value + 0.5
+    assert found.report["reseeded"] >= 1
+    assert any("component 1 was dead" in line and "better, kept" in line for line in lines)
+
+
+def test_factor_analysis_of_one_component_is_its_maximum():
+    """K = 1, no prior: Lawley's condition diag(Σ) = diag(S), and a likelihood no less than probabilistic PCA's."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(500, 1, generator=g, dtype=F64) @ torch.tensor([[1.0, -2.0, 0.5, 1.0]], dtype=F64)
+    x = x + torch.randn(500, 4, generator=g, dtype=F64) * torch.tensor([0.5, 1.0, 0.7, 0.3], dtype=F64)
+    problem = problem_of(x, "factors", 1, rows=0.0, counts=0.0, tolerance=1e-13, max_iterations=2000)
+    end = problem.ascend(start_of(problem, 1))
+    covariance = problem.covariance.matrices(end.parameters.spread, 1)[0]
+    sample = x.T.cov(correction=0)
+    torch.testing.assert_close(covariance.diagonal(), sample.diagonal(), rtol=1e-6, atol=1e-6)
+    inverse = torch.linalg.inv(covariance)
+    residual = inverse @ (covariance - sample) @ inverse @ end.parameters.spread["loadings"][0]
+    assert float(residual.abs().max()) < 1e-6
+
+
+def test_stepwise_is_em_on_one_batch_and_close_to_it_over_many():
+    problem = problem_of(X)
+    start = start_of(problem)
+    one = Stepwise(start)
+    one.step(problem)
+    em_step = maximise(problem.expect(start)[0], problem.covariance, problem.prior, start)
+    torch.testing.assert_close(one.parameters.means, em_step.means, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(
+        one.parameters.spread["covariances"], em_step.spread["covariances"], rtol=1e-9, atol=1e-9
+    )
+    world = mixture_2d()
+    x = world.sample(6000, torch.Generator().manual_seed(5))
+    whole = problem_of(x, tolerance=1e-8)
+    begin = start_of(whole)
+    end = whole.ascend(begin)
+    follower = Stepwise(begin)
+    for _ in range(3):
+        for rows in x.split(200):
+            follower.step(problem_of(rows))
+    assert whole.value(whole.expect(follower.parameters)[0], follower.parameters) > end.value - 5e-3
+
+
+@pytest.mark.parametrize(
+    ("x", "weight", "message"),
+    [
+        (torch.tensor([[1.0, math.inf], [0.0, 1.0]]), None, "infinite"),
+        (torch.tensor([[1.0, 5.0], [0.0, 5.0]]), None, "dimension 1 is constant"),
+        (torch.tensor([[1.0, math.nan], [0.0, math.nan]]), None, "dimension 1 has no values"),
+        (torch.tensor([[1.0], [0.0]]), torch.tensor([1.0, -1.0]), "weights must be finite and at least 0"),
+        (torch.zeros(0, 2), None, "no rows to fit"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(x: Tensor, weight: Tensor | None, message: str):
+    with pytest.raises(InputError, match=message):
+        scale_of(Chunks(Examples(x, torch.arange(len(x)), weight=weight)))
+
+
+def test_the_penalty_is_the_prior_of_the_docstring():
+    problem = problem_of(X, rows=2.0, counts=0.7)
+    now = start_of(problem)
+    assert log_prior(now, problem.covariance, problem.prior) == pytest.approx(
+        len(X) * (penalised(problem, now) - float(Density(now, problem.covariance).log_prob(X).mean())), rel=1e-9
+    )
+
+
+def test_an_ascent_reports_itself():
+    problem = problem_of(X, "diag")
+    end: Ascent = problem.ascend(start_of(problem))
+    assert end.iterations == len(end.values) - 1
+    assert end.value == end.values[-1]
+    assert "features" in end.kernel
