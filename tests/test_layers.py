@@ -21,7 +21,7 @@ LAYERS = (
     ("config",),
     ("fitting",),
     ("evaluation",),
-    ("cli",),
+    ("cli", "sklearn"),
     ("__main__",),
 )
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}

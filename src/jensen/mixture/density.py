@@ -76,9 +76,9 @@ class Density:
         square = torch.cat([_mahalanobis(x, means, whiten) for means, whiten in parts])
         return (self.constant[:, None] - 0.5 * square).T.contiguous()
 
-    def draw(self, u: Tensor, eps: Tensor) -> Tensor:
-        """x of the component that u `(n,)` picks, m_k + L_k ε from standard normal ε `(n, d)`."""
-        return self.normal(_pick(self.parameters.weights.expand(len(u), -1), u), eps)
+    def pick(self, u: Tensor) -> Tensor:
+        """The component that u `(n,)` in [0, 1) picks by weight."""
+        return _pick(self.parameters.weights.expand(len(u), -1), u)
 
     def normal(self, k: Tensor, eps: Tensor) -> Tensor:
         """m_k + L_k ε for given components `k (n,)`."""

@@ -322,13 +322,17 @@ class GaussianMixture(ClosedForm, LatentModel):
             event_shape=self.event_shape,
         )
 
-    @torch.no_grad()
     def sample(self, n: int, context: Tensor | None = None, seed: int = 0, *, start: int = 0) -> Tensor:
         """A component by its weight, then m_k + L_k ε."""
+        return self.sample_joint(n, seed, start=start)[0]
+
+    @torch.no_grad()
+    def sample_joint(self, n: int, seed: int = 0, *, start: int = 0) -> tuple[Tensor, Int[Tensor, " n"]]:
+        """Draws of p(x, z): the rows that `sample` gives, and the component each came from."""
         ids, noise = sample_ids(n, start), sample_noise(seed)
-        u = noise.at("component").uniform(ids).to(self.device)
+        z = self.density.pick(noise.at("component").uniform(ids).to(self.device))
         eps = noise.normal(ids, (self.dims,)).double().to(self.device)
-        return self.density.draw(u, eps).reshape(n, *self.event_shape)
+        return self.density.normal(z, eps).reshape(n, *self.event_shape), z
 
     @torch.no_grad()
     def responsibilities(self, x: Tensor) -> Float[Tensor, "B K"]:

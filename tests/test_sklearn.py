@@ -1,0 +1,109 @@
+"""The estimators: scikit-learn's own checks, and that they say what the models say, in the units of X."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from sklearn.base import clone
+from sklearn.datasets import load_iris
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from jensen.sklearn import Gaussian, GaussianMixture, Independent
+
+X = load_iris().data
+MIXTURE = GaussianMixture(3, restarts=1, random_state=0)
+
+
+@parametrize_with_checks([Independent(random_state=0), Gaussian(random_state=0), GaussianMixture(random_state=0)])
+def test_scikit_learns_own_checks(estimator, check):
+    check(estimator)
+
+
+def by_hand(mixture: GaussianMixture, x: np.ndarray) -> np.ndarray:
+    """log w_k N(x; m_k, Σ_k) from the estimator's attributes, `(n, K)`."""
+    parts = zip(mixture.weights_, mixture.means_, mixture.covariances_, strict=True)
+    return np.stack([np.log(w) + stats.multivariate_normal(m, c).logpdf(x) for w, m, c in parts], 1)
+
+
+@pytest.mark.parametrize("covariance", ["full", "tied", "diag", "spherical", "factors"])
+def test_attributes_and_values_are_in_the_units_of_x(covariance: str):
+    x = X * [1, 10, 0.1, 1000] + [0, 5, -3, 1e4]
+    mixture = clone(MIXTURE).set_params(covariance=covariance, rank=2).fit(x)
+    joint = by_hand(mixture, x)
+    log_p = np.logaddexp.reduce(joint, 1)
+    np.testing.assert_allclose(mixture.score_samples(x), log_p, rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(mixture.predict_proba(x), np.exp(joint - log_p[:, None]), atol=1e-8)
+    assert (mixture.predict(x) == joint.argmax(1)).all()
+    assert mixture.score(x) == pytest.approx(log_p.mean())
+
+
+def test_controls_are_normals():
+    alone, together = Independent().fit(X), Gaussian().fit(X)
+    expected = stats.norm(X.mean(0), X.std(0)).logpdf(X).sum(1)
+    np.testing.assert_allclose(alone.score_samples(X), expected, rtol=1e-10)
+    assert together.score(X) > alone.score(X) + 1
+
+
+def test_draws_come_with_the_component_they_are_from():
+    """Rows of a component have its mean: 4.5 standard errors a cell (seed 3); the same seed, the same rows."""
+    mixture = clone(MIXTURE).fit(X)
+    rows, labels = mixture.sample(6000, random_state=3)
+    again, _ = mixture.sample(6000, random_state=3)
+    np.testing.assert_array_equal(rows, again)
+    assert not np.array_equal(rows, mixture.sample(6000, random_state=4)[0])
+    for k in range(3):
+        mine = rows[labels == k]
+        assert abs(len(mine) / 6000 - mixture.weights_[k]) < 4.5 * np.sqrt(mixture.weights_[k] / 6000)
+        error = np.sqrt(np.diag(mixture.covariances_[k]) / len(mine))
+        assert (np.abs(mine.mean(0) - mixture.means_[k]) < 4.5 * error).all()
+
+
+def test_weights_are_repeats():
+    """One component, so that no start matters: rows counted twice, and rows that count for nothing."""
+    count = np.arange(len(X)) % 3
+    one = GaussianMixture(random_state=0)
+    weighed, repeated = clone(one).fit(X, sample_weight=count), clone(one).fit(np.repeat(X, count, axis=0))
+    np.testing.assert_allclose(weighed.score_samples(X), repeated.score_samples(X), rtol=1e-9)
+
+
+def test_missing_cells_are_marginalised():
+    """A row without its second cell has the density of the other three."""
+    mixture = clone(MIXTURE).fit(X)
+    holes = X[:5].copy()
+    holes[:, 1] = np.nan
+    rest = [0, 2, 3]
+    parts = zip(mixture.weights_, mixture.means_, mixture.covariances_, strict=True)
+    marginal = sum(
+        w * stats.multivariate_normal(m[rest], c[np.ix_(rest, rest)]).pdf(X[:5][:, rest]) for w, m, c in parts
+    )
+    np.testing.assert_allclose(mixture.score_samples(holes), np.log(marginal), rtol=1e-8)
+    with pytest.raises(ValueError, match="NaN"):
+        Gaussian().fit(holes)
+
+
+def test_grid_search_and_pipelines():
+    """Held-out likelihood prefers several components to one; a scaler before the mixture costs its log-determinant."""
+    search = GridSearchCV(MIXTURE, {"n_components": [1, 3]}, cv=3).fit(X[np.random.default_rng(0).permutation(len(X))])
+    assert search.best_params_["n_components"] == 3
+    piped = make_pipeline(StandardScaler(), clone(MIXTURE)).fit(X)
+    assert piped.score(X) == pytest.approx(clone(MIXTURE).fit(X).score(X) + np.log(X.std(0)).sum(), abs=1e-3)
+
+
+def test_tables_go_in_and_come_out():
+    table = pd.DataFrame(X, columns=["a", "b", "c", "d"])
+    mixture = clone(MIXTURE).fit(table)
+    rows, _ = mixture.sample(4, random_state=0)
+    assert isinstance(rows, pd.DataFrame)
+    assert list(rows.columns) == list(mixture.feature_names_in_) == ["a", "b", "c", "d"]
+    np.testing.assert_allclose(mixture.score_samples(table), clone(MIXTURE).fit(X).score_samples(X))
+    assert isinstance(Gaussian().fit(table).sample(2), pd.DataFrame)
+
+
+def test_mistakes_are_value_errors_in_one_line():
+    with pytest.raises(ValueError, match="n_components must be at least 1, got 0"):
+        GaussianMixture(0).fit(X)
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        clone(MIXTURE).fit(X).sample(0)
