@@ -97,7 +97,8 @@ def evaluate(
     rows = rows_to_score(pipeline, data, size, levels, layout)
     ll = scored(pipeline, rows, seed=seed, **options)
     if output:
-        write_scores(output, rows, ll)
+        clusters = pipeline.responsibilities(rows, seed=seed) if pipeline.clusters else None
+        write_scores(output, rows, ll, clusters)
     word, source = pipeline.config["model"]["word"], data or pipeline.config["data"]["facts"].get("source")
     if as_json:
         print_json({"model": word, "data": source, "log_likelihood": summary(ll)})
@@ -140,6 +141,43 @@ def sample(
     rows, how = drawn(pipeline, n, seed, sampler, steps, eta)
     write_samples(output, rows, pipeline)
     typer.echo(f"{n} samples ({how}; seed {seed}): {output}")
+
+
+@app.command()
+def impute(
+    run: RunFolder,
+    data: Data,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="A .csv, .npy or .npz, rows in the order of DATA.")
+    ],
+    draws: Annotated[
+        int | None,
+        typer.Option(
+            help="Random draws of the missing cells instead of their mean; more than one go to .npy or .npz, draws first."
+        ),
+    ] = None,
+    seed: Seed = 0,
+    size: Size = None,
+    levels: LevelsOption = None,
+    layout: Layout = None,
+) -> None:
+    """Fill in the missing cells of DATA from the observed ones of their rows; observed cells stay as they are."""
+    from jensen.cli.inputs import rows_to_fill
+    from jensen.errors import InputError
+    from jensen.evaluation.outputs import check_format, check_output, write_samples
+    from jensen.fitting import load
+
+    check_output(output, (".csv", ".npy", ".npz"))
+    pipeline = load(run)
+    check_format(output, pipeline)
+    if draws is not None and not 1 <= draws <= (1 if output.suffix.lower() == ".csv" else 10_000):
+        raise InputError(f"--draws must be from 1 to 10000, and 1 for a .csv, got {draws}; use .npy or .npz for more")
+    rows = rows_to_fill(pipeline, data, size, levels, layout)
+    filled = pipeline.impute(rows, draws, seed=seed)
+    write_samples(output, filled[0] if output.suffix.lower() == ".csv" and draws else filled, pipeline)
+    cells = int((~rows.batch(slice(None)).mask).sum())
+    how = "the mean" if draws is None else f"{draws} draw{'s' if draws > 1 else ''}, seed {seed}"
+    typer.echo(f"{cells} missing cells of {len(rows)} rows filled in ({how}): {output}")
 
 
 @app.command()

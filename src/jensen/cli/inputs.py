@@ -7,7 +7,7 @@ from typing import Any
 from jensen.data import Examples, Split, load_data, require_complete
 from jensen.errors import InputError
 from jensen.fitting import reload_data
-from jensen.models.ddpm import DDPM
+from jensen.models.chain import ChainModel
 from jensen.models.pipeline import Pipeline
 
 MOST_STEPS = 100_000
@@ -41,6 +41,11 @@ def rows_to_score(
     return pipeline.check(rows)
 
 
+def rows_to_fill(pipeline: Pipeline, data: str, size: str | None, levels: int | None, layout: str | None) -> Examples:
+    """Every row of DATA, in its order."""
+    return pipeline.check(_like_the_runs(pipeline.config["data"]["facts"], data, size, levels, layout).all_rows())
+
+
 def _like_the_runs(facts: dict[str, Any], data: str, size: str | None, levels: int | None, layout: str | None) -> Split:
     """DATA, read as the run's data were where the options do not say otherwise."""
     kept = facts if facts.get("kind") == "images" and Path(data).is_dir() else {}
@@ -51,6 +56,7 @@ def _like_the_runs(facts: dict[str, Any], data: str, size: str | None, levels: i
         levels=levels if levels is not None else _same_levels(facts, data),
         layout=layout,
         split_seed=facts.get("split_seed", 0),  # the run's own data must fall into the run's own parts
+        to_fit=False,
     )
 
 
@@ -92,6 +98,6 @@ def check_steps(pipeline: Pipeline, steps: int | None) -> None:
 
 
 def _refuse_without_chain(pipeline: Pipeline, option: str) -> None:
-    if not isinstance(pipeline.model, DDPM):
+    if not isinstance(pipeline.model, ChainModel):
         word = pipeline.config["model"]["word"]
         raise InputError(f"{option} is for diffusion models, and this run's model is {word!r}; leave {option} out")

@@ -25,7 +25,7 @@ from jensen.data.named import NAMED
 from jensen.data.numpy_files import read_npy, read_npz
 from jensen.data.rows import Array, Rows, Source
 from jensen.data.space import Space
-from jensen.data.splitting import cut
+from jensen.data.splitting import MIN_ROWS, cut
 from jensen.data.tables import read_table
 from jensen.errors import InputError, brief, did_you_mean
 
@@ -41,6 +41,7 @@ def load_data(
     levels: int | None = None,
     layout: str | None = None,
     split_seed: int = 0,
+    to_fit: bool = True,
 ) -> Split:
     """Data from anywhere as a `Split` of train, valid and test rows in data units.
 
@@ -51,6 +52,8 @@ def load_data(
         levels: the number of discrete values 0, …, levels - 1; without it 256 for uint8, 65,536 for uint16.
         layout: HW, CHW or HWC, the order of the axes of one image in an array, where its shape leaves a choice.
         split_seed: seed of the permutation that cuts the parts the source does not give.
+        to_fit: False for rows that are only to be scored or filled in: a source with too few rows to cut parts from is
+            then left whole, as train rows.
 
     Returns:
         The split; its `facts` say where the data came from and what was done to them.
@@ -68,7 +71,7 @@ def load_data(
     _refuse_option("size", size, found.kind == "images", "folders of images", found.kind)
     _refuse_option("layout", layout, found.kind in LAYOUT_KINDS, "arrays", found.kind)
     found, space = _interpreted(found, levels, layout, where)
-    split = cut(found, space, split_seed, where)
+    split = cut(found, space, split_seed, where, least=MIN_ROWS if to_fit else 1)
     facts = {
         **_facts(source, found),
         "size": None if size is None else list(size),

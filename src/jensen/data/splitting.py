@@ -19,8 +19,11 @@ SHARES = {"valid": 10, "test": 20}  # percent of the rows that are cut
 ORDER = ("all", "train", "valid", "test")
 
 
-def cut(source: Source, space: Space, split_seed: int, where: str) -> Split:
-    """Train, valid and test rows of a source whose arrays are interpreted already."""
+def cut(source: Source, space: Space, split_seed: int, where: str, least: int = MIN_ROWS) -> Split:
+    """Train, valid and test rows of a source whose arrays are interpreted already.
+
+    Fewer rows than `least` are refused; fewer than `MIN_ROWS` are not cut but stay whole, as train rows.
+    """
     if not 0 <= split_seed < 2**63:
         raise InputError(f"split_seed must be an integer from 0 to 2^63 - 1, got {split_seed}")
     parts = {name: source.parts[name] for name in ORDER if name in source.parts}
@@ -29,22 +32,22 @@ def cut(source: Source, space: Space, split_seed: int, where: str) -> Split:
     given = {name: _examples(rows, int(start)) for (name, rows), start in zip(parts.items(), starts, strict=False)}
     whole = "all" if "all" in parts else "train"
     missing = [name for name in SHARES if name not in parts]
-    cuts = _cut_positions(len(parts[whole]), missing, split_seed, where)
+    cuts = _cut_positions(len(parts[whole]), missing, split_seed, where, least)
     made = given | {name: _examples(parts[whole].take(at), 0, at) for name, at in cuts.items()}
     given_parts = [name for name in parts if name != "all"]
     facts = {"split_seed": split_seed, "split": _rule(whole, missing, split_seed), "given_parts": given_parts}
     return Split(made["train"], made["valid"], made["test"], space, source.class_names, facts)
 
 
-def _cut_positions(rows: int, missing: list[str], seed: int, where: str) -> dict[str, Array]:
+def _cut_positions(rows: int, missing: list[str], seed: int, where: str, least: int) -> dict[str, Array]:
     """Positions of train and of each missing part; {} when nothing is missing."""
     if not missing:
         return {}
-    if rows < MIN_ROWS:
+    if rows < least:
         raise InputError(
-            f"{where} has {rows} rows; at least {MIN_ROWS} are needed to cut {' and '.join(missing)} from them"
+            f"{where} has {rows} rows; at least {least} are needed to cut {' and '.join(missing)} from them"
         )
-    sizes = [max(1, rows * SHARES[name] // 100) for name in missing]
+    sizes = [max(1, rows * SHARES[name] // 100) if rows >= MIN_ROWS else 0 for name in missing]
     order = np.random.default_rng(seed).permutation(rows)
     *cuts, train = np.split(order, np.cumsum(sizes))
     return {"train": train, **dict(zip(missing, cuts, strict=True))}

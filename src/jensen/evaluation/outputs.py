@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from jensen.data.examples import Examples
 from jensen.errors import InputError
@@ -68,9 +69,10 @@ def write_samples(path: Path, rows: Any, pipeline: Pipeline) -> None:
             np.savetxt(file, rows.numpy(), delimiter=",", fmt="%.9g", header=",".join(columns or []), comments="")
 
 
-def write_scores(path: Path, rows: Examples, ll: LogLikelihood) -> None:
+def write_scores(path: Path, rows: Examples, ll: LogLikelihood, clusters: Tensor | None = None) -> None:
     """Write a .csv with a row an example: id, file where there is one, value and stderr in nats, and the number of
-    repetitions the stderr comes from (an interval for one row takes Student's t with one less degrees of freedom).
+    repetitions the stderr comes from (an interval for one row takes Student's t with one less degrees of freedom);
+    with `clusters (B, K)`, the most probable component and the probability of each.
     """
     columns: dict[str, Iterable[object]] = {"id": rows.id.tolist()}
     if rows.names:
@@ -79,6 +81,9 @@ def write_scores(path: Path, rows: Examples, ll: LogLikelihood) -> None:
     columns["stderr"] = repeat("") if ll.stderr is None else (f"{error:.6g}" for error in ll.stderr.tolist())
     if "repetitions" in ll.diagnostics:
         columns["repetitions"] = repeat(ll.diagnostics["repetitions"])
+    if clusters is not None:
+        columns["component"] = clusters.argmax(1).tolist()
+        columns |= {f"p{k}": (f"{p:.6g}" for p in column) for k, column in enumerate(clusters.T.tolist())}
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(columns)

@@ -18,7 +18,7 @@ from jensen.data.examples import Batch
 from jensen.data.space import Levels
 from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood
-from jensen.models.model import UNWATCHED, ClosedForm, DensityModel, OnCalls, Watch, nothing, row_ids
+from jensen.models.model import UNWATCHED, ClosedForm, ComponentModel, DensityModel, OnCalls, Watch, nothing, row_ids
 from jensen.noise import Noise
 from jensen.training.fitter import Rows
 
@@ -105,6 +105,14 @@ class Dequantised(ClosedForm, DensityModel):
             terms={"density": density.mean(1), "cell": cell},
             diagnostics={"repetitions": repetitions, "dequantisation": "uniform"},
         )
+
+    def responsibilities(self, x: Tensor, *, ids: Tensor | None = None, seed: int = 0) -> Tensor:
+        """p(z | the row's cell) of a mixture, `(B, K)`: its joint density averaged over draws of u."""
+        if not isinstance(self.model, ComponentModel):
+            raise TypeError("only models with components have responsibilities")
+        noise, keys = Noise(seed, "dequantise", "components"), row_ids(x, ids)
+        draws = (_spread(x, keys, self.levels.step, noise.at(k)) for k in range(REPETITIONS))
+        return torch.stack([self.model.log_joint(spread) for spread in draws]).logsumexp(0).softmax(1)
 
     def _densities(self, x: Tensor, ids: Tensor, noise: Noise, repetitions: int) -> Tensor:
         """log p(y + u) for each draw of u, `(B, repetitions)`."""

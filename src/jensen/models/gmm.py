@@ -42,10 +42,12 @@ from jensen.mixture.unconstrained import Unconstrained
 from jensen.models.model import (
     UNWATCHED,
     ClosedForm,
-    LatentModel,
+    ComponentModel,
+    Imputer,
     OnCalls,
     Watch,
     nothing,
+    row_ids,
     sample_ids,
     sample_noise,
 )
@@ -57,7 +59,7 @@ Criterion = Literal["held-out", "bic"]
 MOST_CELLS = 1 << 28  # of all covariances together: 2 GiB
 
 
-class GaussianMixture(ClosedForm, LatentModel):
+class GaussianMixture(ClosedForm, ComponentModel, Imputer):
     """Σ_k w_k N(m_k, Σ_k).
 
     Args:
@@ -335,9 +337,9 @@ class GaussianMixture(ClosedForm, LatentModel):
         return self.density.normal(z, eps).reshape(n, *self.event_shape), z
 
     @torch.no_grad()
-    def responsibilities(self, x: Tensor) -> Float[Tensor, "B K"]:
-        """p(z | x) of rows `(B, *event_shape)`, given their observed cells."""
-        return self.density.responsibilities(x.flatten(1))
+    def log_joint(self, x: Tensor) -> Float[Tensor, "B K"]:
+        """log w_k N(x_o; m_k, Σ_k), o the observed cells."""
+        return self.density.log_joint(x.flatten(1))
 
     def labels(self, x: Tensor) -> Int[Tensor, " B"]:
         """The most probable component of each row."""
@@ -363,23 +365,14 @@ class GaussianMixture(ClosedForm, LatentModel):
         return _Posterior(self)
 
     @torch.no_grad()
-    def impute(self, x: Tensor, draws: int | None = None, seed: int = 0) -> Tensor:
-        """Missing (NaN) cells filled in.
-
-        Args:
-            x: rows `(B, *event_shape)`.
-            draws: None for the conditional mean E[x_m | x_o]; a number for that many draws from p(x_m | x_o).
-            seed: of the draws; row i of the input has draws of its own, whatever is beside it.
-
-        Returns:
-            `(B, *event_shape)`, or `(draws, B, *event_shape)`, float64. Observed cells are as they were.
-        """
+    def impute(self, x: Tensor, draws: int | None = None, *, ids: Tensor | None = None, seed: int = 0) -> Tensor:
+        """A mixture over components of conditional normals: exact mean, exact draws."""
         flat = x.flatten(1)
         if draws is None:
             return self.density.fill(flat).reshape(x.shape)
         if draws < 1:
             raise InputError(f"the number of draws must be at least 1, got {draws}")
-        ids, noise = torch.arange(len(x)), Noise(seed, "impute")
+        ids, noise = row_ids(x, ids), Noise(seed, "impute")
         parts = []
         for number in range(draws):
             u = noise.at(number, "component").uniform(ids).to(flat.device)

@@ -136,6 +136,36 @@ class LatentModel(DensityModel):
         """q(z | x)."""
 
 
+class ComponentModel(LatentModel):
+    """A latent-variable model whose latent is one of K components: it clusters."""
+
+    @abstractmethod
+    def log_joint(self, x: Tensor) -> Tensor:
+        """log p(x, z = k) of the observed cells of rows `(B, *event_shape)`, `(B, K)` float64."""
+
+    def responsibilities(self, x: Tensor) -> Tensor:
+        """p(z = k | x), `(B, K)`."""
+        return self.log_joint(x).softmax(1)
+
+
+class Imputer(ABC):
+    """A model that fills in missing cells."""
+
+    @abstractmethod
+    def impute(self, x: Tensor, draws: int | None = None, *, ids: Tensor | None = None, seed: int = 0) -> Tensor:
+        """Missing (NaN) cells filled in; observed cells are as they were.
+
+        Args:
+            x: rows `(B, *event_shape)`.
+            draws: None for the conditional mean E[x_m | x_o]; a number for that many draws from p(x_m | x_o).
+            ids: the rows' ids, which key their draws; 0 … B-1 if None.
+            seed: of the draws.
+
+        Returns:
+            `(B, *event_shape)`, or `(draws, B, *event_shape)`, float64.
+        """
+
+
 @dataclass(frozen=True)
 class Watch:
     """Who waits for a fit: `say` is told what happens, a line at a time, `step` where an iteration stands."""

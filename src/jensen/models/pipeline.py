@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from jensen.data.codec import Affine
@@ -18,7 +19,8 @@ from jensen.data.examples import Batch, Examples, as_examples
 from jensen.data.space import Levels, Space
 from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood, concatenate
-from jensen.models.model import DensityModel, Model, enough_rows, plan_options
+from jensen.models.dequantised import Dequantised
+from jensen.models.model import ComponentModel, DensityModel, Imputer, Model, enough_rows, plan_options
 from jensen.noise import Noise
 from jensen.training.fitter import Rows
 
@@ -162,6 +164,62 @@ class Pipeline:
             for start in range(0, n, size)
         ]
         return torch.cat(parts)
+
+    @property
+    def clusters(self) -> bool:
+        """Whether rows can be assigned to components."""
+        inner = self.model.model if isinstance(self.model, Dequantised) else self.model
+        return isinstance(inner, ComponentModel)
+
+    def responsibilities(self, data: Data, *, seed: int = 0, batch_size: int = 4096) -> Tensor:
+        """p(component | row) of each row, `(B, K)`, for models with components.
+
+        Raises:
+            InputError: the data do not fit, or the model has no components.
+        """
+        model, rows = self.model, self.check(data)
+        if not self.clusters:
+            raise InputError(f"{type(model).__name__} has no components to assign rows to; fit a mixture such as gmm")
+        encoded, parts = self.encoded(rows), []
+        for start in range(0, len(rows), batch_size):
+            batch = encoded.batch(slice(start, start + batch_size))
+            if isinstance(model, Dequantised):
+                parts.append(model.responsibilities(batch.x, ids=batch.id, seed=seed))
+            else:
+                assert isinstance(model, ComponentModel)
+                parts.append(model.responsibilities(batch.x))
+        return torch.cat(parts).cpu()
+
+    def impute(
+        self, data: Data, draws: int | None = None, *, seed: int = 0, batch_size: int = 4096
+    ) -> Float[Tensor, "..."]:
+        """Missing cells (NaN) filled in, in data units; observed cells come back bit for bit.
+
+        Args:
+            data: rows `(B, *event_shape)`.
+            draws: None for the mean of the missing cells given the observed ones; a number for that many random draws.
+            seed: of the draws.
+            batch_size: rows at a time; it never changes a value.
+
+        Returns:
+            `(B, *event_shape)`, or `(draws, B, *event_shape)`, of the training data's dtype.
+
+        Raises:
+            InputError: the data do not fit, or the model cannot fill in cells.
+        """
+        model, rows = self.model, self.check(data)
+        if not isinstance(model, Imputer):
+            word = self.config["model"]["word"]
+            raise InputError(f"a {word!r} model of {self.space} does not fill in missing cells; fit gmm to real values")
+        if (draws or 1) * rows.x.numel() > LARGEST_SAMPLE:
+            raise InputError(f"{draws} draws of {len(rows)} rows do not fit in memory; ask for fewer, with other seeds")
+        encoded, parts = self.encoded(rows), []
+        for start in range(0, len(rows), batch_size):
+            batch = encoded.batch(slice(start, start + batch_size))
+            filled = self.codec.decode(model.impute(batch.x, draws, ids=batch.id, seed=seed).cpu()).to(self.dtype)
+            given = rows.x[start : start + batch_size].to(self.dtype)
+            parts.append(torch.where(given.isnan(), filled, given))
+        return torch.cat(parts, dim=0 if draws is None else 1)
 
     def sampling_batch(self) -> int:
         """How many samples to draw at a time: 64 images of 32 × 32, more of anything smaller."""

@@ -1,0 +1,116 @@
+"""Missing cells filled in and rows assigned to components, in data units and on the command line."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import jensen
+from jensen.__main__ import main
+from jensen.errors import InputError
+
+MEAN, COVARIANCE = np.array([10.0, -200.0]), np.array([[4.0, 30.0], [30.0, 400.0]])
+ROWS = np.random.default_rng(0).multivariate_normal(MEAN, COVARIANCE, 400)
+HOLES = np.array([[12.0, np.nan], [np.nan, -230.0], [9.0, -210.0], [np.nan, np.nan]])
+
+
+@pytest.fixture(scope="module")
+def one() -> jensen.Pipeline:
+    """One component: its conditional mean is linear regression on its own mean and covariance."""
+    return jensen.fit(jensen.load_data(ROWS), "gmm", progress=False, n_components=1)
+
+
+def moments(pipeline: jensen.Pipeline) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Mean and covariance of the component, in data units."""
+    model: Any = pipeline.model
+    scale = pipeline.codec.scale
+    return pipeline.codec.decode(model.means)[0].numpy(), (model.covariances()[0] * scale[:, None] * scale).numpy()
+
+
+def test_the_mean_is_the_regression_in_data_units(one: jensen.Pipeline):
+    mean, cov = moments(one)
+    filled = one.impute(HOLES).numpy()
+    assert filled[0, 1] == pytest.approx(mean[1] + cov[0, 1] / cov[0, 0] * (12 - mean[0]))
+    assert filled[1, 0] == pytest.approx(mean[0] + cov[0, 1] / cov[1, 1] * (-230 - mean[1]))
+    np.testing.assert_allclose(filled[3], mean)
+    seen = ~np.isnan(HOLES)
+    assert (filled[seen] == HOLES[seen]).all(), "observed cells come back bit for bit"
+
+
+def test_draws_have_the_conditional_law_and_do_not_depend_on_batches(one: jensen.Pipeline):
+    """Mean and variance of 4000 draws of a cell: 4.5 standard errors, seed 1."""
+    mean, cov = moments(one)
+    draws = one.impute(HOLES, 4000, seed=1).numpy()
+    assert draws.shape == (4000, 4, 2)
+    expected = mean[1] + cov[0, 1] / cov[0, 0] * (12 - mean[0])
+    variance = cov[1, 1] - cov[0, 1] ** 2 / cov[0, 0]
+    assert abs(draws[:, 0, 1].mean() - expected) < 4.5 * np.sqrt(variance / 4000)
+    assert abs(draws[:, 0, 1].var() / variance - 1) < 4.5 * np.sqrt(2 / 4000)
+    few = torch.from_numpy(HOLES)
+    torch.testing.assert_close(one.impute(few, 3, seed=1), one.impute(few, 3, seed=1, batch_size=1), rtol=1e-12, atol=0)
+    assert not torch.equal(one.impute(few, 3, seed=1)[:, 0], one.impute(few, 3, seed=2)[:, 0])
+
+
+def test_models_that_cannot_fill_say_so():
+    split = jensen.load_data(ROWS)
+    with pytest.raises(InputError, match="a 'gaussian' model of real values does not fill in missing cells; fit gmm"):
+        jensen.fit(split, "gaussian", progress=False).impute(ROWS)
+    with pytest.raises(InputError, match="has no components"):
+        jensen.fit(split, "gaussian", progress=False).responsibilities(ROWS)
+
+
+def test_components_of_levels_follow_bayes_on_the_cells():
+    """Two far clusters of levels: the one a row came from is certain; rows sum to one."""
+    half = np.repeat([[2, 3], [12, 11]], 100, axis=0) + np.random.default_rng(0).integers(-1, 2, (200, 2))
+    pipeline = jensen.fit(
+        jensen.load_data(half.astype(np.uint8), levels=17), "gmm", progress=False, n_components=2, seed=1
+    )
+    found = pipeline.responsibilities(half.astype(np.uint8))
+    torch.testing.assert_close(found.sum(1), torch.ones(200, dtype=torch.float64))
+    assert float(found.max(1).values.min()) > 0.999
+    labels = found.argmax(1)
+    assert len(set(labels[:100].tolist())) == len(set(labels[100:].tolist())) == 1
+    assert labels[0] != labels[100]
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    np.savetxt("rows.csv", ROWS, delimiter=",", header="a,b", comments="", fmt="%.17g")
+    Path("holes.csv").write_text("a,b\n12,\n,-230\n9,-210\n,\n")
+    jensen.fit(jensen.load_data("rows.csv"), "gmm", run="run", progress=False, n_components=2)
+    return tmp_path
+
+
+def test_impute_on_the_command_line(world: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["impute", "run", "holes.csv", "-o", "full.csv"]) == 0
+    assert "4 missing cells of 4 rows filled in (the mean): full.csv" in capsys.readouterr().out
+    lines = list(csv.reader(Path("full.csv").read_text().splitlines()))
+    assert lines[0] == ["a", "b"]
+    found = np.array(lines[1:], float)
+    np.testing.assert_allclose(found, jensen.load("run").impute(HOLES).numpy(), rtol=1e-8)
+    assert main(["impute", "run", "holes.csv", "-o", "full.npy", "--draws", "3", "--seed", "4"]) == 0
+    np.testing.assert_array_equal(np.load("full.npy"), jensen.load("run").impute(HOLES, 3, seed=4).numpy())
+    assert main(["impute", "run", "holes.csv", "-o", "many.csv", "--draws", "3"]) == 2
+    assert "got 3; use .npy or .npz for more" in capsys.readouterr().err
+    assert not Path("many.csv").exists()
+
+
+def test_a_few_rows_are_enough_to_score(world: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["evaluate", "run", "holes.csv", "-o", "scores.csv"]) == 0
+    values = [float(line["value"]) for line in csv.DictReader(Path("scores.csv").read_text().splitlines())]
+    np.testing.assert_allclose(values, jensen.load("run").log_likelihood(HOLES).value.numpy(), rtol=1e-8, atol=1e-12)
+    assert main(["fit", "holes.csv", "-m", "gmm", "-o", "never"]) == 2
+    assert "has 4 rows; at least 10 are needed" in capsys.readouterr().err
+
+
+def test_scores_have_the_components(world: Path):
+    assert main(["evaluate", "run", "rows.csv", "-o", "scores.csv"]) == 0
+    lines = list(csv.DictReader(Path("scores.csv").read_text().splitlines()))
+    test = jensen.load_data("rows.csv").test
+    expected = jensen.load("run").responsibilities(test)
+    assert [int(line["component"]) for line in lines] == expected.argmax(1).tolist()
+    np.testing.assert_allclose([float(line["p1"]) for line in lines], expected[:, 1].numpy(), atol=1e-5)
