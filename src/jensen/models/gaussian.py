@@ -41,6 +41,7 @@ class Gaussian(ClosedForm, DensityModel):
     summary = "one normal with full, shrunk covariance; on levels a dequantised lower bound (a control)"
     paper = "Ledoit and Wolf 2004"
     spaces = (Real,)
+    seeded = False
     mean: Tensor
     factor: Tensor
     shrinkage: Tensor

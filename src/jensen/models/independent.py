@@ -36,6 +36,7 @@ class Independent(ClosedForm, DensityModel):
     summary = "each dimension for itself: add-one histograms on levels, normals on real values (a control)"
     paper = "Laplace's rule of succession"
     accepts_missing = True
+    seeded = False
     counts: Tensor
     mean: Tensor
     variance: Tensor

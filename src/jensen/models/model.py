@@ -42,12 +42,14 @@ class Model(nn.Module, ABC):
         paper: where it is from.
         spaces: the kinds of space it scores by itself.
         accepts_missing: whether NaN cells are marginalised; if not they are refused.
+        seeded: whether another seed of the fit gives another model.
     """
 
     summary: ClassVar[str]
     paper: ClassVar[str]
     spaces: ClassVar[tuple[type, ...]] = (Levels, Real)
     accepts_missing: ClassVar[bool] = False
+    seeded: ClassVar[bool] = True
 
     def __init__(self, event_shape: tuple[int, ...], space: Space) -> None:
         super().__init__()
