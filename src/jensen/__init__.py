@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _NAMES = {
+    "Comparison": "jensen.evaluation.compare",
     "Examples": "jensen.data.examples",
     "InputError": "jensen.errors",
     "Levels": "jensen.data.space",
@@ -21,18 +22,33 @@ _NAMES = {
     "Pipeline": "jensen.models.pipeline",
     "Real": "jensen.data.space",
     "Split": "jensen.data.examples",
+    "compare": "jensen.evaluation.compare",
     "fit": "jensen.fitting",
     "load": "jensen.fitting",
     "load_data": "jensen.data.sources",
 }
 
-__all__ = ["Examples", "InputError", "Levels", "LogLikelihood", "Pipeline", "Real", "Split", "fit", "load", "load_data"]
+__all__ = [
+    "Comparison",
+    "Examples",
+    "InputError",
+    "Levels",
+    "LogLikelihood",
+    "Pipeline",
+    "Real",
+    "Split",
+    "compare",
+    "fit",
+    "load",
+    "load_data",
+]
 
 if TYPE_CHECKING:
     from jensen.data.examples import Examples, Split
     from jensen.data.sources import load_data
     from jensen.data.space import Levels, Real
     from jensen.errors import InputError
+    from jensen.evaluation.compare import Comparison, compare
     from jensen.fitting import fit, load
     from jensen.likelihood import LogLikelihood
     from jensen.models.pipeline import Pipeline

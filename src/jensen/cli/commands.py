@@ -57,6 +57,50 @@ def fit(
 
 
 @app.command()
+def compare(
+    data: Data,
+    models: Annotated[str, typer.Option("--models", "-m", metavar="A,B,…", help="Words, with commas between them.")],
+    folder: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="The folder to keep it all in.")],
+    budget: Annotated[
+        str | None, typer.Option(help="Training time of each gradient model, such as 90s, 5m (default 5m).")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps, instead of a budget.")] = None,
+    seeds: Annotated[int, typer.Option(help="Runs of each model whose fit depends on the seed.")] = 1,
+    seed: Seed = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="MODEL.NAME=VALUE", help="A setting of one of the models; again for more."),
+    ] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace another comparison in the folder.")] = False,
+    size: Size = None,
+    levels: LevelsOption = None,
+    layout: Layout = None,
+    split_seed: SplitSeed = 0,
+    as_json: Json = False,
+) -> None:
+    """Fit several models to DATA, score the same test rows with all, and say which explains them best.
+
+    The controls independent, gaussian and jittered are always in it. The same command again goes on where it was cut
+    off, model by model, and shows a comparison that is finished.
+    """
+    from jensen.cli.inputs import load_split
+    from jensen.cli.printing import print_json
+    from jensen.evaluation import compare as comparing
+    from jensen.settings import parse
+
+    chosen = comparing.by_model(parse(settings or []))
+    options: dict[str, Any] = {"budget": budget, "steps": steps, "seeds": seeds, "seed": seed, "settings": chosen}
+    comparing.planned(models, **options)
+    split = load_split(data, size, levels, layout, split_seed)
+    found = comparing.compare(split, models, run=folder, overwrite=overwrite, **options)
+    if as_json:
+        print_json({**found.to_dict(), "run": str(folder)})
+        return
+    typer.echo(str(found))
+    typer.echo(f"page: {folder / 'compare.html'}")
+
+
+@app.command()
 def evaluate(
     run: RunFolder,
     data: Annotated[

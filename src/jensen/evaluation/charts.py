@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
@@ -75,17 +76,32 @@ def dots_figure(
 ) -> Figure:
     """Numbers with their standard errors, one a line, the first on top and in another colour."""
     figure = blank(4.6, 0.75 + 0.36 * len(names), theme)
-    axes = quiet(figure.add_subplot(), theme)
+    dots(figure.add_subplot(), names, values, errors, ["o"] * len(names), unit=unit, theme=theme)
+    return figure
+
+
+def dots(
+    axes: Axes,
+    names: Sequence[str],
+    values: Sequence[float],
+    errors: Sequence[float],
+    marks: Sequence[str],
+    *,
+    unit: str,
+    theme: Theme = LIGHT,
+) -> None:
+    """The same into given axes, each number with its own mark."""
+    quiet(axes, theme)
     axes.grid(False)
     axes.grid(True, axis="x", color=theme.rule, linewidth=0.5)
-    for place, (value, error) in enumerate(zip(values, errors, strict=True)):
+    for place, (value, error, mark) in enumerate(zip(values, errors, marks, strict=True)):
         colour = theme.colours[1] if place == 0 else theme.colours[0]
-        axes.errorbar(value, place, xerr=error, fmt="o", color=colour, markersize=6, capsize=4, linewidth=1.5)
+        axes.errorbar(value, place, xerr=error, fmt="none", color=colour, capsize=4, linewidth=1.5)
+        axes.plot(value, place, marker=mark, color=colour, markersize=6)
     axes.set_yticks(range(len(names)), [printable(name) for name in names], color=theme.ink, parse_math=False)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.margins(x=0.12)
     label(axes, theme, x=unit)
-    return figure
 
 
 def distances_figure(groups: Mapping[str, Array], *, unit: str, theme: Theme = LIGHT) -> Figure:

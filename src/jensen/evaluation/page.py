@@ -72,6 +72,16 @@ def table(headers: Sequence[str], rows: Iterable[Sequence["str | Html"]]) -> Htm
     return Html(f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table>\n")
 
 
+def wide(content: Html) -> Html:
+    """A table with many columns: it scrolls by itself where the screen is narrow."""
+    return Html(f'<div class="scroll">{content}</div>\n')
+
+
+def code(content: str) -> Html:
+    """A command to copy."""
+    return Html(f'<pre class="code">{text(content)}</pre>\n')
+
+
 def facts(pairs: Iterable[tuple[str, "str | Html"]], style: str = "") -> Html:
     """Names and values; the style "compact" puts several beside each other."""
     return Html(
@@ -193,6 +203,9 @@ sub { font-size: .75em; line-height: 0; }
 details { margin: .2rem 0 .6rem; }
 summary { cursor: pointer; color: var(--muted); font-size: .9rem; }
 pre { white-space: pre-wrap; font-size: .8rem; line-height: 1.4; }
+pre.code { background: var(--page); border: 1px solid var(--rule); border-radius: .4rem; padding: .6rem .8rem; font-size: .88rem; }
+.scroll { overflow-x: auto; margin: 0 0 1rem; overflow-wrap: normal; }
+.scroll table { max-width: none; margin: 0; } .scroll td:last-child, .scroll thead th:last-child { padding-right: 0; }
 @media (max-width: 30rem) { main { padding: .8rem .6rem 2rem; } section { padding: 1rem .9rem .7rem; }
   th, td { padding-right: .5rem; } table { font-size: .88rem; } ul { padding-left: 1rem; }
   dl div, dl.compact div { grid-template-columns: 7rem 1fr; } }

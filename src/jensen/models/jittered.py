@@ -58,7 +58,9 @@ class Jittered(ClosedForm, DensityModel):
         if not 1e-3 <= scale <= 1e3:
             raise InputError(f"scale, the standard deviation of the noise, must be from 0.001 to 1000, got {scale}")
         if not 1 <= rows <= max(1, MOST_CELLS // dims):
-            raise InputError(f"rows must be from 1 to {max(1, MOST_CELLS // dims)} for rows of {dims} values, got {rows}")
+            raise InputError(
+                f"rows must be from 1 to {max(1, MOST_CELLS // dims)} for rows of {dims} values, got {rows}"
+            )
         self.scale = scale
         self.register_buffer("stored", torch.zeros(rows, dims))
 

@@ -1,0 +1,108 @@
+"""What a paired difference allows to say, given what the two numbers are.
+
+Let a be a model's number and b the best number, both means over the same rows, and log p_a, log p_b the true values.
+An exact number is the true value, a lower bound lies below it, an upper bound above. So from d = a - b < 0
+
+    exact - exact               log p_a - log p_b = d        ranked
+    exact - lower bound         log p_a - log p_b ≤ d        ranked: the best is better by at least |d|
+    lower bound - exact         log p_a - log p_b ≥ d        not ranked: the model may be better
+    lower bound - lower bound   either sign                  not ranked: only the bounds are compared
+
+and an upper bound on the left acts like an exact number, on the right like nothing at all. What is ranked must also lie
+2 standard errors of the paired difference from 0, else there is no clear difference. A mass and a density, or numbers
+about other rows, are not paired at all: `LogLikelihood.__sub__` refuses, and the table keeps them in groups of their own.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jensen.likelihood import Difference, Kind
+
+CLEAR = 2.0
+Code = Literal["best", "worse", "worse by at least", "no clear difference", "not ranked", "nothing to rank"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A reading of a difference: a word for programs, a phrase for people."""
+
+    code: Code
+    words: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        return {"code": self.code, "words": self.words}
+
+
+def verdict(kind: Kind, best_kind: Kind, difference: Difference, best: str) -> Verdict:
+    """What can be said about a model beside the best.
+
+    Args:
+        kind: what the model's number is.
+        best_kind: what the best number is.
+        difference: the model minus the best, row by row.
+        best: the best model's name.
+    """
+    if math.isnan(difference.mean):
+        return Verdict("not ranked", f"some rows have probability zero here and under {best}: not ranked")
+    if "estimate" in (kind, best_kind):
+        return _estimated(difference, best)
+    if kind in ("exact", "upper bound") and best_kind in ("exact", "lower bound"):
+        return _ranked(kind, best_kind, difference, best)
+    return Verdict("not ranked", _why_not(kind, best_kind, best))
+
+
+def _ranked(kind: Kind, best_kind: Kind, difference: Difference, best: str) -> Verdict:
+    if not clear(difference):
+        return Verdict("no clear difference", f"no clear difference from {best} (under 2 standard errors)")
+    if kind == best_kind == "exact":
+        return Verdict("worse", f"worse than {best}")
+    return Verdict("worse by at least", f"worse than {best}: {best} is truly better by at least this")
+
+
+def _estimated(difference: Difference, best: str) -> Verdict:
+    if not clear(difference):
+        return Verdict("no clear difference", f"no clear difference from {best} (under 2 standard errors)")
+    return Verdict("not ranked", f"below {best}, but one of the two is an estimate that may err: not ranked")
+
+
+def _why_not(kind: Kind, best_kind: Kind, best: str) -> str:
+    if kind == best_kind == "lower bound":
+        return f"two bounds (the other is {best}'s): not ranked, only the bounds are compared"
+    if kind == "lower bound" and best_kind == "exact":
+        return f"its bound is lower than {best}'s number; the model may be better: not ranked"
+    return f"{_a(kind)} beside {best}'s {best_kind}: not ranked"
+
+
+def clear(difference: Difference) -> bool:
+    """Whether a mean lies 2 standard errors below 0 or more; minus infinity does."""
+    if math.isinf(difference.mean):
+        return difference.mean < 0
+    return difference.mean <= -CLEAR * difference.stderr  # no standard error, nothing clear
+
+
+def of_the_best(ties: list[str], unranked: list[str], alone: bool) -> Verdict:
+    """What can be said about the best itself.
+
+    Args:
+        ties: models with no clear difference from it.
+        unranked: models that could not be ranked against it.
+        alone: whether nothing else shares its measure.
+    """
+    if alone:
+        return Verdict("nothing to rank", "nothing to rank it against")
+    words = "the highest number" if unranked else "best"
+    if ties:
+        words += f"; no clear difference from {_and(ties)}"
+    if unranked:
+        words += f"; not ranked against {_and(unranked)}"
+    return Verdict("best", words)
+
+
+def _and(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind[0] in "aeiou" else f"a {kind}"
