@@ -72,9 +72,16 @@ def table(headers: Sequence[str], rows: Iterable[Sequence["str | Html"]]) -> Htm
     return Html(f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table>\n")
 
 
-def wide(content: Html) -> Html:
-    """A table with many columns: it scrolls by itself where the screen is narrow."""
-    return Html(f'<div class="scroll">{content}</div>\n')
+def cards(headers: Sequence[str], rows: Iterable[Sequence["str | Html"]]) -> Html:
+    """A table with many columns; on a narrow screen each row is a block, its cells named by their headers."""
+    head = "".join(f'<th scope="col">{text(h)}</th>' for h in headers)
+    body = "".join(
+        f'<tr><th scope="row">{text(first)}</th>'
+        + "".join(f'<td data-label="{text(h)}">{text(c)}</td>' for h, c in zip(headers[1:], rest, strict=True))
+        + "</tr>\n"
+        for first, *rest in rows
+    )
+    return Html(f'<table class="cards">\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody></table>\n')
 
 
 def code(content: str) -> Html:
@@ -204,8 +211,13 @@ details { margin: .2rem 0 .6rem; }
 summary { cursor: pointer; color: var(--muted); font-size: .9rem; }
 pre { white-space: pre-wrap; font-size: .8rem; line-height: 1.4; }
 pre.code { background: var(--page); border: 1px solid var(--rule); border-radius: .4rem; padding: .6rem .8rem; font-size: .88rem; }
-.scroll { overflow-x: auto; margin: 0 0 1rem; overflow-wrap: normal; }
-.scroll table { max-width: none; margin: 0; } .scroll td:last-child, .scroll thead th:last-child { padding-right: 0; }
+table.cards { max-width: none; } table.cards td p { margin: 0; } table.cards td:last-child { padding-right: 0; }
+@media screen and (max-width: 40rem) {
+  table.cards thead { display: none; } table.cards, table.cards tbody, table.cards tr { display: block; }
+  table.cards tr { border-bottom: 1px solid var(--rule); padding: .5rem 0; }
+  table.cards th, table.cards td { display: block; border: 0; padding: .1rem 0; }
+  table.cards td { display: grid; grid-template-columns: 7.5rem 1fr; gap: .6rem; }
+  table.cards td::before { content: attr(data-label); color: var(--muted); font-size: .85rem; } }
 @media (max-width: 30rem) { main { padding: .8rem .6rem 2rem; } section { padding: 1rem .9rem .7rem; }
   th, td { padding-right: .5rem; } table { font-size: .88rem; } ul { padding-left: 1rem; }
   dl div, dl.compact div { grid-template-columns: 7rem 1fr; } }

@@ -1,15 +1,18 @@
 """Time and peak memory of a piece of work.
 
 On Linux the high-water mark of this process's resident memory is reset by writing 5 to /proc/self/clear_refs and read as
-VmHWM in /proc/self/status (proc(5)). The peak is what the work added to the memory that was resident before; memory that
-earlier work gave back to this process but not to the system is not counted again. Elsewhere, or where the kernel forbids
-it, the peak is None.
+VmHWM in /proc/self/status (proc(5)). The peak is what the work added to the memory that was resident before. What earlier
+work has freed is first given back to the system (malloc_trim(3)), since memory that is used again would not be counted.
+Libraries that are loaded on first use do count: the first training of a process pays for them. Elsewhere, or where the
+kernel forbids it, the peak is None.
 """
 
+import contextlib
+import ctypes
+import gc
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +32,7 @@ class Cost:
     peak_bytes: int | None = None
 
 
-@contextmanager
+@contextlib.contextmanager
 def metered() -> Iterator[Cost]:
     """Measure the block.
 
@@ -39,7 +42,7 @@ def metered() -> Iterator[Cost]:
         >>> cost.seconds > 0
         True
     """
-    cost, before = Cost(), _resident() if _reset() else None
+    cost, before = Cost(), _kilobytes("VmRSS") if _reset() else None
     start = time.perf_counter()
     try:
         yield cost
@@ -52,15 +55,16 @@ def metered() -> Iterator[Cost]:
 
 def _reset() -> bool:
     """Set the high-water mark to what is resident now; whether that worked."""
+    if not _CLEAR.exists():
+        return False
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
     try:
         _CLEAR.write_text("5")
     except OSError:
         return False
     return True
-
-
-def _resident() -> int | None:
-    return _kilobytes("VmRSS")
 
 
 def _kilobytes(name: str) -> int | None:

@@ -14,6 +14,7 @@ from jensen.evaluation.page import (
     Html,
     block,
     bullets,
+    cards,
     code,
     document,
     head,
@@ -23,8 +24,6 @@ from jensen.evaluation.page import (
     panel,
     paragraph,
     strong,
-    table,
-    wide,
 )
 from jensen.evaluation.panels.common import themed
 
@@ -62,8 +61,9 @@ def _header(record: Record) -> Html:
     title = f"{asked} on {_name(record)}"
     if not best:
         return head(title, "no model has a likelihood here", text.about(record))
-    quote = join(f"{best[0]['model']}: ", number(text.quote(best[0])))
-    return head(title, quote, f"{best[0]['verdict']['words']} · {text.about(record)}")
+    return head(
+        title, f"{best[0]['model']}: {text.quote(best[0])}", f"{best[0]['verdict']['words']} · {text.about(record)}"
+    )
 
 
 def _scored(row: Record) -> bool:
@@ -91,7 +91,7 @@ def _numbers(record: Record) -> Html:
     ]
     return panel(
         "The same test rows, one number each",
-        wide(table(headers, rows)),
+        cards(headers, rows),
         *problems,
         chart,
         paragraph(
@@ -110,7 +110,7 @@ def _verdicts(record: Record) -> Html:
     ]
     return panel(
         "What the differences allow to say",
-        wide(table(("model", "minus the best", "what that is", "verdict"), rows)),
+        cards(("model", "minus the best", "what that is", "verdict"), rows),
         paragraph(
             "Differences of log p are taken row by row, so what makes a row hard for both models cancels; positive is better. "
             "Under two standard errors nothing is ranked. A lower bound below another number proves nothing: the truth may lie above it. "
@@ -133,7 +133,7 @@ def _gaps(record: Record) -> Html:
         for row in record["models"]
         if (errors := real(row["gap"], "standard_errors")) is not None
     ]
-    shown = wide(table(("model", "training − test rows", "in standard errors", "reading"), rows))
+    shown = cards(("model", "training − test rows", "in standard errors", "reading"), rows)
     return panel(
         "What a jittered-copies generator shows",
         paragraph(JITTERED),
@@ -162,7 +162,7 @@ def _seeds(record: Record) -> Html:
     rows = [(row["model"], number(text.spread(row)), _runs(row)) for row in several]
     return panel(
         title,
-        wide(table(("model", "standard deviation", "runs"), rows)),
+        cards(("model", "standard deviation", "runs"), rows),
         same,
         paragraph(
             "The standard deviation over training runs of the mean over the same test rows, in the unit of the table. It is in no error "

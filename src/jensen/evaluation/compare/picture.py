@@ -5,6 +5,7 @@ estimate. Fine strokes are the runs with other seeds. A model far beyond the oth
 """
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from jensen.evaluation.figures import FONT, LIGHT, SIZE, Theme, blank
 from jensen.evaluation.numbers import cost, part, real, word
 
 MARKS = {"exact": "o", "lower bound": "<", "upper bound": ">", "estimate": "D"}
-FAR = 4.0  # times as far from the best as the next
+FAR = 5.0  # times as far from the best as the next
 Row = Mapping[str, Any]
 
 
@@ -50,7 +51,7 @@ def _panel(axes: Axes, rows: Sequence[Row], theme: Theme) -> None:
     values = [value for value, _ in costs]
     edge, of = _edge(values), unit(rows[0])
     shown = [min(value, edge) for value in values]
-    inside = [error if value <= edge else 0.0 for value, error in costs]
+    inside = [error if value <= edge else math.nan for value, error in costs]
     label = f"{of.name}{' of −log p' if of.name == 'nats' else ''} (further left is better)"
     marks = [MARKS.get(kind(row), "o") if value <= edge else "$→$" for row, value in zip(rows, values, strict=True)]
     dots(axes, [row["model"] for row in rows], shown, inside, marks, unit=label, theme=theme)

@@ -87,7 +87,7 @@ def _no_number(entry: Entry) -> Verdict:
 
 def _row(entry: Entry, best: Entry | None, same: Entry | None, found: Verdict) -> dict[str, Any]:
     """One row; `same` is the best where the row is the best's own."""
-    first, alone = entry.first, not model_class(entry.word).seeded
+    first = entry.first
     difference = None
     if best is not None and same is None:
         difference = {"to": best.word, **difference_dict(_of(entry) - _of(best))}
@@ -104,7 +104,7 @@ def _row(entry: Entry, best: Entry | None, same: Entry | None, found: Verdict) -
         "parameters": first.parameters,
         "spread": spread(entry),
         "seeds": [_seed(attempt) for attempt in entry.attempts],
-        "note": "closed form: the same for every seed, so fitted once" if alone else None,
+        "note": None if model_class(entry.word).seeded else "closed form: the same for every seed, so fitted once",
         "problem": first.problem,
     }
 

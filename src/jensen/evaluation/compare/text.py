@@ -26,7 +26,7 @@ def lines(record: Mapping[str, Any]) -> list[str]:
     )
     cells = [[row["model"], quote(row), kind(row), difference(row), gap(row), spread(row), *costs(row)] for row in rows]
     verdicts = [f"  {row['model']}: {row['verdict']['words']}{_more(row)}" for row in rows]
-    return [about(record), "", *_aligned([columns, *cells]), "", *verdicts, "", *NOTES]
+    return [about(record), "", *_aligned([columns, *cells]), "", *verdicts, *once(record), "", *NOTES]
 
 
 NOTES = (
@@ -114,13 +114,22 @@ def size(count: float) -> str:
         >>> size(3 << 20), size(5 << 30)
         ('3 MB', '5.0 GB')
     """
+    if count < 1 << 20:
+        return "< 1 MB"
     return f"{count / (1 << 20):.0f} MB" if count < 1 << 30 else f"{count / (1 << 30):.1f} GB"
 
 
 def _more(row: Mapping[str, Any]) -> str:
-    said = [row["problem"] or "", row["note"] or "" if len(row["seeds"]) == 1 else ""]
     told = [f"seed {run['seed']}: {run['quote'] or run['problem']}" for run in row["seeds"][1:]]
-    return "".join(f"; {part}" for part in [*said, *told] if part)
+    return "".join(f"; {said}" for said in [row["problem"] or "", *told] if said)
+
+
+def once(record: Mapping[str, Any]) -> list[str]:
+    """A line about the models that another seed does not change, where several seeds were asked for."""
+    if record["request"]["seeds"] == 1:
+        return []
+    words = [row["model"] for row in record["models"] if row["note"]]
+    return [f"  closed form, the same for every seed and fitted once: {', '.join(words)}"] if words else []
 
 
 def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
