@@ -9,7 +9,6 @@ kernel forbids it, the peak is None.
 
 import contextlib
 import ctypes
-import gc
 import re
 import time
 from collections.abc import Iterator
@@ -57,7 +56,6 @@ def _reset() -> bool:
     """Set the high-water mark to what is resident now; whether that worked."""
     if not _CLEAR.exists():
         return False
-    gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
     try:

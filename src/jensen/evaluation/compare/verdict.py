@@ -8,8 +8,9 @@ An exact number is the true value, a lower bound lies below it, an upper bound a
     lower bound - exact         log p_a - log p_b ≥ d        not ranked: the model may be better
     lower bound - lower bound   either sign                  not ranked: only the bounds are compared
 
-and an upper bound on the left acts like an exact number, on the right like nothing at all. What is ranked must also lie
-2 standard errors of the paired difference from 0, else there is no clear difference. A mass and a density, or numbers
+An upper bound on the left acts like a bound on the right; on the right it says nothing, and neither does an estimate on
+either side. What is ranked must also lie 2 standard errors of the paired difference below 0: two exact numbers closer than
+that have no clear difference, and where one is a bound nothing can be said. A mass and a density, or numbers
 about other rows, are not paired at all: `LogLikelihood.__sub__` refuses, and the table keeps them in groups of their own.
 """
 
@@ -47,24 +48,20 @@ def verdict(kind: Kind, best_kind: Kind, difference: Difference, best: str) -> V
     if math.isnan(difference.mean):
         return Verdict("not ranked", f"some rows have probability zero here and under {best}: not ranked")
     if "estimate" in (kind, best_kind):
-        return _estimated(difference, best)
+        return Verdict("not ranked", f"this or {best}'s number is an estimate that may err to either side: not ranked")
     if kind in ("exact", "upper bound") and best_kind in ("exact", "lower bound"):
         return _ranked(kind, best_kind, difference, best)
     return Verdict("not ranked", _why_not(kind, best_kind, best))
 
 
 def _ranked(kind: Kind, best_kind: Kind, difference: Difference, best: str) -> Verdict:
-    if not clear(difference):
-        return Verdict("no clear difference", f"no clear difference from {best} (under 2 standard errors)")
     if kind == best_kind == "exact":
+        if not clear(difference):
+            return Verdict("no clear difference", f"no clear difference from {best} (under 2 standard errors)")
         return Verdict("worse", f"worse than {best}")
-    return Verdict("worse by at least", f"worse than {best}: {best} is truly better by at least this")
-
-
-def _estimated(difference: Difference, best: str) -> Verdict:
     if not clear(difference):
-        return Verdict("no clear difference", f"no clear difference from {best} (under 2 standard errors)")
-    return Verdict("not ranked", f"below {best}, but one of the two is an estimate that may err: not ranked")
+        return Verdict("not ranked", f"no clear difference from {best}, and one of the two is a bound: not ranked")
+    return Verdict("worse by at least", f"worse than {best}: {best} is truly better by at least this")
 
 
 def _why_not(kind: Kind, best_kind: Kind, best: str) -> str:
