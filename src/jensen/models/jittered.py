@@ -27,7 +27,16 @@ from jensen.data.examples import Split
 from jensen.data.space import Levels, Space
 from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood
-from jensen.models.model import ClosedForm, DensityModel, OnCalls, nothing, sample_ids, sample_noise
+from jensen.models.model import (
+    UNWATCHED,
+    ClosedForm,
+    DensityModel,
+    OnCalls,
+    Watch,
+    nothing,
+    sample_ids,
+    sample_noise,
+)
 from jensen.noise import Noise
 from jensen.training.fitter import Rows
 
@@ -77,7 +86,7 @@ class Jittered(ClosedForm, DensityModel):
         return {**settings, "rows": min(asked, len(split.train))}
 
     @torch.no_grad()
-    def fit(self, train: Rows) -> None:
+    def fit(self, train: Rows, valid: Rows | None = None, *, seed: int = 0, watch: Watch = UNWATCHED) -> None:
         """Keep the rows with the smallest random keys; a row's key depends on its id alone."""
         keys, noise = [], Noise(0, "jittered")
         for start in range(0, len(train), 4096):
