@@ -30,6 +30,7 @@ from jensen.mixture.parameters import Parameters
 from jensen.mixture.prior import Prior
 from jensen.mixture.rows import Chunk, Chunks, Scale
 from jensen.mixture.statistics import Statistics
+from jensen.mixture.threads import side_by_side
 
 RATIOS = 3
 Say = Callable[[str], None]
@@ -123,8 +124,8 @@ class Problem:
 
     def _parts(self, parameters: Parameters, kernel: Kernel) -> Iterator[Statistics]:
         if self.chunks.complete:
-            for chunk in self.chunks.passing():
-                yield from kernel.over(chunk)
+            for chunk in self.chunks.views():
+                yield from side_by_side(kernel.over, chunk)
             return
         marginal = Marginal(parameters, self.covariance)
         for chunk in self.chunks.passing():
@@ -137,8 +138,7 @@ class Problem:
 
     def noise(self, kernel: Kernel, value: float) -> float:
         """The rounding of A: independent errors average out over rows, what all rows share does not."""
-        shared = kernel.rounding**2 if kernel.compensated else kernel.rounding
-        return kernel.rounding / math.sqrt(len(self.chunks)) + shared + 2.0**-44 * abs(value)
+        return kernel.rounding / math.sqrt(len(self.chunks)) + kernel.shared + 2.0**-44 * abs(value)
 
     def ascend(self, start: Parameters) -> Ascent:
         """EM from `start` until it has converged or iterations run out.
@@ -205,7 +205,7 @@ def expectations(chunk: Chunk, kernel: Kernel, marginal: Marginal) -> Iterator[S
     """The statistics of rows of which some may have missing cells."""
     holes = chunk.x.isnan().any(1)
     if not bool(holes.all()):
-        yield from kernel.over(chunk.at(~holes))
+        yield from side_by_side(kernel.over, chunk.at(~holes))
     if bool(holes.any()):
         yield from marginal.statistics(chunk.at(holes), kernel.centre)
 

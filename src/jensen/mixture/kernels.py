@@ -14,8 +14,8 @@ k the terms of the product add up in absolute value to about
 
     κ_k = ½ Σ_ij a_i |P_ij| a_j + Σ_i |P m_k|_i a_i + |constant|,   a = |m_k| + 4 σ_k,  P = Σ_k⁻¹,
 
-and a row's log-density is off by at most `SAFETY` · eps · max κ_k nats; that is `rounding`, and it decides whether the
-kernel may be used. The rounding of θ itself is the same for every row and would not average out, but to first order it
+and a row's log-density is off by at most `SAFETY` · (eps · max κ_k + eps64 · max ½ aᵀ|P||Σ||P|a) nats, the second term for
+inverting Σ in float64; that is `rounding`, and it decides whether the kernel may be used. The rounding of θ itself is the same for every row and would not average out, but to first order it
 changes the total by ⟨θ_exact - θ, statistics⟩, which is added back. What is left is rounding row by row.
 
 **Whitened.** y = L_k⁻¹ (x - m_k), log N = -½ ‖y‖² - log |L_k| + const, and the scatter about the current means: nothing
@@ -34,10 +34,11 @@ from jensen.mixture.parameters import Parameters
 from jensen.mixture.rows import Chunk
 from jensen.mixture.statistics import Statistics
 
-SAFETY = 4.0
-ALLOWED = 1e-2  # nats a row
+SAFETY = 2.0
+ALLOWED = 0.05  # nats, for a single row at worst; a hundred times less is usual, and rows average out
 MOST_DIMS_FOR_FEATURES = 96
-CACHE = 1 << 21  # bytes of features at a time
+CACHE = 1 << 22  # bytes of features at a time
+EPS64 = torch.finfo(torch.float64).eps
 LOG_2PI = math.log(2 * math.pi)
 
 
@@ -47,24 +48,24 @@ class Kernel(ABC):
     Attributes:
         centre: `(K, d)` what the statistics are about.
         rounding: a bound on the error of one row's log-density, nats.
-        compensated: whether what rounding does to all rows alike is added back, to first order.
+        shared: the part of it that is the same for all rows, and so does not average out.
         size: how many rows suit it.
         name: what a message calls it.
     """
 
     centre: Tensor
     rounding: float
-    compensated: bool = False
+    shared: float
     size: int
     name: str
 
     @abstractmethod
-    def __call__(self, chunk: Chunk) -> Statistics:
-        """The statistics of complete rows, at most `size` of them."""
+    def over(self, chunk: Chunk) -> Statistics:
+        """The statistics of complete rows; they go through in pieces that suit the cache."""
 
-    def over(self, chunk: Chunk) -> Iterator[Statistics]:
-        """The statistics of any number of complete rows, piece by piece."""
-        return (self(chunk.at(slice(i, i + self.size))) for i in range(0, len(chunk), self.size))
+    def pieces(self, chunk: Chunk) -> Iterator[Chunk]:
+        """The rows, `size` at a time."""
+        return (chunk.at(slice(i, i + self.size)) for i in range(0, len(chunk), self.size))
 
 
 class Features(Kernel):
@@ -77,22 +78,21 @@ class Features(Kernel):
         dtype: of the arithmetic.
     """
 
-    compensated = True
-
     def __init__(self, parameters: Parameters, covariance: Covariance, origin: Tensor, dtype: torch.dtype) -> None:
         self.name, self.diagonal = f"features, {_plain(dtype)}", covariance.diagonal
         self.components, self.dims = parameters.components, parameters.dims
         self.origin = origin.to(dtype)
         self.centre = self.origin.double().expand(self.components, -1).contiguous()
-        theta, terms = self._theta(parameters, covariance)
-        self.rounding = SAFETY * torch.finfo(dtype).eps * float(terms.max())
+        theta, terms, inversion = self._theta(parameters, covariance)
+        by_row, of_all = torch.finfo(dtype).eps * float(terms.max()), EPS64 * float(inversion.max())
+        self.rounding = SAFETY * (by_row + of_all)
+        self.shared = (SAFETY * by_row) ** 2 + SAFETY * of_all
         self.theta = theta.to(dtype)
         self.left = theta - self.theta.double()
         self.size = max(256, CACHE // (theta.shape[1] * self.theta.element_size()) // 64 * 64)
-        self.buffer = torch.empty(theta.shape[1] * self.size, dtype=dtype, device=theta.device)
 
-    def _theta(self, parameters: Parameters, covariance: Covariance) -> tuple[Tensor, Tensor]:
-        """The coefficients `(K, p)` in float64, and κ `(K,)`."""
+    def _theta(self, parameters: Parameters, covariance: Covariance) -> tuple[Tensor, Tensor, Tensor]:
+        """The coefficients `(K, p)` in float64, κ `(K,)`, and ½ aᵀ|P||Σ||P|a `(K,)`."""
         mean = parameters.means - self.centre
         variances = covariance.variances(parameters.spread, self.components)
         reach = mean.abs() + 4 * variances.sqrt()
@@ -100,21 +100,25 @@ class Features(Kernel):
             precision = 1 / variances
             linear, half_log = precision * mean, 0.5 * variances.log().sum(1)
             quadratic, size = -0.5 * precision, (0.5 * precision * reach.square()).sum(1)
+            inversion = size
         else:
-            factor = cholesky(covariance.matrices(parameters.spread, self.components))
+            matrices = covariance.matrices(parameters.spread, self.components)
+            factor = cholesky(matrices)
             precision = torch.cholesky_inverse(factor)
             linear = (precision @ mean[:, :, None])[:, :, 0]
             half_log = factor.diagonal(dim1=1, dim2=2).log().sum(1)
             quadratic = -0.5 * _pairs(precision)
-            size = 0.5 * torch.einsum("ki,kij,kj->k", reach, precision.abs(), reach)
+            pull = (precision.abs() @ reach[:, :, None])[:, :, 0]
+            size = 0.5 * (pull * reach).sum(1)
+            inversion = 0.5 * torch.einsum("ki,kij,kj->k", pull, matrices.abs(), pull)
         constant = parameters.weights.log() - 0.5 * (linear * mean).sum(1) - half_log - 0.5 * self.dims * LOG_2PI
         terms = size + (linear.abs() * reach).sum(1) + constant.nan_to_num(neginf=0.0).abs()
-        return torch.cat([quadratic, linear, constant[:, None].clamp(min=-1e30)], 1), terms
+        return torch.cat([quadratic, linear, constant[:, None].clamp(min=-1e30)], 1), terms, inversion
 
-    def _phi(self, x: Tensor) -> Tensor:
+    def _phi(self, x: Tensor, buffer: Tensor) -> Tensor:
         """φ of rows `x (m, d)`, one a column, `(p, m)` in the buffer."""
         d, m = self.dims, len(x)
-        phi = self.buffer[: self.theta.shape[1] * m].view(-1, m)
+        phi = buffer[: self.theta.shape[1] * m].view(-1, m)
         linear = phi[-1 - d : -1]
         torch.sub(x.T, self.origin[:, None], out=linear)
         phi[-1] = 1.0
@@ -129,16 +133,19 @@ class Features(Kernel):
             torch.mul(linear[:rest], linear[rest:], out=phi[whole * d : whole * d + rest])
         return phi
 
-    def __call__(self, chunk: Chunk) -> Statistics:
-        """θ Φ, softmax, R Φᵀ."""
-        phi = self._phi(chunk.x.to(self.theta.dtype))
-        weight = chunk.weight.to(self.theta.dtype)
-        responsibility, log_density = _responsibilities(self.theta @ phi, weight)
-        sums = (responsibility @ phi.T).double()
-        total = float((log_density.double() * weight.double()).sum()) + float((self.left * sums).sum())
+    def over(self, chunk: Chunk) -> Statistics:
+        """θ Φ, softmax, R Φᵀ, piece by piece; sums over pieces are float64."""
+        sums, total = torch.zeros_like(self.left), self.left.new_zeros(())
+        buffer = self.theta.new_empty(self.theta.shape[1] * min(self.size, len(chunk)))
+        for piece in self.pieces(chunk):
+            phi, weight = self._phi(piece.x.to(self.theta.dtype), buffer), piece.weight.to(self.theta.dtype)
+            responsibility, log_density = _responsibilities(self.theta @ phi, weight)
+            sums += responsibility @ phi.T
+            total += torch.dot(log_density.double(), weight.double())
+        total += (self.left * sums).sum()
         d = self.dims
         second = sums[:, :d] if self.diagonal else _matrix(sums[:, : -1 - d], d)
-        return Statistics(self.centre, sums[:, -1], sums[:, -1 - d : -1], second, total, float(weight.double().sum()))
+        return Statistics(self.centre, sums[:, -1], sums[:, -1 - d : -1], second, float(total), _mass(chunk))
 
 
 class Whitened(Kernel):
@@ -163,25 +170,25 @@ class Whitened(Kernel):
             ).square().sum((1, 2))
         self.constant = parameters.weights.log() - log_det - 0.5 * d * LOG_2PI
         size = float((4 * math.sqrt(d) * stretch.sqrt() + 16 * d + self.constant.nan_to_num(neginf=0.0).abs()).max())
-        self.rounding = SAFETY * torch.finfo(dtype).eps * size
+        self.rounding = self.shared = SAFETY * torch.finfo(dtype).eps * size
         self.constant = self.constant.to(dtype)
         self.size = max(256, CACHE // (d * self.means.element_size()) // 64 * 64)
 
-    def __call__(self, chunk: Chunk) -> Statistics:
+    def over(self, chunk: Chunk) -> Statistics:
         """Two passes over the components: densities, then moments about the current means."""
-        x, weight = chunk.x.to(self.means.dtype), chunk.weight.to(self.means.dtype)
+        parts = [
+            self._piece(piece.x.to(self.means.dtype), piece.weight.to(self.means.dtype)) for piece in self.pieces(chunk)
+        ]
+        count, first, second, total = (sum(part[1:], part[0]) for part in zip(*parts, strict=True))
+        return Statistics(self.centre, count, first, second, float(total), _mass(chunk))
+
+    def _piece(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Count, first and second moments and log-likelihood, float64."""
         joint = torch.stack([self._log_density(x, k) for k in range(len(self.means))])
         responsibility, log_density = _responsibilities(joint, weight)
         moments = [self._moments(x - mean, r) for mean, r in zip(self.means, responsibility, strict=True)]
         first, second = (torch.stack(parts).double() for parts in zip(*moments, strict=True))
-        return Statistics(
-            self.centre,
-            responsibility.double().sum(1),
-            first,
-            second,
-            float((log_density.double() * weight.double()).sum()),
-            float(weight.double().sum()),
-        )
+        return responsibility.double().sum(1), first, second, torch.dot(log_density.double(), weight.double())
 
     def _log_density(self, x: Tensor, k: int) -> Tensor:
         offset = x - self.means[k]
@@ -226,6 +233,10 @@ def _responsibilities(joint: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     shares = joint.sub_(top).exp_()
     total = shares.sum(0)
     return shares.mul_(weight / total), top + total.log()
+
+
+def _mass(chunk: Chunk) -> float:
+    return float(chunk.weight.sum(dtype=torch.float64))
 
 
 def _pair_index(d: int) -> tuple[Tensor, Tensor]:

@@ -79,6 +79,10 @@ class Chunks:
             part = slice(start, min(start + size, len(self)))
             yield self.kept.at(part) if self.kept else chunk_of(self.rows.batch(part))
 
+    def views(self) -> Iterator[Chunk]:
+        """All rows; those that are kept in one chunk, for readers that take no memory of their own."""
+        return iter([self.kept]) if self.kept else self.passing()
+
     def at(self, positions: Tensor) -> Chunk:
         """The rows at these positions of that order."""
         return self.kept.at(positions) if self.kept else chunk_of(self.rows.batch(positions))
