@@ -4,7 +4,7 @@
                              [--dtypes float32 float64] [--missing 0.2] [--growth]
 
 Each contender runs in a process of its own. scikit-learn makes `iterations` steps from the start, without stopping; jensen
-runs until an E-step finds its log-likelihood a row at least scikit-learn's (to 1e-5 of it), so it needs one more. Both start
+runs until an E-step finds its log-likelihood a row at least scikit-learn's (to 1e-6 nats), so it needs one more. Both start
 from the same weights, means and covariances, without a prior, and read the same file of rows. Reported for each arithmetic:
 
     seconds        of the iterations, best of `--repeats`; their ratio
@@ -147,7 +147,7 @@ def ours(folder, dtype, start, target):
     while True:  # the driver's iteration, with another rule to stop
         statistics, kernel, rung = task.expect(now, rung)
         done += 1
-        if statistics.log_likelihood / statistics.weight >= target - 1e-5 * abs(target):
+        if statistics.log_likelihood / statistics.weight >= target - 1e-6:
             break
         now = maximise(statistics, task.covariance, task.prior, now)
     seconds = time.perf_counter() - began

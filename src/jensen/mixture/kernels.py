@@ -14,9 +14,10 @@ k the terms of the product add up in absolute value to about
 
     κ_k = ½ Σ_ij a_i |P_ij| a_j + Σ_i |P m_k|_i a_i + |constant|,   a = |m_k| + 4 σ_k,  P = Σ_k⁻¹,
 
-and a row's log-density is off by at most `SAFETY` · (eps · max κ_k + eps64 · max ½ aᵀ|P||Σ||P|a) nats, the second term for
-inverting Σ in float64; that is `rounding`, and it decides whether the kernel may be used. The rounding of θ itself is the same for every row and would not average out, but to first order it
-changes the total by ⟨θ_exact - θ, statistics⟩, which is added back. What is left is rounding row by row.
+and a row's log-density is off by at most `SAFETY` · (eps · max κ_k + eps64 · max ½ aᵀ|P||Σ||P|a) nats, the second term
+for inverting Σ in float64; that is `rounding`, and it decides whether the kernel may be used. The rounding of θ itself
+is the same for every row and would not average out, but to first order it changes the total by ⟨θ_exact - θ,
+statistics⟩, which is added back. What is left is rounding row by row.
 
 **Whitened.** y = L_k⁻¹ (x - m_k), log N = -½ ‖y‖² - log |L_k| + const, and the scatter about the current means: nothing
 cancels. Twice the flops; this is what the fit falls back on, in float64 at last (`ladder`).

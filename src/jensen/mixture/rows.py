@@ -90,10 +90,9 @@ class Chunks:
 
 def _by_pattern(chunk: Chunk) -> Chunk:
     """The same rows, complete ones first, then those with equal missing cells together; stable."""
-    missing = chunk.x.isnan()
-    if not bool(missing.any()):
+    if not any(bool(part.isnan().any()) for part in chunk.x.split(PASS_ROWS)):
         return chunk
-    pattern = torch.unique(missing, dim=0, return_inverse=True)[1]
+    pattern = torch.unique(chunk.x.isnan(), dim=0, return_inverse=True)[1]
     return chunk.at(pattern.argsort(stable=True))
 
 
