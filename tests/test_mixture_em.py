@@ -237,7 +237,9 @@ def test_float32_far_from_the_origin(word: str):
     options = {"tolerance": 1e-7, "max_iterations": 500}
     exact = problem_of(x.double(), word, **options)
     start = start_of(exact)
-    truth, end = exact.ascend(start), problem_of(x, word, **options).ascend(start)
+    fast = problem_of(x, word, **options)
+    assert fast.expect(start)[1].name == "features, float32"
+    truth, end = exact.ascend(start), fast.ascend(start)
     assert end.converged
     assert end.value == pytest.approx(truth.value, abs=1e-6)
     torch.testing.assert_close(end.parameters.means, truth.parameters.means, rtol=0, atol=2e-3)
@@ -270,6 +272,28 @@ def test_rounding_is_bounded_as_stated():
         ):
             found = kernel.over(chunk).log_likelihood / len(x)
             assert abs(found - exact) <= problem.noise(kernel, exact), kernel.name
+
+
+def test_rounding_that_rows_share_is_added_back():
+    """The coefficients' own rounding in float32, over 10 seeds: with the correction the total is at least three times
+    closer to float64's, summed over seeds.
+    """
+    with_it = without = 0.0
+    for seed in range(10):
+        g = torch.Generator().manual_seed(seed)
+        means = 3 * torch.randn(2, 3, generator=g, dtype=F64)
+        covariances = torch.eye(3, dtype=F64) * (0.01 + 0.05 * torch.rand(2, 1, 1, generator=g, dtype=F64))
+        truth = Parameters(torch.tensor([0.4, 0.6], dtype=F64), means, {"covariances": covariances})
+        density = Density(truth, covariance_of("full", 3, 1))
+        u, eps = torch.rand(20_000, generator=g, dtype=F64), torch.randn(20_000, 3, generator=g, dtype=F64)
+        problem = problem_of(density.draw(u, eps).float(), "full", 2)
+        chunk = next(problem.chunks.views())
+        kernel = Features(truth, problem.covariance, problem.scale.mean, torch.float32)
+        exact = float(density.log_prob(chunk.x).sum())
+        with_it += abs(kernel.over(chunk).log_likelihood - exact)
+        kernel.left = torch.zeros_like(kernel.left)
+        without += abs(kernel.over(chunk).log_likelihood - exact)
+    assert 3 * with_it < without
 
 
 @pytest.mark.parametrize("d", [1, 2, 3, 4, 5, 8])

@@ -70,10 +70,14 @@ class Fit:
 
 
 def fitted(task: Task, components: int, start: Parameters | None = None) -> Fit:
-    """EM from `start`, or from as many k-means++ starts as the task says; the best end."""
+    """EM from `start`, or from as many k-means++ starts as the task says (one component needs one); the best end."""
     problem = task.problem(components)
     noise = Noise(task.seed, "mixture", components)
-    starts = [start] if start else (clustered(problem, components, noise.at(r)) for r in range(task.restarts))
+    starts = (
+        [start]
+        if start
+        else (clustered(problem, components, noise.at(r)) for r in range(task.restarts if components > 1 else 1))
+    )
     ends: list[Ascent] = []
     reseeds = 0
     for number, begin in enumerate(starts):
