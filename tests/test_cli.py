@@ -83,7 +83,7 @@ def one_object(out: str) -> dict[str, Any]:
         ["-h"],
         *(
             [name, "--help"]
-            for name in ("fit", "evaluate", "sample", "show", "noise", "report", "info", "models", "data")
+            for name in ("fit", "compare", "evaluate", "sample", "show", "noise", "report", "info", "models", "data")
         ),
     ],
 )

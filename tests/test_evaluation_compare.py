@@ -570,9 +570,11 @@ def test_a_page_with_nothing_to_show_says_so(tmp_path: Path, monkeypatch: pytest
 
 
 def test_a_model_far_off_does_not_press_the_others_together():
-    assert _edge([1.0, 1.2, 1.5]) == 1.5
-    assert 1.2 < _edge([1.0, 1.2, 9.0]) < 2.0
-    assert _edge([1.0]) == 1.0
+    assert _edge([(1.0, 0.1), (1.2, 0.1), (1.5, 0.1)]) == 1.5
+    assert 1.2 < _edge([(1.0, 0.1), (9.0, 0.1), (1.2, 0.1)]) < 2.0
+    assert _edge([(1.0, 0.1), (1.2, 0.1), (9.0, 0.1), (40.0, 0.1), (900.0, 3.0)]) < 2.0
+    assert _edge([(1.0, 1.0), (1.1, 1.0), (9.0, 0.1)]) == 9.0  # within five times the error bars
+    assert _edge([(1.0, 0.1)]) == 1.0
 
 
 # The meter

@@ -116,8 +116,12 @@ def compare(
         >>> import numpy
         >>> rows = numpy.random.default_rng(0).normal(size=(120, 2))
         >>> found = compare(rows, "gaussian", progress=False)
-        >>> [row["model"] for row in found.table][-1], found.table[-1]["verdict"]["code"]
-        ('jittered', 'worse')
+        >>> for row in found.table:
+        ...     verdict = row["verdict"]
+        ...     print(row["model"], "|", verdict["code"])
+        independent | best
+        gaussian | no clear difference
+        jittered | worse
     """
     say: Say = (lambda line: print(line, file=sys.stderr)) if progress else (lambda line: None)
     plan = planned(models, settings, budget=budget, steps=steps, seeds=seeds, seed=seed)

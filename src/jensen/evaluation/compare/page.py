@@ -38,7 +38,7 @@ JITTERED = (
 
 def page(record: Record, folder: Path) -> str:
     """One self-contained HTML page."""
-    title = f"models on {_name(record)}"
+    title = f"models on {text.source(record)}"
     parts = (
         _header(record),
         _numbers(record),
@@ -50,15 +50,10 @@ def page(record: Record, folder: Path) -> str:
     return document(f"{title} · jensen", join(*parts))
 
 
-def _name(record: Record) -> str:
-    source = str(record["data"]["source"])
-    return Path(source).name or source
-
-
 def _header(record: Record) -> Html:
     best = [row for row in record["models"] if row["verdict"]["code"] in ("best", "nothing to rank") and _scored(row)]
     asked = ", ".join(record["request"]["models"])
-    title = f"{asked} on {_name(record)}"
+    title = f"{asked} on {text.source(record)}"
     if not best:
         return head(title, "no model has a likelihood here", text.about(record))
     return head(

@@ -49,7 +49,7 @@ def _panels(rows: Sequence[Row]) -> list[list[Row]]:
 def _panel(axes: Axes, rows: Sequence[Row], theme: Theme) -> None:
     costs = [found for row in rows if (found := cost(part(row, "log_likelihood"), unit(row)))]
     values = [value for value, _ in costs]
-    edge, of = _edge(values), unit(rows[0])
+    edge, of = _edge(costs), unit(rows[0])
     shown = [min(value, edge) for value in values]
     inside = [error if value <= edge else math.nan for value, error in costs]
     label = f"{of.name}{' of −log p' if of.name == 'nats' else ''} (further left is better)"
@@ -74,11 +74,13 @@ def _other_seeds(axes: Axes, row: Row, place: int, edge: float, theme: Theme) ->
     axes.plot(costs, [place] * len(costs), "|", color=theme.muted, markersize=10, markeredgewidth=1)
 
 
-def _edge(values: Sequence[float]) -> float:
-    """Where the axis ends: at the last value that is not far beyond the one before it."""
-    ordered = sorted(values)
-    for before, value in itertools.pairwise(ordered[1:]):
-        reach = before - ordered[0]
-        if value - ordered[0] > FAR * reach > 0:
+def _edge(costs: Sequence[tuple[float, float]]) -> float:
+    """Where the axis ends: at the last number that is not far beyond the one before it, measured by how far that one is
+    from the best, or by the error bars.
+    """
+    ordered = sorted(costs)
+    for place, ((before, _), (value, _)) in enumerate(itertools.pairwise(ordered[1:]), 2):
+        reach = max(before - ordered[0][0], *(2 * error for _, error in ordered[:place]))
+        if value - ordered[0][0] > FAR * reach > 0:
             return before + 0.25 * reach
-    return ordered[-1]
+    return ordered[-1][0]

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from jensen.evaluation.numbers import Unit, part, real, unit_of, word
@@ -39,7 +40,12 @@ def about(record: Mapping[str, Any]) -> str:
     """What was compared on what."""
     data = record["data"]
     shape = " × ".join(map(str, data["event_shape"]))
-    return f"{data['source']}: {data['rows']['test']:,} test rows of {shape}, {data['space']}; {data['rows']['train']:,} training rows"
+    return f"{source(record)}: {data['rows']['test']:,} test rows of {shape}, {data['space']}; {data['rows']['train']:,} training rows"
+
+
+def source(record: Mapping[str, Any]) -> str:
+    """The data's word, or the name of their file."""
+    return Path(record["data"]["source"]).name or str(record["data"]["source"])
 
 
 def unit(row: Mapping[str, Any]) -> Unit:

@@ -47,8 +47,6 @@ def verdict(kind: Kind, best_kind: Kind, difference: Difference, best: str) -> V
     """
     if math.isnan(difference.mean):
         return Verdict("not ranked", f"some rows have probability zero here and under {best}: not ranked")
-    if "estimate" in (kind, best_kind):
-        return Verdict("not ranked", f"this or {best}'s number is an estimate that may err to either side: not ranked")
     if kind in ("exact", "upper bound") and best_kind in ("exact", "lower bound"):
         return _ranked(kind, best_kind, difference, best)
     return Verdict("not ranked", _why_not(kind, best_kind, best))
@@ -65,6 +63,8 @@ def _ranked(kind: Kind, best_kind: Kind, difference: Difference, best: str) -> V
 
 
 def _why_not(kind: Kind, best_kind: Kind, best: str) -> str:
+    if "estimate" in (kind, best_kind):
+        return f"this or {best}'s number is an estimate that may err to either side: not ranked"
     if kind == best_kind == "lower bound":
         return f"two bounds (the other is {best}'s): not ranked, only the bounds are compared"
     if kind == "lower bound" and best_kind == "exact":
