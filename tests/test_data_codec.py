@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import jensen
 from jensen.data.codec import Affine, fit_codec, identity
 from jensen.data.examples import Examples, Split
 from jensen.data.space import Levels, Real
@@ -104,6 +106,16 @@ def test_only_training_rows_are_looked_at():
     train, other = Examples(torch.randn(20, 2), torch.arange(20)), Examples(100 + torch.randn(20, 2), torch.arange(20))
     one, same = (fit_codec(Split(train, rows, rows, Real())) for rows in (train, other))
     assert one.to_dict() == same.to_dict()
+
+
+@pytest.mark.parametrize("n", [30, 70, 71, 333])
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 1e9 + 0.1, -7e-5, 0.0])
+def test_the_rounding_of_a_constant_columns_mean_is_no_variance(n: int, value: float):
+    x = np.stack([np.random.default_rng(0).normal(size=n), np.full(n, value)], 1)
+    split = jensen.load_data(x)
+    for word in ("independent", "gaussian", "gmm", "diffusion"):
+        with pytest.raises(InputError, match="dimension 1 is constant"):
+            jensen.fit(split, word, progress=False, **({"steps": 1} if word == "diffusion" else {}))
 
 
 def test_a_constant_column_is_refused_by_number():

@@ -78,6 +78,7 @@ def fit(
         "model": model,
         "data": split.fingerprint,
         "space": str(split.space),
+        **{name: split.facts.get(name) for name in ("size", "levels", "layout", "split_seed")},
         "settings": settings,
         "budget": budget,
         "steps": steps,
@@ -92,9 +93,10 @@ def fit(
             config = folder.start(request, overwrite=overwrite)  # another process may have been here in between
             if config is None or not folder.finished:
                 return _made(kind, split, request, folder, config, progress, say)
+    pipeline = load(folder.path)
     folder.tidy()
     say(f"finished already: {folder.path}")
-    return load(folder.path)
+    return pipeline
 
 
 def _made(
@@ -347,6 +349,8 @@ def _describe(config: dict[str, Any], pipeline: Pipeline, split: Split, say: Say
     say(
         f"data    {split.facts.get('source', 'array')}: {rows['train']} train, {rows['valid']} valid, {rows['test']} test rows of {shape}, {split.space}"
     )
+    for note in split.facts.get("notes", []):
+        say(f"note    {note}")
     options = ", ".join(f"{k}={v}" for k, v in config["model"]["options"].items())
     count = sum(p.numel() for p in pipeline.model.parameters())
     say(f"model   {config['model']['word']}: {options or 'no options'}; {count:,} parameters")
@@ -356,7 +360,7 @@ def _describe(config: dict[str, Any], pipeline: Pipeline, split: Split, say: Say
             f"train   {training['steps']} steps of {training['batch_size']} rows, lr {training['lr']:g}, "
             f"{training['precision']} ({training['precision_reason']})"
         )
-    warning = getattr(pipeline.model, "warning", lambda: None)()
+    warning = pipeline.model.warning()
     if warning:
         say(f"warning: {warning}")
 

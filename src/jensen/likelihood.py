@@ -209,10 +209,16 @@ class Difference:
 
     @property
     def direction(self) -> str:
-        """Whether the first of the two is better: its log-likelihood is higher, its bits/dim are fewer."""
+        """Whether the first of the two is better (its log-likelihood is higher, its bits/dim are fewer), as far as the
+        difference can tell: a lower bound on it may say "better" only, an upper bound "worse" only.
+        """
         if math.isnan(self.mean):
             return "(undetermined)"
-        return "better" if self.mean >= 0 else "worse"
+        found = "better" if self.mean >= 0 else "worse"
+        if self.meaning.startswith("a difference of"):
+            return f"{found} as a bound"
+        misleading = {"a lower bound on the difference": "worse", "an upper bound on the difference": "better"}
+        return "(undecided)" if misleading.get(self.meaning) == found else found
 
     def __str__(self) -> str:
         bits = ""

@@ -163,7 +163,7 @@ def sample(
     n: Annotated[int, typer.Option("-n", help="How many.")] = 64,
     sampler: Annotated[str | None, typer.Option(help="Diffusion: ancestral (default) or ddim.")] = None,
     steps: Annotated[int | None, typer.Option(help="Diffusion: sampling steps (default: all T).")] = None,
-    eta: Annotated[float, typer.Option(help="DDIM: share of the bridge's noise, 0 to 1.")] = 0.0,
+    eta: Annotated[float | None, typer.Option(help="DDIM: share of the bridge's noise, 0 (default) to 1.")] = None,
     context: Annotated[str | None, typer.Option(help="What to condition on, for models that take a condition.")] = None,
     seed: Seed = 0,
 ) -> None:
@@ -178,6 +178,8 @@ def sample(
     pipeline = load(run)
     check_format(output, pipeline)
     check_steps(pipeline, steps)
+    if eta is not None and sampler != "ddim":
+        raise InputError(f"--eta is for --sampler ddim, got --eta {eta:g} with {sampler or 'the default sampler'}")
     if n < 1:
         raise InputError(f"-n, the number of samples, must be at least 1, got {n}")
     if context is not None:

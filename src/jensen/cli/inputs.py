@@ -84,7 +84,7 @@ def scoring_options(
     if every_step:
         _refuse_without_chain(pipeline, "--every-step")
     length = {} if steps is None else {"timesteps": steps}
-    whole = {"calls": None, "repetitions": 2} if every_step else {}
+    whole = {"calls": None} if every_step else {}
     return {"method": method, "tolerance": tolerance, **length, **whole}
 
 
@@ -93,8 +93,10 @@ def check_steps(pipeline: Pipeline, steps: int | None) -> None:
     if steps is None:
         return
     _refuse_without_chain(pipeline, "--steps")
-    if not 1 <= steps <= MOST_STEPS:
-        raise InputError(f"--steps, the length of the chain, must be between 1 and {MOST_STEPS}, got {steps}")
+    assert isinstance(pipeline.model, ChainModel)
+    least = min(2, pipeline.model.chain().steps)
+    if not least <= steps <= MOST_STEPS:
+        raise InputError(f"--steps, the length of the chain, must be between {least} and {MOST_STEPS}, got {steps}")
 
 
 def _refuse_without_chain(pipeline: Pipeline, option: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import typer
 
+from jensen.evaluation.numbers import part, real, word
 from jensen.likelihood import BITS
 from jensen.training.run import Run
 
@@ -19,32 +20,39 @@ def print_result(folder: Run, result: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json({**result, "run": str(folder.path)})
         return
-    typer.echo(f"{result['model']:<12} {result['log_likelihood']['quote']}")
-    for word, control in result["controls"].items():
-        typer.echo(f"{word:<12} {control.get('quote') or control['problem']}  [control]")
-    print_breakdown(result["log_likelihood"])
-    typer.echo(_in_words(result["log_likelihood"]))
+    ll = part(result, "log_likelihood")
+    typer.echo(f"{word(result, 'model'):<12} {word(ll, 'quote')}")
+    print_breakdown(ll)
+    for name in part(result, "controls"):
+        control = part(result, "controls", name)
+        typer.echo(f"{name:<12} {word(control, 'quote') or word(control, 'problem')}  [control]")
+    typer.echo(_in_words(ll))
     typer.echo(f"samples: {folder.file('samples.png')}")
     typer.echo(f"report:  {folder.file('report.html')}")
 
 
 def print_breakdown(summary: dict[str, Any]) -> None:
     """The terms in the unit of the headline, where there are any."""
-    scale, unit = (-BITS / summary["dims"], "bits/dim") if summary["bits_per_dim"] is not None else (1.0, "nats")
-    terms = {name: term["mean_nats"] for name, term in summary["terms"].items() if term["mean_nats"] is not None}
+    dims = real(summary, "dims")
+    mass = real(summary, "bits_per_dim") is not None and dims
+    scale, unit = (-BITS / dims, "bits/dim") if mass and dims else (1.0, "nats")
+    found = {name: real(part(summary, "terms", name), "mean_nats") for name in part(summary, "terms")}
+    terms = {name: value for name, value in found.items() if value is not None}
     if not terms:
         return
     parts = " + ".join(f"{name} {value * scale:.4f}" for name, value in terms.items())
-    calls = summary["diagnostics"].get("network_calls_per_example")
-    cost = f"; {calls} network calls an example" if calls else ""
-    typer.echo(f"             = {parts} ({unit}; {summary['of']}{cost})")
+    calls = real(part(summary, "diagnostics"), "network_calls_per_example")
+    cost = f"; {calls:.0f} network calls an example" if calls else ""
+    typer.echo(f"             = {parts} ({unit}; {word(summary, 'of')}{cost})")
 
 
 def _in_words(summary: dict[str, Any]) -> str:
-    if summary["bits_per_dim"] is None:
-        return "Mean log-density of test rows the model never saw, in nats; higher is better."
-    bound = " A bound (≤): the model's true cost is at most this." if summary["kind"] == "lower bound" else ""
-    return (
-        f"Bits to store one of the {summary['dims']} dimensions of a test row the model never saw; lower is better.{bound} "
-        "± is one standard error over the test rows."
-    )
+    bound = word(summary, "kind") == "lower bound"
+    if word(summary, "measure") == "counting":
+        what = f"Bits to store one of the {real(summary, 'dims') or 0:.0f} dimensions of a test row the model never saw; lower is better."
+        limit = " A bound (≤): the model's true cost is at most this." if bound else ""
+    else:
+        what = "Mean log-density of test rows the model never saw, in nats; higher is better."
+        limit = " A bound (≥): the model's true log-density is at least this." if bound else ""
+    draws = " and random draws" if real(summary, "stderr_monte_carlo_nats") is not None else ""
+    return f"{what}{limit} ± is one standard error of the mean: the choice of test rows{draws}."

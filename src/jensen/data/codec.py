@@ -115,16 +115,28 @@ def fit_codec(split: Split) -> Affine:
     return _standardise(split.train)
 
 
+def refuse_constant(mean: Tensor, deviation: Tensor) -> None:
+    """Refuse columns that are the same in every row, given their computed mean and standard deviation, NaN where a
+    column is missing in every row. The mean of equal numbers is rarely that number to the bit: its rounding counts as 0.
+
+    Raises:
+        InputError: the first such column.
+    """
+    constant = ~(deviation > 1e-12 * mean.abs()).flatten()
+    if not bool(constant.any()):
+        return
+    column = int(constant.nonzero()[0])
+    if bool(deviation.flatten()[column].isnan()):
+        raise InputError(f"dimension {column} has no values in the training rows; drop it")
+    raise InputError(
+        f"dimension {column} is constant in the training rows, so its density is infinite; drop it or give levels"
+    )
+
+
 def _standardise(train: Examples) -> Affine:
     x = train.x.to(torch.float64)
     rest = [0, *range(2, x.ndim)] if x.ndim == 4 else [0]
     mean = x.nanmean(dim=rest, keepdim=True)
     deviation = (x - mean).square().nanmean(dim=rest, keepdim=True).sqrt()[0]
-    if not bool((deviation > 0).all()):
-        column = int((~(deviation.flatten() > 0)).nonzero()[0])
-        if bool(deviation.flatten()[column].isnan()):
-            raise InputError(f"dimension {column} is missing (NaN) in every training row; drop it")
-        raise InputError(
-            f"dimension {column} is constant in the training rows, so its density is infinite; drop it or give levels"
-        )
+    refuse_constant(mean[0], deviation)
     return Affine(mean[0], deviation)

@@ -18,6 +18,7 @@ from torch import Tensor
 from jensen.data.arrays import as_array, interpret
 from jensen.data.examples import Split
 from jensen.data.files import opened, shown
+from jensen.data.grid import grid_notes
 from jensen.data.idx import read_idx
 from jensen.data.image_file import SUFFIXES
 from jensen.data.images import read_folder
@@ -79,6 +80,7 @@ def load_data(
         "layout": layout,
         **split.facts,
     }
+    facts["notes"] += grid_notes(split.train, found.columns)
     return replace(split, facts=facts)
 
 

@@ -43,8 +43,8 @@ class Emission(Conditional):
         y = denoised + (self.log_scale.exp() * eps).to(denoised.dtype)
         return self._nearest(y)
 
-    def mode(self, denoised: Float[Tensor, "B *event"]) -> Float[Tensor, "B *event"]:
-        """The most likely x_0."""
+    def nearest(self, denoised: Float[Tensor, "B *event"]) -> Float[Tensor, "B *event"]:
+        """x̂_0 itself, on levels the one nearest to it."""
         return self._nearest(denoised)
 
     def calibrate(self, x_0: Float[Tensor, "B *event"], denoised: Float[Tensor, "B *event"]) -> None:

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.variance import interpolate
+from jensen.errors import FitError
 from jensen.noise import Noise
 
 PILOT_REPETITIONS = 6
@@ -148,6 +149,8 @@ def repetitions_for(
     trial = Plan(PILOT_REPETITIONS, plan.calls, plan.proposal)
     pilot = estimate(reverse, x_0, ids, trial, noise.at("pilot"), context=context)
     variance = float(pilot.total.var(0).mean())
+    if not math.isfinite(variance):
+        raise FitError("the bound is not finite on the pilot's rows: the network diverged; fit again with a lower lr")
     return max(2, math.ceil(variance / (rows * tolerance**2)))
 
 

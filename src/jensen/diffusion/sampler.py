@@ -2,7 +2,7 @@
 
 A sampler is a solver, `init` and `step` with a state; the grid is the chain, chosen separately, of any length. Every
 sample has its own noise, keyed by the seed and its number, so the batch size does not change it. `Ancestral` ends with
-a draw from the emission p(x_0 | x_1), `DDIM` with its mode: `final` says which.
+a draw from the emission p(x_0 | x_1), `DDIM` with x̂_0, on levels the one nearest to it: `final` says which.
 """
 
 from abc import ABC, abstractmethod
@@ -83,7 +83,7 @@ class Ancestral(Sampler):
 class DDIM(Sampler):
     """x_s = α_s x̂_0 + sqrt(σ_s² - σ_η²) ε̂ + σ_η z with σ_η² = η² β̂ (Song et al. 2021, "DDIM", eq. 12 and 16).
 
-    η = 0 is deterministic after x_T, η = 1 has the bridge's variance. Ends in the mode of the emission.
+    η = 0 is deterministic after x_T, η = 1 has the bridge's variance. Ends in x̂_0, on levels the one nearest to it.
     """
 
     def __init__(self, eta: float = 0.0) -> None:
@@ -109,12 +109,12 @@ class DDIM(Sampler):
     def final(
         self, reverse: ReverseProcess, denoised: Float[Tensor, "B *event"], eps: Float[Tensor, "B *event"]
     ) -> Float[Tensor, "B *event"]:
-        """The mode of p(x_0 | x_1)."""
-        return reverse.emission.mode(denoised)
+        """x̂_0(x_1), on levels the one nearest to it."""
+        return reverse.emission.nearest(denoised)
 
     def describe(self, steps: int) -> str:
         """Name, η and steps."""
-        return f"DDIM, η = {self.eta:g}, {steps} steps, ending in the mode of the emission"
+        return f"DDIM, η = {self.eta:g}, {steps} steps, ending in x̂_0 (on levels, the nearest)"
 
 
 def sample(

@@ -24,6 +24,7 @@ from jensen.errors import InputError
 # Above this the end of the schedule still carries signal: E KL(q(x_1 | x_0) ‖ N(0, I)) = -½ log σ² > 0.005 nats a
 # dimension for data of unit variance.
 FAR_FROM_NOISE = 0.1
+MOST_LOG_SNR = 40.0  # beyond, signal or noise is lost in the rounding of float32 altogether
 
 
 class Schedule(ABC):
@@ -62,8 +63,10 @@ class LogSNRUniform(Schedule):
     """
 
     def __init__(self, start: float = 13.3, end: float = -6.0) -> None:
-        if not math.isfinite(start) or not math.isfinite(end) or start <= end:
-            raise InputError(f"the log-SNR must fall from start to end, got start = {start}, end = {end}")
+        if not -MOST_LOG_SNR <= end < start <= MOST_LOG_SNR:
+            raise InputError(
+                f"the log-SNR must fall from start to end within ±{MOST_LOG_SNR:g}, got start = {start}, end = {end}"
+            )
         self.start, self.end = float(start), float(end)
 
     def log_snr(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

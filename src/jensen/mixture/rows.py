@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from jensen.data.codec import refuse_constant
 from jensen.data.examples import Batch
 from jensen.errors import InputError
 
@@ -138,11 +139,7 @@ def scale_of(chunks: Chunks, *, diagonal: bool = False) -> Scale:
         count, total = both, total + float(weight.sum())
     chunks.complete = complete
     variance = square / count
-    if not bool((variance > 0).all()):
-        column = int((~(variance > 0)).nonzero()[0])
-        if float(count[column]) == 0:
-            raise InputError(f"dimension {column} has no values in the training rows; drop it")
-        raise InputError(f"dimension {column} is constant in the training rows, so its density is infinite; drop it")
+    refuse_constant(mean, variance.sqrt())
     return Scale(total, mean, variance, variance if diagonal else _correlated(chunks, mean, variance))
 
 

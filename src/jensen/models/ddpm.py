@@ -40,6 +40,8 @@ from jensen.training.fitter import Objective, Rows, TrainingSettings
 
 CALIBRATION_ROWS = 256
 MOST_LEVELS_FOR_HEAD = 256
+MOST_STEPS = 100_000
+FEW_STEPS = 64  # up to here looking at every term is among the plans
 BINS = 8
 
 
@@ -49,7 +51,7 @@ class DDPM(GradientModel, ChainModel):
     Args:
         event_shape: (C, H, W) for images, anything else is treated as a vector.
         space: where the data live, in the model's units ([-1, 1] or standardised).
-        timesteps: T.
+        timesteps: T; a fit with `betas` takes as many as there are betas.
         schedule: "log-snr", "linear", "cosine", or "betas" with `betas` given.
         log_snr_start: λ(0) of "log-snr"; None for 2 log(3 (k - 1)) on k levels and 9 on real values.
         log_snr_end: λ(1) of "log-snr"; None for -7 on levels and -9 on real values.
@@ -96,8 +98,8 @@ class DDPM(GradientModel, ChainModel):
         head_features: int | None = None,
     ) -> None:
         super().__init__(event_shape, space)
-        if not 1 <= timesteps <= 100_000:
-            raise InputError(f"timesteps must be between 1 and 100000, got {timesteps}")
+        if not 1 <= timesteps <= MOST_STEPS:
+            raise InputError(f"timesteps must be between 1 and {MOST_STEPS}, got {timesteps}")
         if dropout is not None and not 0 <= dropout < 1:
             raise InputError(f"dropout must lie in [0, 1), got {dropout}")
         if betas and schedule not in ("betas", "auto"):
@@ -137,14 +139,14 @@ class DDPM(GradientModel, ChainModel):
     def resolve(cls, split: Split, space: Space, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Choose schedule, parametrisation, network and size by data type and shape."""
         image = len(split.event_shape) == 3
-        few = isinstance(space, Levels) and space.k <= MOST_LEVELS_FOR_HEAD
         chosen: dict[str, Any] = {
             "schedule": "betas" if settings.get("betas") else "log-snr",
-            "parametrisation": "levels" if few else "v",
+            "parametrisation": _default_parametrisation(space),
             "network": "unet" if image else "mlp",
             "size": preset_for(split.event_shape, len(split.train)) if image else "small",
             "emphasis": 3.0 if image and settings.get("loss") != "bound" else 0.0,
             "dropout": dropout_for(len(split.train)) if image else 0.0,
+            "timesteps": len(settings["betas"]) if settings.get("betas") else 1000,
             "head_features": 16 if image and split.event_shape[0] == 1 and max(split.event_shape) > 16 else 8,
             "log_snr_start": _default_start(space),
             "log_snr_end": _default_end(space),
@@ -194,12 +196,19 @@ class DDPM(GradientModel, ChainModel):
         self.eval()
         if options.get("repetitions") is None:
             reverse, proposal = self._process(options.get("timesteps"))
-            choices = [_checked_calls(options["calls"])] if "calls" in options else [4, 16, 64]
+            steps = reverse.chain.steps
+            offered = [*(c for c in (4, 16, 64) if c < steps), *([None] if steps <= FEW_STEPS else [])]
+            choices = [_checked_calls(options["calls"])] if "calls" in options else offered
             plan = cheapest_plan(
                 reverse, pilot, ids, proposal, Noise(seed, "vlb"), choices=choices, rows=rows, tolerance=tolerance
             )
             options |= {"repetitions": plan.repetitions, "calls": plan.calls}
         return options
+
+    def cost(self, plan: Mapping[str, Any]) -> int:
+        """Network calls."""
+        steps = self.chain(plan.get("timesteps")).steps
+        return int(plan["repetitions"]) * min(plan["calls"] or steps, steps)
 
     @torch.no_grad()
     def log_likelihood(
@@ -268,7 +277,7 @@ class DDPM(GradientModel, ChainModel):
     ) -> Tensor:
         """Draw rows; by default ancestrally in all T steps."""
         self.eval()
-        reverse = self.reverse if steps is None else self.reverse.resized(_checked_steps(steps))
+        reverse, _ = self._process(steps)
         ids, noise = sample_ids(n, start), sample_noise(seed)
         like = next(self.parameters())
         return sample(reverse, self.event_shape, ids, noise, sampler or Ancestral(), like=like, watch=watch)
@@ -290,7 +299,7 @@ class DDPM(GradientModel, ChainModel):
         return self.reverse.chain.schedule.warning()
 
     def chain(self, steps: int | None = None) -> Chain:
-        """The schedule read at i/T."""
+        """The chain of the fit, or one of another number of steps between the same ends."""
         return self._process(steps)[0].chain
 
     def sampler(self, word: str | None = None, **options: float) -> Sampler:
@@ -305,7 +314,12 @@ class DDPM(GradientModel, ChainModel):
         """The process in a chain of that many steps, and the proposal for its terms."""
         if timesteps is None or timesteps == self.reverse.chain.steps:
             return self.reverse, self.proposal.cpu()
-        reverse = self.reverse.resized(_checked_steps(timesteps))
+        least = min(
+            2, self.reverse.chain.steps
+        )  # one step would leave x_1 pure noise, and the emission is not for that
+        if not least <= timesteps <= MOST_STEPS:
+            raise InputError(f"steps must be between {least} and {MOST_STEPS}, got {timesteps}")
+        reverse = self.reverse.resized(timesteps)
         return reverse, resized_proposal(self.proposal.cpu(), self.reverse.chain.times, reverse.chain.times)
 
     @cached_property
@@ -379,6 +393,10 @@ def schedule_named(word: str, space: Space) -> Schedule:
     return schedule_from(word, start=_default_start(space), end=_default_end(space))
 
 
+def _default_parametrisation(space: Space) -> str:
+    return "levels" if isinstance(space, Levels) and space.k <= MOST_LEVELS_FOR_HEAD else "v"
+
+
 def _default_start(space: Space) -> float:
     """λ(0) at which levels in [-1, 1] are three standard deviations apart from their bin's edge; 9 for real values."""
     return max(6.0, 2 * math.log(3 * (space.k - 1))) if isinstance(space, Levels) else 9.0
@@ -395,18 +413,11 @@ def _checked_calls(calls: int | None) -> int | None:
     return calls
 
 
-def _checked_steps(steps: int) -> int:
-    if not 1 <= steps <= 100_000:
-        raise InputError(f"steps must be between 1 and 100000, got {steps}")
-    return steps
-
-
 def _denoiser(shape: NetworkShape, space: Space, chain: Chain, parametrisation: str) -> Denoiser:
-    few = isinstance(space, Levels) and space.k <= MOST_LEVELS_FOR_HEAD
-    word = ("levels" if few else "v") if parametrisation == "auto" else parametrisation
+    word = _default_parametrisation(space) if parametrisation == "auto" else parametrisation
     if word != "levels":
         return NetworkDenoiser(shape.build(1), _parametrisation(word, chain))
-    if not isinstance(space, Levels) or not few:
+    if not isinstance(space, Levels) or space.k > MOST_LEVELS_FOR_HEAD:
         raise InputError(
             f"parametrisation=levels needs data on at most {MOST_LEVELS_FOR_HEAD} levels, got {space}; use v"
         )

@@ -9,6 +9,7 @@ where p is constant on the cell.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -72,9 +73,14 @@ class Dequantised(ClosedForm, DensityModel):
         """Draws of u that reach the tolerance, at least 8; the pilot's own are used for nothing else."""
         if options.get("repetitions") is None:
             variance = self._densities(pilot, ids, Noise(seed, "dequantise", "pilot"), REPETITIONS).var(1).mean()
-            enough = math.ceil(float(variance) / (rows * tolerance**2))
-            options["repetitions"] = min(max(REPETITIONS, enough), MOST_REPETITIONS)
+            enough = float(variance) / (rows * tolerance**2)  # NaN where a draw has density zero: more would not help
+            wanted = math.ceil(enough) if math.isfinite(enough) else REPETITIONS
+            options["repetitions"] = min(max(REPETITIONS, wanted), MOST_REPETITIONS)
         return options
+
+    def cost(self, plan: Mapping[str, Any]) -> int:
+        """Draws of u."""
+        return int(plan["repetitions"])
 
     def log_likelihood(
         self,
@@ -93,7 +99,7 @@ class Dequantised(ClosedForm, DensityModel):
             raise InputError(f"an error bar needs at least 2 repetitions, got {repetitions}")
         density = self._densities(x, row_ids(x, ids), Noise(seed, "dequantise"), repetitions)
         cell = torch.full((len(x),), math.prod(self.event_shape) * math.log(self.levels.step), dtype=torch.float64)
-        on_calls(len(x))
+        on_calls(len(x) * repetitions)
         return LogLikelihood(
             value=density.mean(1) + cell,
             kind="lower bound",

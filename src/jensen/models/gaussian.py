@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jensen.data.codec import Affine, fit_codec
+from jensen.data.codec import Affine, fit_codec, refuse_constant
 from jensen.data.examples import Split
 from jensen.data.space import Real, Space
 from jensen.errors import InputError
@@ -74,6 +74,7 @@ class Gaussian(ClosedForm, DensityModel):
             centred = train.batch(rows).x.flatten(1).double() - mean
             covariance += centred.T @ centred / n
             fourth += float(centred.square().sum(1).square().sum()) / n
+        refuse_constant(mean, covariance.diagonal().sqrt())
         rho = _shrinkage(covariance, fourth, n)
         target = float(covariance.trace()) / dims
         covariance.mul_(1 - rho).diagonal().add_(rho * target)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
+from jensen.data.codec import refuse_constant
 from jensen.data.space import Levels, Space
 from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood
@@ -65,18 +66,12 @@ class Independent(ClosedForm, DensityModel):
             return
         seen = sum(_observed(train, rows).sum(0) for rows in batches)
         assert isinstance(seen, Tensor)
-        if not bool(seen.all()):
-            raise InputError(f"dimension {int((seen == 0).nonzero()[0])} has no values in the training rows; drop it")
         mean = sum(_filled(train, rows).sum(0) for rows in batches) / seen
         squares = [((_filled(train, rows) - mean).square() * _observed(train, rows)).sum(0) for rows in batches]
         variance = sum(squares) / seen
         assert isinstance(variance, Tensor)
         assert isinstance(mean, Tensor)
-        if not bool((variance > 0).all()):
-            column = int((~(variance > 0)).nonzero()[0])
-            raise InputError(
-                f"dimension {column} is constant in the training rows, so its density is infinite; drop it"
-            )
+        refuse_constant(mean, variance.sqrt())
         self.mean.copy_(mean)
         self.variance.copy_(variance)
 

@@ -60,6 +60,10 @@ class Model(nn.Module, ABC):
         """Where its tensors are; rows come there in their batches."""
         return next(itertools.chain(self.parameters(), self.buffers()), torch.zeros(0)).device
 
+    def warning(self) -> str | None:
+        """What a user should know about the model before it is fitted, in a line, or None."""
+        return None
+
     @classmethod
     def codec(cls, split: Split) -> Affine:
         """The codec this family wants for these data."""
@@ -87,6 +91,10 @@ class DensityModel(Model):
         `tolerance` nats, from a pilot on a few of them; options the user fixed stay.
         """
         return options
+
+    def cost(self, plan: Mapping[str, Any]) -> int:
+        """How often `log_likelihood` with this plan tells `on_calls` of a row."""
+        return 1
 
     @abstractmethod
     def log_likelihood(
@@ -247,10 +255,10 @@ def settings_of(kind: type, *, with_training: bool = False) -> dict[str, inspect
     return own | (dict(inspect.signature(TrainingSettings).parameters) if with_training else {})
 
 
-def plan_options(model: DensityModel) -> list[str]:
-    """The keywords of a model's own that its `log_likelihood` takes, such as the number of repetitions."""
-    keywords = [p.name for p in inspect.signature(model.log_likelihood).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    return [name for name in keywords if name not in ("method", "ids", "seed", "on_calls")]
+def keywords(method: Callable[..., Any], without: tuple[str, ...]) -> list[str]:
+    """The names of the options a method takes by keyword alone, without some."""
+    parameters = inspect.signature(method).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in without]
 
 
 def shown_default(parameter: inspect.Parameter) -> str:

@@ -5,7 +5,7 @@ log-likelihoods and samples in data units. It is what `jensen.fit` and `jensen.l
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,10 @@ from torch import Tensor
 from jensen.data.codec import Affine
 from jensen.data.examples import Batch, Examples, as_examples
 from jensen.data.space import Levels, Space
-from jensen.errors import InputError
+from jensen.errors import InputError, did_you_mean
 from jensen.likelihood import LogLikelihood, concatenate
 from jensen.models.dequantised import Dequantised
-from jensen.models.model import ComponentModel, DensityModel, Imputer, Model, enough_rows, plan_options
+from jensen.models.model import ComponentModel, DensityModel, Imputer, Model, enough_rows, keywords
 from jensen.noise import Noise
 from jensen.training.fitter import Rows
 
@@ -125,19 +125,19 @@ class Pipeline:
         """
         model, rows = self.density(), self.check(data)
         _refuse_context(context)
+        _check_batch_size(batch_size)
         if tolerance is not None and not tolerance > 0:
             raise InputError(f"tolerance must be positive, got {tolerance}")
         model.method_or_default(method)
-        unknown = sorted(set(options) - set(plan_options(model)))
-        if unknown:
-            known = ", ".join(plan_options(model)) or "no options"
-            raise InputError(f"this model's likelihood has no option {unknown[0]!r}, it has {known}; leave it out")
+        refuse_unknown(
+            options, keywords(model.log_likelihood, ("method", "ids", "seed", "on_calls")), "this model's likelihood"
+        )
         encoded = Encoded(rows, self.codec, self.model)
         few = enough_rows(self.event_shape, PILOT_ROWS)
         pilot = encoded.batch(Noise(seed, "pilot").permutation(len(rows))[:few])
         nats = (TOLERANCE if tolerance is None else tolerance) * self._nats_per_unit()
         plan = model.plan(pilot.x, pilot.id, len(rows), tolerance=nats, seed=seed, **options)
-        on_start(len(rows) * _cost(plan))
+        on_start(len(rows) * model.cost(plan))
         parts = []
         for start in range(0, len(rows), batch_size):
             batch = encoded.batch(slice(start, start + batch_size))
@@ -152,8 +152,11 @@ class Pipeline:
     ) -> Tensor:
         """Draw n new rows: same dtype, shape and range as the training data; the batch size does not change them."""
         _refuse_context(context)
-        if n < 1:
-            raise InputError(f"the number of samples must be at least 1, got {n}")
+        if batch_size is not None:
+            _check_batch_size(batch_size)
+        if not isinstance(n, int) or n < 1:
+            raise InputError(f"the number of samples must be a whole number from 1, got {n}")
+        refuse_unknown(options, keywords(self.model.sample, ("seed", "start")), "sampling from this model")
         if n * math.prod(self.event_shape) > LARGEST_SAMPLE:
             raise InputError(
                 f"{n} samples of shape {self.event_shape} do not fit in memory; draw fewer at a time, with other seeds"
@@ -253,13 +256,23 @@ class Pipeline:
         return dims * math.log(2) if isinstance(self.space, Levels) else float(dims)
 
 
+def _check_batch_size(size: int) -> None:
+    if not isinstance(size, int) or size < 1:
+        raise InputError(f"batch_size must be a whole number from 1, got {size}")
+
+
+def refuse_unknown(options: Mapping[str, Any], known: list[str], what: str) -> None:
+    """Refuse an option that is none of those known."""
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        near = did_you_mean(unknown[0], known)
+        listed = f"known are {', '.join(known)}" if known else "there are none"
+        raise InputError(f"{what} has no option {unknown[0]!r}; {near}{listed}; leave it out")
+
+
 def _refuse_context(context: object) -> None:
     if context is not None:
         raise InputError("this model is unconditional and takes no context; leave it out")
-
-
-def _cost(plan: dict[str, Any]) -> int:
-    return int(plan["repetitions"] * (plan.get("calls") or 1)) if plan.get("repetitions") else 1
 
 
 def _check_values(x: Tensor, space: Space, accepts_missing: bool) -> None:

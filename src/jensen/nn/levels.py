@@ -25,25 +25,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["LevelsHead", "level_log_probs", "posterior_mean"]
+__all__ = ["LevelsHead", "posterior_mean"]
 
 CHUNK = 1024  # rows at a time: 1024 × 256 floats are one megabyte, so two buffers stay in the cache
-
-
-def level_log_probs(logits: Tensor, u: Tensor, precision: Tensor, values: Tensor) -> Tensor:
-    """log p(v | x_t) under the prior softmax(logits).
-
-    Args:
-        logits: (..., k).
-        u: x_t / α, (...).
-        precision: the SNR α²/σ², (...).
-        values: (k,), the levels.
-
-    Returns:
-        (..., k).
-    """
-    distance = values - u.unsqueeze(-1)
-    return torch.log_softmax(logits - 0.5 * precision.unsqueeze(-1) * distance.square(), dim=-1)
 
 
 class _Posterior:
@@ -122,7 +106,6 @@ class LevelsHead(nn.Module):
     Args:
         features: c, numbers per pixel and channel that the network supplies.
         values: (k,) the levels in model units.
-        log_prior: (k,) where the bias starts, the log-histogram of the training data; zeros if None.
 
     Example:
         >>> head = LevelsHead(4, torch.linspace(-1, 1, 17))
@@ -133,25 +116,17 @@ class LevelsHead(nn.Module):
 
     values: Tensor
 
-    def __init__(self, features: int, values: Tensor, log_prior: Tensor | None = None) -> None:
+    def __init__(self, features: int, values: Tensor) -> None:
         super().__init__()
         self.features = features
         self.register_buffer("values", values.detach().clone())
         self.weight = nn.Parameter(torch.randn(features, len(values), dtype=values.dtype) / features**0.5)
-        start = torch.zeros_like(values) if log_prior is None else log_prior.detach().to(values.dtype)
-        self.bias = nn.Parameter(start.clone())
+        self.bias = nn.Parameter(torch.zeros_like(values))
 
     def forward(self, features: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """features (B, C·c, …), x_t (B, C, …), alpha and sigma broadcastable to x_t → E[x_0 | x_t] (B, C, …)."""
         f = self._last(features, x_t)
         return posterior_mean(f, x_t / alpha, (alpha / sigma) ** 2, self.weight, self.bias, self.values)
-
-    def log_probs(self, features: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """log p(v | x_t) of each level, (B, C, …, k): k times the memory of x_t."""
-        f = self._last(features, x_t).to(self.weight.dtype)
-        snr = ((alpha / sigma) ** 2).expand_as(x_t)
-        with torch.autocast(x_t.device.type, enabled=False):
-            return level_log_probs(f @ self.weight + self.bias, x_t / alpha, snr, self.values)
 
     def _last(self, features: Tensor, x_t: Tensor) -> Tensor:
         """(B, C·c, …) → (B, C, …, c)."""

@@ -5,8 +5,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 
 class Bar(Protocol):
@@ -35,6 +36,17 @@ class Silent:
         """Nothing."""
 
 
+class _WithNote(Progress):
+    """The bar, and the note on a line of its own: both fit 80 columns."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The lines to show."""
+        for task in self.tasks:
+            yield self.make_tasks_table([task])
+            if task.fields.get("note"):
+                yield Text(f"  {task.fields['note']}", no_wrap=True, overflow="ellipsis")
+
+
 class _Rich:
     def __init__(self, progress: Progress, task: int) -> None:
         self._progress, self._task = progress, task
@@ -58,12 +70,11 @@ def bar(title: str, total: int | None, *, done: int = 0, shown: bool = True) -> 
     console = Console(file=sys.stderr)
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TextColumn("· left"),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, refresh_per_second=4) as progress:
+    with _WithNote(*columns, console=console, refresh_per_second=4) as progress:
         yield _Rich(progress, progress.add_task(title, total=total, completed=done, note=""))

@@ -321,7 +321,7 @@ def _names(folder: Path) -> list[str]:
 
 
 def _first_difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
-    for name in sorted({*old, *new}):
+    for name in sorted({*old, *new}, key=lambda name: (name == "data", name)):  # a hash of the data says least
         if old.get(name) != new.get(name):
             return f"{name} was {brief(old.get(name))}, now {brief(new.get(name))}"
     return None
