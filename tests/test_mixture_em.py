@@ -19,7 +19,7 @@ from jensen.mixture import em
 from jensen.mixture.covariance import LEAST_NOISE, WORDS, covariance_of
 from jensen.mixture.density import Density, differentiable_log_joint
 from jensen.mixture.em import Ascent, Gains, Problem, Settings, log_prior, maximise
-from jensen.mixture.kernels import Features, Whitened, ladder
+from jensen.mixture.kernels import ALLOWED, Features, Whitened, kernel_for, ladder
 from jensen.mixture.parameters import Parameters
 from jensen.mixture.prior import weakly
 from jensen.mixture.rows import Chunks, scale_of
@@ -272,6 +272,20 @@ def test_rounding_is_bounded_as_stated():
         ):
             found = kernel.over(chunk).log_likelihood / len(x)
             assert abs(found - exact) <= problem.noise(kernel, exact), kernel.name
+
+
+@pytest.mark.parametrize(
+    ("sd", "name"),
+    [(1.0, "features, float32"), (3e-3, "features, float64"), (1e-7, "whitened, float64")],
+)
+def test_narrow_components_get_safe_arithmetic(sd: float, name: str):
+    """At 10 from the origin and this wide: the first kernel whose stated rounding is allowed."""
+    means = torch.tensor([[10.0, 0.0], [-10.0, 0.0]], dtype=F64)
+    spread = {"covariances": sd**2 * torch.eye(2, dtype=F64).expand(2, 2, 2)}
+    narrow = Parameters(torch.tensor([0.5, 0.5], dtype=F64), means, spread)
+    kernel, _ = kernel_for(narrow, covariance_of("full", 2, 1), torch.zeros(2, dtype=F64), torch.float32)
+    assert kernel.name == name
+    assert kernel.rounding <= ALLOWED
 
 
 def test_rounding_that_rows_share_is_added_back():
