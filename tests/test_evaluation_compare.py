@@ -209,6 +209,7 @@ def test_training_rows_of_the_gap_are_a_sample_as_large_as_the_test_rows():
     rows = sampled(DATA)
     assert len(rows) == len(DATA.test) == len(set(rows.id.tolist()))
     assert set(rows.id.tolist()) <= set(DATA.train.id.tolist())
+    assert set(rows.id.tolist()) - set(DATA.train.id[: len(rows)].tolist())  # not the first ones
     many = replace(DATA, train=as_many(3000), test=as_many(2000))
     assert len(sampled(many)) == 1000
 
