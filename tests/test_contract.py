@@ -178,7 +178,7 @@ def test_a_tolerance_is_in_the_unit_of_the_headline(word: str, kind: str, monkey
     def plan(pilot: Tensor, ids: Tensor, rows: int, *, tolerance: float, seed: int, **options: Any) -> dict[str, Any]:
         seen.append(tolerance)
         assert (len(pilot), rows) == (len(ids), len(test))
-        return options
+        return how_to_score(word, kind)
 
     monkeypatch.setattr(pipeline.model, "plan", plan)
     for tolerance in (0.02, None):
@@ -340,8 +340,12 @@ def test_wrong_questions_are_refused(word: str):
         pipeline.log_likelihood(x, bogus=1)
     with pytest.raises(InputError, match="tolerance must be positive, got 0"):
         pipeline.log_likelihood(x, tolerance=0.0)
-    with pytest.raises(InputError, match="at least 1, got 0"):
+    with pytest.raises(InputError, match="a whole number from 1, got 0"):
         pipeline.sample(0)
+    with pytest.raises(InputError, match="batch_size must be a whole number from 1, got 0"):
+        pipeline.log_likelihood(x, batch_size=0)
+    with pytest.raises(InputError, match="sampling from this model has no option 'bogus'"):
+        pipeline.sample(1, bogus=1)
     with pytest.raises(InputError, match=r"1000000000000 samples .* do not fit in memory"):
         pipeline.sample(10**12)
     with pytest.raises(InputError, match=f"model '{word}' has no setting 'bogus'"):

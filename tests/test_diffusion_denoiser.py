@@ -100,7 +100,8 @@ def test_the_linear_worlds_denoiser_is_a_mixtures_with_one_component():
 def test_the_levels_denoiser_is_exact_under_its_prior(log_snr: float, dtype: torch.dtype):
     """A head that knows W4's masses and gets no features answers E[x_0 | x_t] by enumeration, on images."""
     world = LevelsWorld(17)
-    head = LevelsHead(1, world.values.to(dtype), world.mass.log().to(dtype))
+    head = LevelsHead(1, world.values.to(dtype))
+    head.bias.data.copy_(world.mass.log())
 
     class Blind(nn.Module):
         def forward(self, x_t: torch.Tensor, log_snr: torch.Tensor, context: torch.Tensor | None) -> torch.Tensor:

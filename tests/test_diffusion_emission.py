@@ -114,7 +114,7 @@ def test_perfect_validation_rows_do_not_promise_perfection():
     assert -float(emission(torch.zeros(1, 1, dtype=F64)).log_prob(off)) < 30
 
 
-def test_draws_follow_the_distribution_and_the_mode_is_the_nearest_level():
+def test_draws_follow_the_distribution_and_the_nearest_level_is_the_nearest():
     """20,000 draws on 9 levels, chi-square p > 1e-6, seed 0."""
     space = Levels(9, -1.0, 0.25)
     emission = Emission(space, 0.4)
@@ -123,13 +123,13 @@ def test_draws_follow_the_distribution_and_the_mode_is_the_nearest_level():
     expected = torch.stack([emission(centre[:1]).log_prob(v.reshape(1, 1)) for v in space.values()]).exp().flatten()
     counts = torch.bincount(space.index(draws).flatten(), minlength=9)
     assert stats.chisquare(counts.numpy(), (expected / expected.sum() * 20_000).numpy()).pvalue > 1e-6
-    modes = emission.mode(torch.tensor([[-3.0], [0.1], [0.13], [4.0]], dtype=F64))
-    assert modes.flatten().tolist() == [-1.0, 0.0, 0.25, 1.0]
+    near = emission.nearest(torch.tensor([[-3.0], [0.1], [0.13], [4.0]], dtype=F64))
+    assert near.flatten().tolist() == [-1.0, 0.0, 0.25, 1.0]
 
 
-def test_on_the_reals_a_draw_is_centre_plus_scaled_noise_and_the_mode_the_centre():
+def test_on_the_reals_a_draw_is_centre_plus_scaled_noise_and_the_nearest_the_centre():
     emission = Emission(Real(), 0.25)
     centre, eps = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, -2.0]])
     assert emission.draw(centre, eps).tolist() == [[1.25, 1.5]]
-    assert emission.mode(centre) is centre
+    assert emission.nearest(centre) is centre
     assert emission.draw(centre, eps).dtype == torch.float32

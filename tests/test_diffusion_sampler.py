@@ -227,7 +227,7 @@ def test_descriptions_say_what_ends_the_chain():
     assert "draw" in Ancestral().describe(7)
     assert "η = 0.5" in DDIM(0.5).describe(3)
     assert "3 steps" in DDIM(0.5).describe(3)
-    assert "mode" in DDIM(0.5).describe(3)
+    assert "nearest" in DDIM(0.5).describe(3)
     ddim = SAMPLERS["ddim"](0.25)
     assert isinstance(SAMPLERS["ancestral"](0.0), Ancestral)
     assert isinstance(ddim, DDIM)

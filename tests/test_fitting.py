@@ -56,7 +56,7 @@ def test_any_difference_is_refused_by_name(change: dict[str, Any], named: str, t
 def test_other_levels_of_the_same_rows_are_another_request(tmp_path: Path):
     x = np.random.default_rng(0).integers(0, 4, (40, 2)).astype(np.uint8)
     fit(jensen.load_data(x, levels=4), run=tmp_path / "run")
-    with pytest.raises(InputError, match="space was '4 levels', now '8 levels'"):
+    with pytest.raises(InputError, match="levels was 4, now 8"):
         fit(jensen.load_data(x, levels=8), run=tmp_path / "run")
 
 

@@ -220,3 +220,23 @@ def test_concatenate_keeps_rows_terms_and_errors():
     assert joined.stderr is not None
     assert torch.equal(joined.stderr, whole.stderr)
     assert joined.rows == "r"
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "higher", "lower"),
+    [
+        ("exact", "exact", "better", "worse"),
+        ("lower bound", "exact", "better", "(undecided)"),
+        ("exact", "lower bound", "(undecided)", "worse"),
+        ("upper bound", "exact", "(undecided)", "worse"),
+        ("exact", "upper bound", "better", "(undecided)"),
+        ("lower bound", "lower bound", "better as a bound", "worse as a bound"),
+    ],
+)
+def test_a_difference_says_no_more_than_its_bounds_allow(mine: str, theirs: str, higher: str, lower: str):
+    def ll(kind: str, mean: float) -> LogLikelihood:
+        return LogLikelihood(torch.tensor([mean, mean - 1.0]).double(), kind, "counting", "", "m", (2,))
+
+    assert (ll(mine, 1.0) - ll(theirs, 0.0)).direction == higher
+    assert (ll(mine, 0.0) - ll(theirs, 1.0)).direction == lower
+    assert f"bits/dim {lower}" in str(ll(mine, 0.0) - ll(theirs, 1.0))

@@ -300,7 +300,7 @@ def test_rounding_that_rows_share_is_added_back():
         truth = Parameters(torch.tensor([0.4, 0.6], dtype=F64), means, {"covariances": covariances})
         density = Density(truth, covariance_of("full", 3, 1))
         u, eps = torch.rand(20_000, generator=g, dtype=F64), torch.randn(20_000, 3, generator=g, dtype=F64)
-        problem = problem_of(density.draw(u, eps).float(), "full", 2)
+        problem = problem_of(density.normal(density.pick(u), eps).float(), "full", 2)
         chunk = next(problem.chunks.views())
         kernel = Features(truth, problem.covariance, problem.scale.mean, torch.float32)
         exact = float(density.log_prob(chunk.x).sum())

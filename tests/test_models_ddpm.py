@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from jensen.data.examples import Batch
+from jensen.data.sources import load_data
 from jensen.data.space import Levels, Real
 from jensen.diffusion.denoiser import Denoiser
 from jensen.diffusion.emission import Emission
@@ -143,3 +144,39 @@ def test_a_resized_proposal_is_a_distribution_and_leaves_the_bound_unbiased(step
     every = estimate(short, batch.x, batch.id, Plan(30, None, proposal), Noise(5)).total.mean(1)
     error = math.hypot(float(sampled.std()) / 200**0.5, float(every.std()) / 30**0.5)
     assert abs(float(sampled.mean() - every.mean())) < 4 * error
+
+
+def test_betas_are_the_chain_of_a_fit() -> None:
+    """As many steps as betas, unless a number is given."""
+    split = load_data(Noise(0).normal(range(40), (2,)).numpy())
+    assert DDPM.resolve(split, Real(), {"betas": [0.1, 0.2, 0.9]})["timesteps"] == 3
+    assert DDPM.resolve(split, Real(), {"betas": [0.1, 0.2, 0.9], "timesteps": 5})["timesteps"] == 5
+    assert DDPM.resolve(split, Real(), {})["timesteps"] == 1000
+
+
+def test_a_chain_is_not_cut_to_one_step() -> None:
+    """x_1 would be pure noise, for which the emission was not made; a chain fitted with one step may stay so."""
+    x = torch.zeros(3, 2)
+    with pytest.raises(InputError, match="steps must be between 2 and 100000, got 1"):
+        DDPM((2,), Real(), timesteps=5).log_likelihood(x, timesteps=1)
+    with pytest.raises(InputError, match="got 1"):
+        DDPM((2,), Real(), timesteps=5).sample(1, steps=1)
+    assert DDPM((2,), Real(), timesteps=1).log_likelihood(x).of == "ancestral, T = 1"
+
+
+@pytest.mark.parametrize(("steps", "most"), [(2, 2), (20, 20), (64, 64), (200, 64)])
+def test_a_plan_looks_at_no_more_terms_than_there_are(steps: int, most: int) -> None:
+    model = DDPM((2,), Real(), timesteps=steps)
+    x = Noise(1).normal(range(30), (2,))
+    plan = model.plan(x, torch.arange(30), 30, tolerance=0.05, seed=0)
+    calls = plan["calls"] or steps
+    assert calls <= most
+    assert model.cost(plan) == plan["repetitions"] * calls
+    seen: list[int] = []
+    model.log_likelihood(x, on_calls=seen.append, **plan)
+    assert sum(seen) == 30 * model.cost(plan)
+
+
+def test_log_snrs_beyond_float32_are_refused() -> None:
+    with pytest.raises(InputError, match="within ±40, got start = 1000"):
+        DDPM((2,), Real(), log_snr_start=1000.0)
