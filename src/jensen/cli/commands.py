@@ -141,7 +141,7 @@ def evaluate(
     rows = rows_to_score(pipeline, data, size, levels, layout)
     ll = scored(pipeline, rows, seed=seed, **options)
     if output:
-        clusters = pipeline.responsibilities(rows, seed=seed) if pipeline.clusters else None
+        clusters = pipeline.responsibilities(rows, seed=seed) if pipeline.components else None
         write_scores(output, rows, ll, clusters)
     word, source = pipeline.config["model"]["word"], data or pipeline.config["data"]["facts"].get("source")
     if as_json:

@@ -93,3 +93,38 @@ def histogram(axes: Axes, data: Mapping[str, Array], column: int, theme: Theme) 
         colour = theme.colours[number % 10]
         axes.stairs(shares, edges, color=colour, linewidth=1.3, fill=False)
         axes.stairs(shares, edges, color=colour, alpha=0.18, fill=True)
+
+
+def ellipses_figure(
+    means: Array,
+    covariances: Array,
+    weights: Array,
+    *,
+    rows: Tensor | None = None,
+    columns: Sequence[str] | None = None,
+    theme: Theme = LIGHT,
+) -> Figure:
+    """Two-dimensional normals as ellipses at 1 and 2 standard deviations, over rows if there are any.
+
+    Args:
+        means: `(K, 2)`.
+        covariances: `(K, 2, 2)`.
+        weights: `(K,)`, which set the widths of the lines.
+        rows: `(n, 2)`.
+        columns: names of the two dimensions.
+        theme: the colours.
+    """
+    figure = blank(4.6, 4.2, theme)
+    axes = quiet(figure.add_subplot(), theme)
+    if rows is not None:
+        _scatter(axes, {"rows": rows.flatten(1).double().numpy()}, 0, 1, theme)
+    angle = np.linspace(0, 2 * np.pi, 100)
+    circle = np.stack([np.cos(angle), np.sin(angle)])
+    for mean, covariance, weight in zip(means, covariances, weights, strict=True):
+        outline = np.linalg.cholesky(covariance) @ circle
+        for radius in (1, 2):
+            x, y = mean[:, None] + radius * outline
+            axes.plot(x, y, color=theme.colours[1], linewidth=0.6 + 1.6 * float(np.sqrt(weight)))
+    names = list(columns) if columns and len(columns) == 2 else ["dimension 1", "dimension 2"]
+    label(axes, theme, x=printable(names[0]), y=printable(names[1]))
+    return figure

@@ -169,10 +169,10 @@ class Pipeline:
         return torch.cat(parts)
 
     @property
-    def clusters(self) -> bool:
-        """Whether rows can be assigned to components."""
+    def components(self) -> ComponentModel | None:
+        """The model, or the density it dequantises, if its latent is one of K components; else None."""
         inner = self.model.model if isinstance(self.model, Dequantised) else self.model
-        return isinstance(inner, ComponentModel)
+        return inner if isinstance(inner, ComponentModel) else None
 
     def responsibilities(self, data: Data, *, seed: int = 0, batch_size: int = 4096) -> Tensor:
         """p(component | row) of each row, `(B, K)`, for models with components.
@@ -181,7 +181,7 @@ class Pipeline:
             InputError: the data do not fit, or the model has no components.
         """
         model, rows = self.model, self.check(data)
-        if not self.clusters:
+        if self.components is None:
             raise InputError(f"{type(model).__name__} has no components to assign rows to; fit a mixture such as gmm")
         encoded, parts = self.encoded(rows), []
         for start in range(0, len(rows), batch_size):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from jensen.evaluation.page import Html
 from jensen.evaluation.panels.comparison import controls, self_check
 from jensen.evaluation.panels.likelihood import header, meaning, split_of_bits
+from jensen.evaluation.panels.mixture import mixture
 from jensen.evaluation.panels.run import data, model, training
 from jensen.evaluation.panels.samples import film, neighbours, samples
 from jensen.evaluation.story import Story
@@ -14,6 +15,7 @@ PANELS: tuple[Callable[[Story], Html], ...] = (
     meaning,
     controls,
     samples,
+    mixture,
     split_of_bits,
     self_check,
     neighbours,

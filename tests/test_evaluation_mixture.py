@@ -1,0 +1,70 @@
+"""The report's panel about a mixture: what EM said, where the components are, in the units of the data."""
+
+import numpy as np
+import pytest
+import torch
+
+import jensen
+from jensen.evaluation.panels.mixture import in_data_units, mixture
+from jensen.evaluation.story import gather
+
+DRAW = np.random.default_rng(0)
+ROWS = np.concatenate([DRAW.normal(size=(150, 2)) * [1, 50], DRAW.normal(size=(50, 2)) * [2, 20] + [30, 900]])
+
+
+def story(tmp_path, data, word="gmm", **settings):
+    split = jensen.load_data(data, levels=settings.pop("levels", None))
+    jensen.fit(split, word, run=tmp_path / "run", progress=False, **settings)
+    return gather(tmp_path / "run", split, None)
+
+
+def test_ellipses_are_where_the_rows_are(tmp_path):
+    """Two far clusters: means and covariances of each, in the units of the data (the prior counts for a row, which widens a small far cluster)."""
+    told = story(tmp_path, ROWS, n_components=2)
+    means, covariances = in_data_units(told, told.pipeline.components)
+    big, small = told.pipeline.components.weights.argsort(descending=True).tolist()
+    truth = (
+        (big, told.split.train.x[told.split.train.x[:, 0] < 15]),
+        (small, told.split.train.x[told.split.train.x[:, 0] > 15]),
+    )
+    for k, rows in truth:
+        torch.testing.assert_close(means[k], rows.mean(0), rtol=0.1, atol=10)
+        ratio = covariances[k].diagonal().sqrt() / rows.std(0)
+        assert float(ratio.min()) > 0.7
+        assert float(ratio.max()) < 1.5
+    text = mixture(told)
+    assert "2 components, covariance full" in text
+    assert "converged after" in text
+    assert "DID NOT" not in text.upper()
+    assert "100 % belong to one component" in text
+    assert "Components over test rows" in text
+
+
+def test_the_curve_stands_where_the_number_was_chosen(tmp_path):
+    text = mixture(story(tmp_path, ROWS, restarts=1, max_components=4))
+    assert "The number was chosen by mean log-likelihood of validation rows" in text
+
+
+def test_not_converged_is_said(tmp_path):
+    text = mixture(story(tmp_path, ROWS, n_components=4, restarts=1, max_iterations=1, tolerance=1e-12))
+    assert "EM did NOT converge after 1 iterations" in text
+
+
+def test_means_of_images_and_other_models(tmp_path):
+    images = DRAW.integers(0, 5, (60, 4, 5)).astype(np.uint8)
+    assert "Means of the components" in mixture(story(tmp_path / "a", images, n_components=2, levels=5, restarts=1))
+    assert mixture(story(tmp_path / "b", ROWS, "gaussian")) == ""
+
+
+def test_more_columns_are_a_table(tmp_path):
+    text = mixture(story(tmp_path, DRAW.normal(size=(60, 3)), n_components=2, restarts=1))
+    assert text.count("<tr>") == 3
+
+
+@pytest.mark.parametrize(
+    "fit", [None, {}, {"n_components": "x"}, {"n_components": 2, "iterations": 3, "restarts": 7, "curve": [1]}]
+)
+def test_a_damaged_record_of_the_fit_leaves_a_line(tmp_path, fit):
+    told = story(tmp_path, ROWS, n_components=2, restarts=1)
+    told.config["fit"] = fit
+    assert "The components" in mixture(told)
