@@ -10,7 +10,7 @@ demo: $(STAMP)
 	$(VENV)/bin/jensen fit digits -m diffusion -o runs/demo --budget 2m30s
 
 test: $(STAMP)
-	$(PY) -m pytest
+	$(PY) -m pytest -n auto --maxprocesses 4
 
 slow: $(STAMP)
 	$(PY) -m pytest -m slow
