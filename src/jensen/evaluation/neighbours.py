@@ -2,8 +2,18 @@
 
 Distances are Euclidean, over all dimensions of a row, in data units. As a yardstick stand the distances of test rows,
 which nobody copied, to their own nearest training rows.
+
+Whether m samples are nearer than n test rows by more than chance is a rank test. With r = ⌈n/20⌉ let X be how many samples
+are nearer than the r-th nearest test row. X ≥ c says that among the r - 1 + c nearest of all n + m at most r - 1 are test
+rows. If samples are like test rows, every order of the n + m distances is equally likely, so
+
+    P(X ≥ c) = Σ_{j<r} C(n, j) C(m, r - 1 + c - j) / C(n + m, r - 1 + c),
+
+exactly, for any law of the distances; ties only make it smaller. A threshold taken for the true 5 % point instead errs with the
+n test rows that it is made of.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +22,8 @@ from torch import Tensor
 from jensen.data.examples import Examples
 
 CHUNK_CELLS = 1 << 22
+LEAST_ROWS = 50
+ALARM = 0.001
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,41 @@ def nearest(queries: Tensor, rows: Examples) -> Nearest:
 
 
 def affordable(rows: Examples, queries: int, operations: float = 1e10) -> int:
-    """How many queries can be compared with all rows within this many multiplications, at least 20."""
+    """How many queries can be compared with all rows within this many multiplications, at least 50."""
     cells = max(1, len(rows) * rows.x[0].numel())
-    return int(min(queries, max(20, operations // cells)))
+    return int(min(queries, max(LEAST_ROWS, operations // cells)))
+
+
+@dataclass(frozen=True)
+class Nearer:
+    """How many samples are nearer than the nearest twentieth of the test rows, X, and what chance makes of it.
+
+    Attributes:
+        count: X.
+        expected: its mean if samples are like test rows, m r / (n + 1).
+        chance: the probability of X or more if samples are like test rows; None with fewer than 50 test rows.
+    """
+
+    count: int
+    expected: float
+    chance: float | None
+
+    @property
+    def alarm(self) -> bool:
+        """Whether chance is below 1 in 1,000."""
+        return self.chance is not None and self.chance < ALARM
+
+
+def nearer(samples: Tensor, tests: Tensor) -> Nearer:
+    """The rank test above on distances `(m,)` of samples and `(n,)` of test rows to their nearest training rows."""
+    m, n = len(samples), len(tests)
+    r = -(-n // 20)
+    count = int((samples < tests.sort().values[r - 1]).sum())
+    return Nearer(count, m * r / (n + 1), _chance(count, r, m, n) if n >= LEAST_ROWS else None)
+
+
+def _chance(count: int, r: int, m: int, n: int) -> float:
+    """P(X ≥ count)."""
+    drawn = r - 1 + count
+    few = sum(math.comb(n, j) * math.comb(m, drawn - j) for j in range(min(r, drawn + 1)))
+    return few / math.comb(n + m, drawn)

@@ -1,7 +1,5 @@
 """Samples beside real rows and beside their nearest training rows, and the way they came."""
 
-import math
-
 import torch
 from matplotlib.figure import Figure
 
@@ -9,7 +7,7 @@ from jensen.data.space import Levels
 from jensen.evaluation.charts import distances_figure
 from jensen.evaluation.figures import Theme
 from jensen.evaluation.images import Range, finite_range, grid, png, to_pixels
-from jensen.evaluation.neighbours import Nearest, affordable, nearest
+from jensen.evaluation.neighbours import Nearest, affordable, nearer, nearest
 from jensen.evaluation.numbers import part
 from jensen.evaluation.page import (
     Html,
@@ -175,14 +173,20 @@ def _reading_copies(own: Nearest, theirs: Nearest | None) -> str:
     )
     if theirs is None:
         return said
-    close = float(theirs.distance.quantile(0.05))
-    below = int((own.distance < close).sum())
-    expected = 0.05 * len(own.distance)
-    limit = expected + 3 * math.sqrt(expected)
-    verdict = "more than chance explains: look at the nearest pairs" if below > limit else "no sign of copying"
-    if float(own.distance.median()) > float(theirs.distance.quantile(0.95)):
-        verdict += ", but samples are farther from the training rows than test rows are: they are not like the data yet"
+    found = nearer(own.distance, theirs.distance)
+    if found.chance is None:
+        return f"{said}Whether the others are nearer to training rows than chance explains: too few test rows to tell ({len(theirs.distance)})."
+    chance = "less than 1 in a million" if found.chance < 1e-6 else f"{found.chance:.2g}"
     return (
-        f"{said}{below} of {len(own.distance)} are nearer to a training row than 95 % of test rows are "
-        f"(about {expected:.0f} would be if samples were like test rows): {verdict}."
+        f"{said}{found.count} of {len(own.distance)} are nearer to a training row than 95 % of {len(theirs.distance)} test rows are. If "
+        f"samples were like test rows about {found.expected:.1f} would be, and {found.count} or more with probability {chance}: "
+        f"{_verdict(found.alarm, own, theirs)}."
     )
+
+
+def _verdict(alarm: bool, own: Nearest, theirs: Nearest) -> str:
+    if alarm:
+        return "more than chance explains: look at the nearest pairs"
+    if float(own.distance.median()) > float(theirs.distance.quantile(0.95)):
+        return "no sign of copying, but samples are farther from the training rows than test rows are: they are not like the data yet"
+    return "no sign of copying"
