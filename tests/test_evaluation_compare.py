@@ -22,8 +22,8 @@ from jensen.evaluation.compare.picture import _edge, _panels, picture
 from jensen.evaluation.compare.plan import planned
 from jensen.evaluation.compare.table import Entry, table
 from jensen.evaluation.compare.text import lines
-from jensen.evaluation.compare.verdict import verdict
 from jensen.evaluation.figures import figure_png
+from jensen.evaluation.verdict import verdict
 from jensen.likelihood import Difference, LogLikelihood
 from jensen.models import MODELS, pipeline
 from jensen.models.model import ClosedForm, Model

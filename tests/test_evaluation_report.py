@@ -2,6 +2,7 @@
 
 import html
 import json
+import math
 from html.parser import HTMLParser
 
 import numpy as np
@@ -9,11 +10,14 @@ import pytest
 import torch
 
 import jensen
+from jensen.__main__ import main
 from jensen.data import Examples, Levels, Split
 from jensen.errors import InputError
 from jensen.evaluation import panels
 from jensen.evaluation.charts import steps_figure
+from jensen.evaluation.numbers import Unit, cost
 from jensen.evaluation.page import text
+from jensen.evaluation.panels.comparison import TOO_FEW, UNKNOWN, minus
 from jensen.evaluation.report import write_report
 from jensen.files import write_json
 from jensen.likelihood import plus_minus
@@ -161,9 +165,9 @@ def test_it_reads_the_numbers_plainly(full):
         "less likely to it than real rows",
         "learned some of the training rows by heart",
         "gaussian: too <few> rows",
-        "better than independent",
+        "(a lower bound on the difference). independent: worse than diffusion: diffusion is truly better by at least this.",
         "ancestral, T = 6, ending in a draw from the emission, seed 0",
-        "nearer to a training row than 95 % of test rows",
+        "too few test rows to tell (10)",
     ):
         assert line in full.text
     assert "Not shown" not in full.text
@@ -222,6 +226,83 @@ def test_holes_in_the_numbers_leave_a_line(diffusion, evaluation, monkeypatch):
     page = read(write_report(path, None, None))
     (path / "evaluation.json").unlink()
     assert "Where the bits go" in page.text
+
+
+def test_an_unknown_error_stays_unknown():
+    known, alone = cost(summary(-3.0, 0.5), Unit("nats", 1.0)), cost({"mean_nats": -2.0}, Unit("nats", 1.0))
+    assert known == (3.0, 0.5)
+    assert alone[0] == 2.0
+    assert math.isnan(alone[1])
+    assert math.isnan(minus(known, alone)[1])
+    assert cost({"mean_nats": -2.0, "stderr_nats": 0.0}, Unit("nats", 1.0)) == (2.0, 0.0)
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_one_or_two_test_rows_allow_no_verdict(tmp_path, rows):
+    """The likelihoods are those of the run; rows as far apart as these would be many standard errors, if taken at their word."""
+    x = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x_train=x, x_test=50 + x[:rows])
+    data, run = str(tmp_path / "x.npz"), str(tmp_path / "run")
+    assert main(["fit", data, "-m", "gmm", "--set", "n_components=2", "-o", run]) == 0
+    found = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert (found["log_likelihood"]["stderr_nats"] is None) == (rows == 1)
+    page = read(tmp_path / "run" / "report.html")
+    assert page.text.count(TOO_FEW) == 4  # two controls, samples - test, test - train
+    assert ("± is one standard error of the mean" in page.text) == (rows == 2)
+    assert ("± unknown" in page.text) == (rows == 1)
+    assert rows == 2 or "± 0 " not in page.text
+    for reading in ("better than", "worse than", "likely to it than", "by heart", "Within two standard errors"):
+        assert reading not in page.text
+
+
+@pytest.mark.parametrize(
+    ("model", "control", "mean", "words"),
+    [
+        ("exact", "exact", -1.0, "diffusion: worse than independent."),
+        ("exact", "exact", 1.0, "independent: worse than diffusion."),
+        ("exact", "exact", 0.1, "no clear difference from diffusion"),
+        (
+            "lower bound",
+            "exact",
+            -1.0,
+            "diffusion: its bound is lower than independent's number; the model may be better: not ranked.",
+        ),
+        ("lower bound", "exact", 1.0, "independent: worse than diffusion: diffusion is truly better by at least this."),
+        ("lower bound", "lower bound", 1.0, "independent: two bounds (the other is diffusion's): not ranked"),
+        (
+            "exact",
+            "lower bound",
+            -1.0,
+            "diffusion: worse than independent: independent is truly better by at least this.",
+        ),
+    ],
+)
+def test_what_a_gain_allows_to_say_depends_on_the_kinds(diffusion, monkeypatch, model, control, mean, words):
+    found = said(diffusion, monkeypatch, model=model, control=control, mean_nats=mean, stderr_nats=0.1)
+    assert words in found
+    assert ("worse than" in found) == ("worse than" in words)
+
+
+def test_a_gain_without_error_or_with_few_rows_says_nothing(diffusion, monkeypatch):
+    assert UNKNOWN in said(diffusion, monkeypatch, model="exact", control="exact", mean_nats=-5.0, stderr_nats=None)
+    few = said(diffusion, monkeypatch, rows=9, model="exact", control="exact", mean_nats=-5.0, stderr_nats=0.1)
+    assert TOO_FEW in few
+    assert "worse than" not in few
+
+
+def said(diffusion, monkeypatch, *, model, control, rows=10, **difference):
+    """The text of the panel of controls."""
+    monkeypatch.setattr("jensen.evaluation.report.PANELS", (panels.controls,))
+    path, _ = diffusion
+    evaluation = {
+        "log_likelihood": {**summary(-23.0, 0.3, model), "examples": rows},
+        "controls": {"independent": summary(-25.0, 0.2, control)},
+        "differences": {"independent": {"meaning": "…", **difference}},
+    }
+    write_json(path / "evaluation.json", evaluation)
+    page = read(write_report(path, None, None))
+    (path / "evaluation.json").unlink()
+    return page.text.partition("row by row")[0]
 
 
 def test_closed_form_model_on_vectors(tmp_path):

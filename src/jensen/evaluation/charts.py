@@ -56,7 +56,7 @@ def steps_figure(
     log_snr: Sequence[float], cost: Sequence[float], stderr: Sequence[float], *, unit: str, theme: Theme = LIGHT
 ) -> Figure:
     """The cost L_{i-1} of single steps over the log-SNR of x_i, data on the left and noise on the right; the band is
-    ± one standard error.
+    ± one standard error, and missing where that is NaN.
     """
     order = np.argsort(-np.array(log_snr, float))
     x, y, e = (np.array(v, float)[order] for v in (log_snr, cost, stderr))
@@ -66,7 +66,7 @@ def steps_figure(
     axes.plot(x, y, color=theme.colours[0], linewidth=1.4)
     if len(x) > 1:
         axes.set_xlim(x[0], x[-1])
-    axes.set_ylim(bottom=min(0.0, float(np.nanmin(y - e))))
+    axes.set_ylim(bottom=min(0.0, float(np.min(y - np.nan_to_num(e)))))
     label(axes, theme, x="data  ←  log-SNR of x_i  →  noise", y=f"{unit} a step")
     return figure
 

@@ -60,11 +60,14 @@ def unit_of(ll: Mapping[str, Any], dims: int, is_mass: bool) -> Unit:
 def cost(ll: Mapping[str, Any], unit: Unit) -> tuple[float, float] | None:
     """-log p of a summary with its standard error, in the unit; None if it is not finite.
 
-    A term that is the same for every row has no error: what rounding leaves of one is taken for 0.
+    An error that is not known, such as that of a single row, is NaN. A term that is the same for every row has none: what
+    rounding leaves of one is taken for 0.
     """
-    mean, stderr = real(ll, "mean_nats"), real(ll, "stderr_nats") or 0.0
+    mean, stderr = real(ll, "mean_nats"), real(ll, "stderr_nats")
     if mean is None:
         return None
+    if stderr is None:
+        return -mean * unit.scale, math.nan
     return -mean * unit.scale, stderr * unit.scale if stderr > 1e-12 * abs(mean) else 0.0
 
 

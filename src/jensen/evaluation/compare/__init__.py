@@ -5,7 +5,6 @@ meter       time and peak memory of a piece of work
 scores      log-likelihoods kept as safetensors
 attempts    one model, one seed: fitted, scored, kept, found again
 folder      DIR: whose it is, and what is written there
-verdict     what a paired difference of two kinds of number allows to say
 table       the rows of the table, as plain dicts
 text        the table for a terminal
 picture     dots with error bars, one panel a measure

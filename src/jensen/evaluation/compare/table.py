@@ -14,8 +14,8 @@ from typing import Any
 
 from jensen.evaluation.compare.attempts import Attempt
 from jensen.evaluation.compare.plan import ALWAYS
-from jensen.evaluation.compare.verdict import Verdict, of_the_best, verdict
 from jensen.evaluation.likelihood import difference_dict, summary
+from jensen.evaluation.verdict import Verdict, of_the_best, verdict
 from jensen.likelihood import BITS, LogLikelihood
 from jensen.models import model_class
 

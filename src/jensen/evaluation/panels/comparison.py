@@ -1,7 +1,8 @@
 """Costs beside each other: the model and the controls; test rows, training rows and the model's own samples."""
 
 import math
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, get_args
 
 from matplotlib.figure import Figure
 
@@ -23,7 +24,12 @@ from jensen.evaluation.page import (
 )
 from jensen.evaluation.panels.common import NOT_EVALUATED, themed
 from jensen.evaluation.story import Story
-from jensen.likelihood import plus_minus
+from jensen.evaluation.verdict import verdict
+from jensen.likelihood import Kind, plus_minus
+
+LEAST_ROWS = 10
+TOO_FEW = "Too few rows to tell."
+UNKNOWN = "The standard error is unknown, so nothing can be said."
 
 
 def controls(story: Story) -> Html:
@@ -85,8 +91,9 @@ def _differences(story: Story) -> list[Html]:
         if bits is not None:
             amount = plus_minus(bits, bits_error if bits_error is not None else math.nan, sign=True)
             gain = join(gain, " = ", number(f"{amount} bits/dim"))
-        about = f": {_verdict(mean, stderr, name)} ({word(found, 'meaning', 'paired')})."
-        lines.append(paragraph(strong(f"{story.model} − {name}: "), gain, about))
+        meaning = word(found, "meaning", "paired")
+        reading = _reading_gain(story, name, Gain(mean, math.nan if stderr is None else stderr))
+        lines.append(paragraph(strong(f"{story.model} − {name}: "), gain, f" ({meaning}). {reading}"))
     if not lines:
         return []
     return [
@@ -99,10 +106,31 @@ def _differences(story: Story) -> list[Html]:
     ]
 
 
-def _verdict(mean: float, stderr: float | None, name: str) -> str:
-    if stderr is None or abs(mean) < 2 * stderr:
-        return f"no clear difference from {name}"
-    return f"better than {name}" if mean > 0 else f"worse than {name}"
+@dataclass(frozen=True)
+class Gain:
+    """A paired mean difference of log p, in nats, and its standard error, NaN if unknown."""
+
+    mean: float
+    stderr: float
+
+
+def _reading_gain(story: Story, control: str, gain: Gain) -> str:
+    """What the gain allows to say of the one with the lower number, as `jensen compare` says it."""
+    kinds = {
+        story.model: word(story.log_likelihood, "kind"),
+        control: word(part(story.evaluation, "controls", control), "kind"),
+    }
+    if not set(kinds.values()) <= set(get_args(Kind)):
+        return ""
+    if why := _unreadable(gain.stderr, real(story.log_likelihood, "examples") or 0):
+        return why
+    lower, upper = (control, story.model) if gain.mean > 0 else (story.model, control)
+    words = verdict(_kind(kinds[lower]), _kind(kinds[upper]), Gain(-abs(gain.mean), gain.stderr), upper).words
+    return f"{lower}: {words}."
+
+
+def _kind(said: str) -> Kind:
+    return next(kind for kind in get_args(Kind) if kind == said)
 
 
 def self_check(story: Story) -> Html:
@@ -114,11 +142,8 @@ def self_check(story: Story) -> Html:
     if test is None or own is None:
         return panel(title, missing(NOT_EVALUATED if not story.evaluation else "evaluation.json holds no self-check."))
     label = {"test": "test rows", "train": "training rows", "samples": "its own samples"}
-    rows = [
-        (label[name], number(plus_minus(*c)), f"{real(part(record, name), 'examples') or 0:,.0f}")
-        for name, c in costs.items()
-        if c
-    ]
+    counts = {name: real(part(record, name), "examples") or 0 for name in costs}
+    rows = [(label[name], number(plus_minus(*c)), f"{counts[name]:,.0f}") for name, c in costs.items() if c]
     names, found = [label[n] for n, c in costs.items() if c], [c for c in costs.values() if c]
 
     def draw(theme: Theme) -> Figure:
@@ -128,13 +153,21 @@ def self_check(story: Story) -> Html:
 
     gap = minus(own, test)
     readings = [
-        paragraph(strong("Samples − test: "), number(f"{_signed(gap)} {story.unit.name}"), ". ", _reading_own(gap))
+        paragraph(
+            strong("Samples − test: "),
+            number(f"{_signed(gap)} {story.unit.name}"),
+            ". ",
+            _reading_own(gap, min(counts["samples"], counts["test"])),
+        )
     ]
     if train is not None:
         over = minus(test, train)
         readings.append(
             paragraph(
-                strong("Test − train: "), number(f"{_signed(over)} {story.unit.name}"), ". ", _reading_train(over)
+                strong("Test − train: "),
+                number(f"{_signed(over)} {story.unit.name}"),
+                ". ",
+                _reading_train(over, min(counts["test"], counts["train"])),
             )
         )
     about = f"All under one model, {word(record, 'of')}. " if word(record, "of") else ""
@@ -157,7 +190,7 @@ def self_check(story: Story) -> Html:
 
 
 def minus(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
-    """The difference of two independent means."""
+    """The difference of two independent means; its error is NaN if one of theirs is."""
     return a[0] - b[0], math.hypot(a[1], b[1])
 
 
@@ -169,7 +202,16 @@ def _is_bound(record: dict[str, Any]) -> bool:
     return "bound" in word(part(record, "test"), "kind")
 
 
-def _reading_own(gap: tuple[float, float]) -> str:
+def _unreadable(error: float, rows: float) -> str:
+    """Why a difference with this error, of means over at least this many rows, allows no reading, or nothing."""
+    if rows < LEAST_ROWS:
+        return TOO_FEW
+    return UNKNOWN if math.isnan(error) else ""
+
+
+def _reading_own(gap: tuple[float, float], rows: float) -> str:
+    if why := _unreadable(gap[1], rows):
+        return why
     if abs(gap[0]) < 2 * gap[1]:
         return "Within two standard errors: the model finds its samples as likely as real rows, as a model that fits would."
     if gap[0] < 0:
@@ -183,7 +225,9 @@ def _reading_own(gap: tuple[float, float]) -> str:
     )
 
 
-def _reading_train(over: tuple[float, float]) -> str:
+def _reading_train(over: tuple[float, float], rows: float) -> str:
+    if why := _unreadable(over[1], rows):
+        return why
     if abs(over[0]) < 2 * over[1]:
         return "Within two standard errors: no sign that training rows are remembered."
     if over[0] > 0:

@@ -96,6 +96,8 @@ def _kind_line(story: Story, ll: dict[str, Any]) -> Html:
 
 
 def _error_line(ll: dict[str, Any]) -> Html:
+    if real(ll, "stderr_nats") is None:
+        return join()
     scale = (real(ll, "stderr_bits_per_dim") or 0) / (real(ll, "stderr_nats") or 1) if real(ll, "bits_per_dim") else 1.0
     unit = " bits/dim" if real(ll, "bits_per_dim") else " nats"
     rows, drawn, sampled = real(ll, "examples"), real(ll, "stderr_monte_carlo_nats"), real(ll, "stderr_test_set_nats")
@@ -155,7 +157,7 @@ def _terms_table(story: Story, terms: dict[str, Any]) -> Html:
 def _per_step(story: Story) -> list[Html]:
     record = part(story.evaluation, "per_step")
     steps, log_snr, nats = (reals(record, name) for name in ("step", "log_snr", "nats"))
-    errors = reals(record, "stderr_nats") or [0.0] * len(nats)
+    errors = reals(record, "stderr_nats") or [math.nan] * len(nats)
     if not nats or not len(steps) == len(log_snr) == len(nats) == len(errors):
         return [missing("No costs of single steps: this model has none, or evaluation.json does not hold them.")]
     inner = [n for n, step in enumerate(steps) if step > 1]
@@ -170,7 +172,8 @@ def _per_step(story: Story) -> list[Html]:
     caption = join(
         "The cost ",
         sub("L", "t−1"),
-        f" of single steps, at {len(inner)} steps of the chain; the band is ± one standard error. ",
+        f" of single steps, at {len(inner)} steps of the chain; ",
+        "their errors are unknown. " if math.isnan(e[0]) else "the band is ± one standard error. ",
         _halfway([steps[n] for n in inner], x, y),
         sub("L", "0"),
         " stands in the table only.",

@@ -16,12 +16,24 @@ about other rows, are not paired at all: `LogLikelihood.__sub__` refuses, and th
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from jensen.likelihood import Difference, Kind
+from jensen.likelihood import Kind
 
 CLEAR = 2.0
 Code = Literal["best", "worse", "worse by at least", "no clear difference", "not ranked", "nothing to rank"]
+
+
+class Paired(Protocol):
+    """A paired mean difference and its standard error, in nats: a `Difference`, or what a file keeps of one."""
+
+    @property
+    def mean(self) -> float:
+        """NaN where a row has probability zero under both."""
+
+    @property
+    def stderr(self) -> float:
+        """Over the paired rows."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +48,7 @@ class Verdict:
         return {"code": self.code, "words": self.words}
 
 
-def verdict(kind: Kind, best_kind: Kind, difference: Difference, best: str) -> Verdict:
+def verdict(kind: Kind, best_kind: Kind, difference: Paired, best: str) -> Verdict:
     """What can be said about a model beside the best.
 
     Args:
@@ -52,7 +64,7 @@ def verdict(kind: Kind, best_kind: Kind, difference: Difference, best: str) -> V
     return Verdict("not ranked", _why_not(kind, best_kind, best))
 
 
-def _ranked(kind: Kind, best_kind: Kind, difference: Difference, best: str) -> Verdict:
+def _ranked(kind: Kind, best_kind: Kind, difference: Paired, best: str) -> Verdict:
     if kind == best_kind == "exact":
         if not clear(difference):
             return Verdict("no clear difference", f"no clear difference from {best} (under 2 standard errors)")
@@ -72,7 +84,7 @@ def _why_not(kind: Kind, best_kind: Kind, best: str) -> str:
     return f"{_a(kind)} beside {best}'s {best_kind}: not ranked"
 
 
-def clear(difference: Difference) -> bool:
+def clear(difference: Paired) -> bool:
     """Whether a mean lies 2 standard errors below 0 or more; minus infinity does."""
     if math.isinf(difference.mean):
         return difference.mean < 0
