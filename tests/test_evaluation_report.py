@@ -166,6 +166,7 @@ def test_it_reads_the_numbers_plainly(full):
         "learned some of the training rows by heart",
         "gaussian: too <few> rows",
         "(a lower bound on the difference). independent: worse than diffusion: diffusion is truly better by at least this.",
+        "before variance and emission are calibrated",
         "ancestral, T = 6, ending in a draw from the emission, seed 0",
         "too few test rows to tell (10)",
     ):

@@ -53,7 +53,8 @@ def training(story: Story) -> Html:
         best = min(held, key=lambda pair: pair[1])
         caption = (
             f"Bound on −log p of validation rows, {story.unit.name}, with averaged weights and the same noise each time; lower is better. "
-            f"Best {best[1]:.4g} at step {best[0]:.0f}: those weights were kept."
+            f"Best {best[1]:.4g} at step {best[0]:.0f}: those weights were kept. Not comparable with the number at the top of the page: "
+            "it is scored in the precision of the training and before variance and emission are calibrated."
         )
         charts.append(_curve(held, f"held-out bound, {story.unit.name}", caption))
     settings = part(story.config, "training")
