@@ -3,6 +3,7 @@
 import html
 import json
 import math
+import shlex
 from html.parser import HTMLParser
 
 import numpy as np
@@ -304,6 +305,40 @@ def said(diffusion, monkeypatch, *, model, control, rows=10, **difference):
     page = read(write_report(path, None, None))
     (path / "evaluation.json").unlink()
     return page.text.partition("row by row")[0]
+
+
+@pytest.mark.parametrize(
+    ("shape", "options"),
+    [
+        ((60, 3, 4, 3), ["--levels", "9", "--layout", "HWC", "--split-seed", "7"]),
+        ((60, 3), ["--levels", "4", "--set", "n_components=2", "--set", "covariance=diag"]),
+        ((60, 3), ["--seed", "3"]),
+    ],
+)
+def test_the_command_on_the_page_shows_the_run_again(tmp_path, capsys, shape, options):
+    """The same command finds the run finished; another one, by so much as an option, would be refused."""
+    np.save(tmp_path / "a b.npy", np.random.default_rng(0).integers(0, 4, shape).astype(np.uint8))
+    words = ["fit", str(tmp_path / "a b.npy"), "-m", "gmm", "-o", str(tmp_path / "r n"), *options]
+    assert main(words) == 0
+    page = read(tmp_path / "r n" / "report.html")
+    start = page.text.index("jensen fit '")
+    printed = shlex.split(page.text[start : page.text.index(" numbers in it ", start)])
+    assert printed[0] == "jensen"
+    assert set(words) <= set(printed)
+    capsys.readouterr()
+    assert main(printed[1:]) == 0
+    assert main([*printed[1:], "--split-seed", "8"]) == 2
+
+
+def test_the_command_resizes_a_folder(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "photos").mkdir()
+    for n in range(12):
+        Image.fromarray(np.full((6, 8), n, np.uint8)).save(tmp_path / "photos" / f"{n}.png")
+    words = ["fit", str(tmp_path / "photos"), "-m", "independent", "-o", str(tmp_path / "run"), "--size", "3x4"]
+    assert main(words) == 0
+    assert "--size 3x4" in read(tmp_path / "run" / "report.html").text
 
 
 def test_closed_form_model_on_vectors(tmp_path):

@@ -22,6 +22,7 @@ class Story:
     """What there is to tell.
 
     Attributes:
+        folder: the run's.
         pipeline: the finished model.
         evaluation: evaluation.json, or {}.
         history: the lines of history.jsonl.
@@ -30,6 +31,7 @@ class Story:
         drawing: rows drawn from the model.
     """
 
+    folder: Path
     pipeline: Pipeline
     evaluation: dict[str, Any]
     history: list[dict[str, Any]]
@@ -104,4 +106,4 @@ def gather(run: Path, split: Split | None, problem: str | None, drawing: Drawing
         )
         split = None
     said = (problem or "").strip().rstrip(".")
-    return Story(pipeline, evaluation, folder.history(), split, said, drawing or draw(pipeline))
+    return Story(run, pipeline, evaluation, folder.history(), split, said, drawing or draw(pipeline))

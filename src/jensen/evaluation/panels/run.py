@@ -175,15 +175,21 @@ def model(story: Story) -> Html:
 
 
 def command(story: Story) -> str:
-    """The command line that makes such a run."""
-    request = part(story.config, "request")
-    words = ["jensen fit", shlex.quote(story.source), "-m", story.model]
+    """The command line that makes this run."""
+    request, known = part(story.config, "request"), part(story.config, "data", "facts")
+    words = ["jensen", "fit", story.source, "-m", story.model, "-o", str(story.folder)]
     for name in ("budget", "steps"):
         words += [f"--{name}", str(request[name])] if request.get(name) is not None else []
     words += ["--seed", str(request["seed"])] if request.get("seed") is not None else []
     for name, value in part(request, "settings").items():
-        words += ["--set", shlex.quote(f"{name}={value}")]
-    return " ".join(words)
+        words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+    for name in ("size", "levels", "layout", "split_seed"):
+        words += [f"--{name.replace('_', '-')}", _option(known[name])] if known.get(name) else []
+    return shlex.join(words)
+
+
+def _option(value: Any) -> str:
+    return "x".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _plain(value: Any) -> str:
