@@ -257,6 +257,17 @@ def test_one_or_two_test_rows_allow_no_verdict(tmp_path, rows):
         assert reading not in page.text
 
 
+def test_one_test_row_is_enough_for_a_diffusion_model(tmp_path):
+    x = np.random.default_rng(0).normal(size=(60, 2)).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x_train=x, x_test=x[:1])
+    settings = [f"--set={pair}" for pair in ("timesteps=6", "network=mlp", "size=tiny", "batch_size=8")]
+    run = str(tmp_path / "run")
+    assert main(["fit", str(tmp_path / "x.npz"), "-m", "diffusion", "-o", run, "--steps", "3", *settings]) == 0
+    page = read(tmp_path / "run" / "report.html")
+    assert "steps of the chain; their errors are unknown." in page.text
+    assert page.text.count(TOO_FEW) == 4
+
+
 @pytest.mark.parametrize(
     ("model", "control", "mean", "words"),
     [

@@ -353,7 +353,8 @@ def _describe(config: dict[str, Any], pipeline: Pipeline, split: Split, say: Say
         say(f"note    {note}")
     options = ", ".join(f"{k}={v}" for k, v in config["model"]["options"].items())
     count = sum(p.numel() for p in pipeline.model.parameters())
-    say(f"model   {config['model']['word']}: {options or 'no options'}; {count:,} parameters")
+    trained = f"; {count:,} parameters" if count else ""
+    say(f"model   {config['model']['word']}: {options or 'defaults'}{trained}")
     training = config.get("training")
     if training:
         say(

@@ -150,11 +150,7 @@ class LogLikelihood:
     def describe(self) -> str:
         """What stands in the brackets behind the number."""
         kind = _SHORT[self.kind] if self.kind == self.method else f"{_SHORT[self.kind]}, {self.method}"
-        zero = (
-            f"; {self.impossible} {'row' if self.impossible == 1 else 'rows'} of probability zero"
-            if self.impossible
-            else ""
-        )
+        zero = f"; {_rows(self.impossible)} of probability zero" if self.impossible else ""
         return f"{kind}; {len(self)} examples × {self.dims} dims; ± 1 SE{zero}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -181,7 +177,7 @@ class LogLikelihood:
                 for name, v in self.terms.items()
             },
             "diagnostics": dict(self.diagnostics),
-            "note": f"{self.impossible} rows have probability zero" if self.impossible else None,
+            "note": f"{_rows(self.impossible)} of probability zero" if self.impossible else None,
         }
 
 
@@ -261,6 +257,10 @@ def _standard_error(value: Tensor) -> float:
     if len(value) < 2 or not bool(torch.isfinite(value).all()):
         return math.nan
     return float(value.std()) / math.sqrt(len(value))
+
+
+def _rows(count: int) -> str:
+    return f"{count} row{'' if count == 1 else 's'}"
 
 
 def _finite(number: float) -> float | None:

@@ -57,7 +57,7 @@ def self_check(pipeline: Pipeline, split: Split, samples: Tensor, seed: int = 0)
 
 
 def per_step(pipeline: Pipeline, rows: Examples, seed: int = 0) -> dict[str, Any] | None:
-    """The mean cost of single steps of a chain model along the chain, in nats, with standard errors."""
+    """The mean cost of single steps of a chain model along the chain, in nats, with standard errors; null for one row."""
     if not isinstance(pipeline.model, ChainModel):
         return None
     few = Noise(seed, "per step").permutation(len(rows))[: enough_rows(pipeline.event_shape, 64)]
@@ -68,7 +68,7 @@ def per_step(pipeline: Pipeline, rows: Examples, seed: int = 0) -> dict[str, Any
         "step": steps.tolist(),
         "log_snr": log_snr.tolist(),
         "nats": costs.mean(1).tolist(),
-        "stderr_nats": (costs.std(1) / costs.shape[1] ** 0.5).tolist(),
+        "stderr_nats": (costs.std(1) / costs.shape[1] ** 0.5).tolist() if costs.shape[1] > 1 else None,
     }
 
 
