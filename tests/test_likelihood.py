@@ -90,7 +90,7 @@ def test_rows_of_probability_zero_are_kept_and_counted():
     summary = json.loads(json.dumps(ll.to_dict(), allow_nan=False))
     assert summary["mean_nats"] is None
     assert summary["bits_per_dim"] is None
-    assert summary["note"] == "2 rows have probability zero"
+    assert summary["note"] == "2 rows of probability zero"
     assert summary["examples"] == 4
 
 
