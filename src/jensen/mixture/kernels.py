@@ -29,6 +29,7 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
+from torch.nn.functional import threshold_
 
 from jensen.mixture.covariance import Covariance, cholesky
 from jensen.mixture.parameters import Parameters
@@ -38,9 +39,10 @@ from jensen.mixture.statistics import Statistics
 SAFETY = 2.0
 ALLOWED = 0.05  # nats, for a single row at worst; a hundred times less is usual, and rows average out
 MOST_DIMS_FOR_FEATURES = 96
-CACHE = 1 << 22  # bytes of features at a time
+CACHE = 1 << 21  # bytes of features at a time
 EPS64 = torch.finfo(torch.float64).eps
 LOG_2PI = math.log(2 * math.pi)
+MARGIN = 4.0  # above the logarithm of the smallest normal number: smaller shares are 0, since underflow is slow
 
 
 class Kernel(ABC):
@@ -231,7 +233,8 @@ def kernel_for(
 def _responsibilities(joint: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """From log w_k N_k(x) `(K, m)`, in place: weighted responsibilities `(K, m)` and log p(x) `(m,)`."""
     top = joint.amax(0)
-    shares = joint.sub_(top).exp_()
+    least = math.log(torch.finfo(joint.dtype).tiny) + MARGIN
+    shares = threshold_(joint.sub_(top).clamp_(min=least).exp_(), math.exp(least + 0.5), 0.0)
     total = shares.sum(0)
     return shares.mul_(weight / total), top + total.log()
 
