@@ -13,41 +13,69 @@ maximum is a formula:
     spherical  Σ_k = tr(S_k + c V) / (d (n_k + c)) · I
     factors    Σ_k = W_k W_kᵀ + D_k, W_k of `rank` columns, D_k diagonal: a mixture of factor analysers
 
-(Ghahramani and Hinton 1996, "The EM algorithm for mixtures of factor analyzers"). For factors, conditional maxima on
-the full target C take turns, each a formula: W given D from the leading eigenvectors of D^-½ C D^-½ = U Λ Uᵀ,
+(Ghahramani and Hinton 1996, "The EM algorithm for mixtures of factor analyzers"). For factors no formula gives both at
+once. Two ways go up from a given W and D on the target C = (S + c V) / (n + c), V diagonal; D_jj is at least a
+thousandth of V_jj in both.
 
-    W = D^½ U (Λ - I)^½,   and   D_jj += ([Σ⁻¹ C Σ⁻¹]_jj - [Σ⁻¹]_jj) / [Σ⁻¹]_jj²   given all else, for each j,
+Up to `WHOLE_DIMS` dimensions the E-step keeps all of C, and conditional maxima take turns, each a formula: W given D from
+the leading eigenvectors of D^-½ C D^-½ = U Λ Uᵀ,
 
-with D_jj at least a thousandth of V_jj (Zhao, Yu and Jiang 2008, "ML estimation for factor analysis: EM or non-EM?").
-They raise the objective, which is all that a generalised EM needs, and converge where EM for factors crawls.
+    W = D^½ U (Λ - I)^½,   and   D_jj += ([Σ⁻¹ C Σ⁻¹]_jj - [Σ⁻¹]_jj) / [Σ⁻¹]_jj²   given all else, for each j
+
+(Zhao, Yu and Jiang 2008, "ML estimation for factor analysis: EM or non-EM?"). They converge where EM crawls.
+
+Beyond, C is asked for its diagonal and for C T alone, Σ⁻¹ = D⁻¹ - T Tᵀ as in `lowrank`, and no d × d matrix is made. The
+factors are one more latent variable z, and the step is EM's over it: with M = I + Wᵀ D⁻¹ W = L Lᵀ,
+
+    P = C Σ⁻¹ W = C T L⁻¹,   Ω = M⁻¹ + Wᵀ Σ⁻¹ P,   A = P Ω⁻¹,   D ← diag(C - A Pᵀ),   W ← A Ω^½,
+
+the last by parameter expansion, in which z ~ N(0, Ω) as long as the step lasts (Liu, Rubin and Wu 1998, "Parameter
+expansion to accelerate EM").
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from jensen.errors import FitError
+from jensen.mixture.lowrank import LowRank
+from jensen.mixture.normals import Dense, Normals, cholesky
+from jensen.mixture.normals import Diagonal as DiagonalNormals
 from jensen.mixture.parameters import Spread
 from jensen.mixture.prior import Prior
+from jensen.mixture.statistics import Statistics
+from jensen.mixture.view import Everything, OnlyDiagonal, Projected, View, Whole
+from jensen.noise import Noise
 
-FACTOR_ROUNDS = 2
 LEAST_NOISE = 1e-3
+WHOLE_DIMS = 96
+FACTOR_ROUNDS = 2
+POWERS = 3  # rounds of power iteration on a sample, for a start
+
+Look = Callable[[View], Statistics]
 
 
 class Covariance(ABC):
-    """A structure. Scatter is `(K, d, d)`, or `(K, d)` where `diagonal` says that only its diagonal is needed."""
+    """A structure.
+
+    Class attributes:
+        word: its name.
+        diagonal: whether Σ_k is.
+        correlations: whether the prior's V has the correlations of the data, and is not diagonal.
+    """
 
     word: ClassVar[str]
     diagonal: ClassVar[bool] = False
+    correlations: ClassVar[bool] = True
 
     @abstractmethod
     def shapes(self, components: int, dims: int) -> dict[str, tuple[int, ...]]:
         """The tensors of the spread, by name."""
 
     @abstractmethod
-    def maximise(self, scatter: Tensor, counts: Tensor, prior: Prior, before: Spread | None) -> Spread:
+    def maximise(self, statistics: Statistics, prior: Prior, before: Spread | None) -> Spread:
         """The spread that maximises the objective above, or at least does not lower it from `before`."""
 
     @abstractmethod
@@ -66,16 +94,30 @@ class Covariance(ABC):
     def constrained(self, raw: Spread) -> Spread:
         """A valid spread from any real tensors, differentiable."""
 
+    def normals(self, means: Tensor, spread: Spread) -> Normals:
+        """The components ready to be evaluated."""
+        return Dense(means, self.matrices(spread, len(means)))
+
+    def view(self, spread: Spread) -> View:
+        """What an E-step at this spread keeps of matrices."""
+        return OnlyDiagonal() if self.diagonal else Whole()
+
+    def lasting_view(self, components: int, dims: int) -> View:
+        """The least that serves an M-step at any spread."""
+        return OnlyDiagonal() if self.diagonal else Whole()
+
+    def look(self, look: Look, components: int, dims: int, noise: Noise) -> Statistics:
+        """Statistics from which `maximise` can start with no spread before, by a function that makes them for a view."""
+        return look(self.lasting_view(components, dims))
+
     def variances(self, spread: Spread, components: int) -> Tensor:
         """The diagonals of Σ_k, `(K, d)`."""
         return self.matrices(spread, components).diagonal(dim1=1, dim2=2)
 
-    def log_prior(self, spread: Spread, components: int, prior: Prior) -> Tensor:
+    def log_prior(self, normals: Normals, prior: Prior) -> Tensor:
         """-½ c Σ_k [log |Σ_k| + tr(Σ_k⁻¹ V)], over the different Σ_k."""
-        matrices = self.matrices(spread, components)[: self.different(components)]
-        factor = cholesky(matrices)
-        trace = (torch.cholesky_inverse(factor) * prior.mode).sum()
-        return -0.5 * prior.rows * (2 * factor.diagonal(dim1=1, dim2=2).log().sum() + trace)
+        different = self.different(len(normals.means))
+        return -0.5 * prior.rows * (normals.log_det + normals.trace(prior.mode))[:different].sum()
 
     def different(self, components: int) -> int:
         """How many of the Σ_k are parameters of their own."""
@@ -85,16 +127,10 @@ class Covariance(ABC):
         """The spread of the components at these positions."""
         return {name: tensor[index] for name, tensor in spread.items()}
 
-
-def cholesky(matrices: Tensor) -> Tensor:
-    """Lower factors of `(K, d, d)`; a matrix that is not positive definite stops the fit and names its component."""
-    factor, failed = torch.linalg.cholesky_ex(matrices)
-    if bool(failed.any()):
-        raise FitError(
-            f"the covariance of component {int(failed.nonzero()[0])} is not positive definite; give prior_rows above 0, "
-            "fewer components or a simpler covariance"
-        )
-    return factor
+    def invalid(self, spread: Spread, components: int) -> int | None:
+        """The first component whose Σ_k is not positive definite, if any."""
+        factor, failed = torch.linalg.cholesky_ex(self.matrices(spread, components))
+        return _first(failed.bool() | ~torch.isfinite(factor).flatten(1).all(1))
 
 
 class Full(Covariance):
@@ -106,9 +142,9 @@ class Full(Covariance):
         """One matrix a component."""
         return {"covariances": (components, dims, dims)}
 
-    def maximise(self, scatter: Tensor, counts: Tensor, prior: Prior, before: Spread | None) -> Spread:
+    def maximise(self, statistics: Statistics, prior: Prior, before: Spread | None) -> Spread:
         """(S_k + c V) / (n_k + c)."""
-        return {"covariances": blended(scatter, counts, prior)}
+        return {"covariances": blended(statistics, prior)}
 
     def matrices(self, spread: Spread, components: int) -> Tensor:
         """The spread itself."""
@@ -137,9 +173,11 @@ class Tied(Covariance):
         """One matrix."""
         return {"covariance": (dims, dims)}
 
-    def maximise(self, scatter: Tensor, counts: Tensor, prior: Prior, before: Spread | None) -> Spread:
+    def maximise(self, statistics: Statistics, prior: Prior, before: Spread | None) -> Spread:
         """(Σ S_k + c V) / (n + c)."""
-        return {"covariance": blended(scatter.sum(0, keepdim=True), counts.sum(0, keepdim=True), prior)[0]}
+        total = statistics.count.sum() + prior.rows
+        blend = (statistics.scatter().sum(0) + prior.rows * statistics.view.of(prior.mode)) / total.clamp(min=1e-300)
+        return {"covariance": 0.5 * (blend + blend.mT)}
 
     def matrices(self, spread: Spread, components: int) -> Tensor:
         """The same matrix K times."""
@@ -172,14 +210,15 @@ class Diagonal(Covariance):
 
     word = "diag"
     diagonal = True
+    correlations = False
 
     def shapes(self, components: int, dims: int) -> dict[str, tuple[int, ...]]:
         """One variance a component and dimension."""
         return {"variances": (components, dims)}
 
-    def maximise(self, scatter: Tensor, counts: Tensor, prior: Prior, before: Spread | None) -> Spread:
+    def maximise(self, statistics: Statistics, prior: Prior, before: Spread | None) -> Spread:
         """(S_kj + c v_j) / (n_k + c)."""
-        return {"variances": blended(scatter, counts, prior)}
+        return {"variances": blended(statistics, prior)}
 
     def matrices(self, spread: Spread, components: int) -> Tensor:
         """Diagonal matrices."""
@@ -189,10 +228,14 @@ class Diagonal(Covariance):
         """The spread itself."""
         return spread["variances"]
 
-    def log_prior(self, spread: Spread, components: int, prior: Prior) -> Tensor:
-        """-½ c Σ [log σ² + v / σ²]."""
+    def normals(self, means: Tensor, spread: Spread) -> Normals:
+        """Independent dimensions."""
+        return DiagonalNormals(means, self.variances(spread, len(means)))
+
+    def invalid(self, spread: Spread, components: int) -> int | None:
+        """One with a variance that is none."""
         variances = self.variances(spread, components)
-        return -0.5 * prior.rows * (variances.log() + prior.variances / variances).sum()
+        return _first(~((variances > 0) & torch.isfinite(variances)).all(1))
 
     def free(self, components: int, dims: int) -> int:
         """K d."""
@@ -219,9 +262,9 @@ class Spherical(Diagonal):
         """One variance a component."""
         return {"variances": (components, 1)}
 
-    def maximise(self, scatter: Tensor, counts: Tensor, prior: Prior, before: Spread | None) -> Spread:
+    def maximise(self, statistics: Statistics, prior: Prior, before: Spread | None) -> Spread:
         """The mean of diag's variances."""
-        return {"variances": blended(scatter, counts, prior).mean(1, keepdim=True)}
+        return {"variances": blended(statistics, prior).mean(1, keepdim=True)}
 
     def variances(self, spread: Spread, components: int) -> Tensor:
         """The variance in every dimension."""
@@ -240,17 +283,50 @@ class Factors(Covariance):
     """
 
     word = "factors"
+    correlations = False
 
-    def __init__(self, rank: int) -> None:
-        self.rank = rank
+    def __init__(self, rank: int, dims: int) -> None:
+        self.rank, self.whole = rank, dims <= WHOLE_DIMS
 
     def shapes(self, components: int, dims: int) -> dict[str, tuple[int, ...]]:
         """Loadings and noise variances."""
         return {"loadings": (components, dims, self.rank), "noise": (components, dims)}
 
-    def maximise(self, scatter: Tensor, counts: Tensor, prior: Prior, before: Spread | None) -> Spread:
-        """A few rounds of conditional maxima for (S_k + c V) / (n_k + c)."""
-        target, least = blended(scatter, counts, prior), LEAST_NOISE * prior.variances
+    def normals(self, means: Tensor, spread: Spread) -> LowRank:
+        """Without d × d matrices."""
+        return LowRank(means, spread["loadings"], spread["noise"])
+
+    def view(self, spread: Spread) -> View:
+        """Everything, or diagonals and products with T."""
+        noise = spread["noise"]
+        return Everything(*noise.shape) if self.whole else Projected(self.normals(torch.zeros_like(noise), spread).root)
+
+    def lasting_view(self, components: int, dims: int) -> View:
+        """Everything."""
+        return Everything(components, dims)
+
+    def look(self, look: Look, components: int, dims: int, noise: Noise) -> Statistics:
+        """Everything, or products with a basis that power iteration turns towards the largest eigenvalues."""
+        if self.whole:
+            return look(Everything(components, dims))
+        statistics = look(Projected(noise.at("basis").normal(range(components), (dims, self.rank)).double()))
+        for _ in range(POWERS):
+            statistics = look(Projected(torch.linalg.qr(statistics.scatter()[:, :, 1:]).Q))
+        return statistics
+
+    def maximise(self, statistics: Statistics, prior: Prior, before: Spread | None) -> Spread:
+        """A step up."""
+        target, view, least = blended(statistics, prior), statistics.view, LEAST_NOISE * prior.mode
+        assert isinstance(view, Projected)
+        variances, product = target[:, :, 0], target[:, :, 1:]
+        if isinstance(view, Everything):
+            return self._in_turns(0.5 * (product + product.mT), least, before)
+        if before is None:
+            return self._begun(variances, product, view.basis, least)
+        return self._step(self.normals(torch.zeros_like(before["noise"]), before), variances, product, least)
+
+    def _in_turns(self, target: Tensor, least: Tensor, before: Spread | None) -> Spread:
+        """Conditional maxima given all of C."""
         noise = self._left_by_axes(target).clamp(min=least) if before is None else before["noise"]
         for _ in range(FACTOR_ROUNDS):
             loadings = self._loadings(target, noise)
@@ -283,6 +359,31 @@ class Factors(Covariance):
             noise[:, j] = new
         return noise
 
+    def _step(self, normals: LowRank, variances: Tensor, product: Tensor, least: Tensor) -> Spread:
+        """Parameter-expanded EM from diag C and C T."""
+        turn = torch.linalg.inv(normals.factor)
+        covered, pull = product @ turn, normals.root @ turn
+        moment = normals.inner + pull.mT @ covered
+        root = cholesky(0.5 * (moment + moment.mT))
+        slope = torch.cholesky_solve(covered.mT, root).mT
+        return {"loadings": slope @ root, "noise": (variances - (slope * covered).sum(2)).clamp(min=least)}
+
+    def _begun(self, variances: Tensor, product: Tensor, basis: Tensor, least: Tensor) -> Spread:
+        """W Wᵀ = C B (Bᵀ C B)⁻¹ Bᵀ C, which is no more than C, and what it leaves of the diagonal."""
+        values, vectors = torch.linalg.eigh(basis.mT @ product)
+        values = values.clamp(min=1e-10 * values[:, -1:].clamp(min=1e-280))
+        loadings = product @ (vectors / values.sqrt()[:, None])
+        return {"loadings": loadings, "noise": (variances - loadings.square().sum(2)).clamp(min=least)}
+
+    def variances(self, spread: Spread, components: int) -> Tensor:
+        """Σ_q W² + D."""
+        return spread["loadings"].square().sum(2) + spread["noise"]
+
+    def invalid(self, spread: Spread, components: int) -> int | None:
+        """One whose noise has a variance that is none, or whose loadings are not finite."""
+        noise, loadings = spread["noise"], spread["loadings"]
+        return _first(~((noise > 0) & torch.isfinite(noise)).all(1) | ~torch.isfinite(loadings).flatten(1).all(1))
+
     def matrices(self, spread: Spread, components: int) -> Tensor:
         """W Wᵀ + D."""
         return spread["loadings"] @ spread["loadings"].mT + torch.diag_embed(spread["noise"])
@@ -310,17 +411,21 @@ def covariance_of(word: str, dims: int, rank: int) -> Covariance:
         "tied": Tied(),
         "diag": Diagonal(),
         "spherical": Spherical(dims),
-        "factors": Factors(rank),
+        "factors": Factors(rank, dims),
     }
     return made[word]
 
 
-def blended(scatter: Tensor, counts: Tensor, prior: Prior) -> Tensor:
-    """(S_k + c V) / (n_k + c), of matrices or of diagonals; V where a component has no rows at all."""
-    added = prior.mode if scatter.ndim == 3 else prior.variances
-    rows = (counts + prior.rows).reshape(-1, *[1] * (scatter.ndim - 1))
-    blend = (scatter + prior.rows * added) / rows.clamp(min=1e-300)
-    return 0.5 * (blend + blend.mT) if scatter.ndim == 3 else blend
+def blended(statistics: Statistics, prior: Prior) -> Tensor:
+    """What the view keeps of (S_k + c V) / (n_k + c); V where a component has no rows at all."""
+    scatter = statistics.scatter()
+    rows = (statistics.count + prior.rows).reshape(-1, *[1] * (scatter.ndim - 1))
+    blend = (scatter + prior.rows * statistics.view.of(prior.mode)) / rows.clamp(min=1e-300)
+    return 0.5 * (blend + blend.mT) if isinstance(statistics.view, Whole) else blend
+
+
+def _first(wrong: Tensor) -> int | None:
+    return int(wrong.nonzero()[0]) if bool(wrong.any()) else None
 
 
 def _log_diagonal(factor: Tensor) -> Tensor:

@@ -24,8 +24,9 @@ from torch import Tensor
 
 from jensen.errors import FitError
 from jensen.mixture.covariance import Covariance
+from jensen.mixture.density import Density
 from jensen.mixture.kernels import Kernel, kernel_for, ladder
-from jensen.mixture.missing import Marginal
+from jensen.mixture.missing import expectations
 from jensen.mixture.parameters import Parameters
 from jensen.mixture.prior import Prior
 from jensen.mixture.rows import Chunk, Chunks, Scale
@@ -115,11 +116,19 @@ class Problem:
 
     def __post_init__(self) -> None:
         self.dtype = next(self.chunks.passing(1)).x.dtype
-        self.last_rung = len(ladder(len(self.scale.mean), self.covariance.diagonal, self.dtype)) - 1
+        self.last_rung = len(ladder(self.covariance, len(self.scale.mean), self.dtype)) - 1
 
-    def expect(self, parameters: Parameters, rung: int = 0) -> tuple[Statistics, Kernel, int]:
-        """The E-step over all rows, by the first kernel from `rung` up that is accurate enough."""
-        kernel, rung = kernel_for(parameters, self.covariance, self.scale.mean, self.dtype, rung)
+    def expect(self, parameters: Parameters, rung: int = 0, *, lasting: bool = False) -> tuple[Statistics, Kernel, int]:
+        """The E-step over all rows, by the first kernel from `rung` up that is accurate enough.
+
+        Args:
+            parameters: where to take expectations.
+            rung: the first kernel to consider.
+            lasting: whether the statistics must serve an M-step at other parameters too.
+        """
+        components, dims = parameters.means.shape
+        view = self.covariance.lasting_view(components, dims) if lasting else self.covariance.view(parameters.spread)
+        kernel, rung = kernel_for(parameters, self.covariance, view, self.scale.mean, self.dtype, rung)
         return total(self._parts(parameters, kernel)), kernel, rung
 
     def _parts(self, parameters: Parameters, kernel: Kernel) -> Iterator[Statistics]:
@@ -127,9 +136,13 @@ class Problem:
             for chunk in self.chunks.views():
                 yield from side_by_side(kernel.over, chunk)
             return
-        marginal = Marginal(parameters, self.covariance)
+        normals, log_weights = self.covariance.normals(parameters.means, parameters.spread), parameters.weights.log()
         for chunk in self.chunks.passing():
-            yield from expectations(chunk, kernel, marginal)
+            holes = chunk.x.isnan().any(1)
+            if not bool(holes.all()):
+                yield from side_by_side(kernel.over, chunk.at(~holes))
+            if bool(holes.any()):
+                yield from expectations(chunk.at(holes), log_weights, normals, kernel.centre, kernel.view)
 
     def value(self, statistics: Statistics, parameters: Parameters) -> float:
         """A."""
@@ -201,19 +214,12 @@ def total(parts: Iterator[Statistics]) -> Statistics:
     return found
 
 
-def expectations(chunk: Chunk, kernel: Kernel, marginal: Marginal) -> Iterator[Statistics]:
-    """The statistics of rows of which some may have missing cells."""
-    holes = chunk.x.isnan().any(1)
-    if not bool(holes.all()):
-        yield from side_by_side(kernel.over, chunk.at(~holes))
-    if bool(holes.any()):
-        yield from marginal.statistics(chunk.at(holes), kernel.centre)
-
-
 def log_prior(parameters: Parameters, covariance: Covariance, prior: Prior) -> float:
     """log p(w) + log p(Σ), up to a constant."""
-    spread = float(covariance.log_prior(parameters.spread, parameters.components, prior)) if prior.rows else 0.0
-    return prior.log_weights(parameters.weights) + spread
+    if not prior.rows:
+        return prior.log_weights(parameters.weights)
+    normals = covariance.normals(parameters.means, parameters.spread)
+    return prior.log_weights(parameters.weights) + float(covariance.log_prior(normals, prior))
 
 
 def maximise(
@@ -222,9 +228,7 @@ def maximise(
     """The M-step: w_k = (n_k + a) / (n + K a), m_k the mean, Σ_k by its structure."""
     counts = statistics.count + prior.counts
     means = statistics.means(statistics.centre if before is None else before.means)
-    spread = covariance.maximise(
-        statistics.scatter(), statistics.count, prior, None if before is None else before.spread
-    )
+    spread = covariance.maximise(statistics, prior, None if before is None else before.spread)
     return Parameters(counts / counts.sum(), means, spread)
 
 
@@ -239,13 +243,7 @@ def reseeded(ascent: Ascent, problem: Problem, rows: Chunk) -> tuple[Parameters,
     index = torch.arange(len(count))
     index[dead] = full
     share = torch.where((index == full), 0.5, 1.0)
-    halved = replace(
-        found,
-        centre=found.centre[index],
-        count=found.count[index] * share,
-        first=found.first[index] * share[:, None],
-        second=found.second[index] * share.reshape(-1, *[1] * (found.second.ndim - 1)),
-    )
+    halved = found.pick(index, share)
     before = ascent.parameters
     copied = Parameters(before.weights, before.means[index], problem.covariance.pick(before.spread, index))
     start = maximise(halved, problem.covariance, problem.prior, copied)
@@ -255,10 +253,6 @@ def reseeded(ascent: Ascent, problem: Problem, rows: Chunk) -> tuple[Parameters,
 
 
 def _least_likely(parameters: Parameters, problem: Problem, rows: Chunk) -> Tensor:
-    marginal = Marginal(parameters, problem.covariance)
-    worst, lowest = problem.scale.mean, math.inf
-    for index in marginal.groups(rows.x):
-        log_density = marginal.fill(rows.x[index]).joint.logsumexp(1)
-        if float(log_density.min()) < lowest:
-            lowest, worst = float(log_density.min()), rows.x[index[log_density.argmin()]].double()
+    log_density = Density(parameters, problem.covariance).log_prob(rows.x)
+    worst = rows.x[log_density.argmin()].double()
     return torch.where(worst.isnan(), problem.scale.mean, worst)

@@ -19,6 +19,11 @@ for inverting Σ in float64; that is `rounding`, and it decides whether the kern
 is the same for every row and would not average out, but to first order it changes the total by ⟨θ_exact - θ,
 statistics⟩, which is added back. What is left is rounding row by row.
 
+**Factored.** For Σ = W Wᵀ + D, with Σ⁻¹ = D⁻¹ - T Tᵀ (`lowrank`), -½ (x - m)ᵀ D⁻¹ (x - m) is linear in [x_i², x, 1] and
+½ ‖Tᵀ (x - m)‖² takes one product with all T together; the statistics are R [x_i², x, 1]ᵀ and Σ r x (Tᵀ x)ᵀ. That is
+K d (8 + 4 q) flops a row, where full matrices take 2 K d². Rounding is that of the terms before they cancel, the
+projections' as the root of a sum of squares.
+
 **Whitened.** y = L_k⁻¹ (x - m_k), log N = -½ ‖y‖² - log |L_k| + const, and the scatter about the current means: nothing
 cancels. Twice the flops; this is what the fit falls back on, in float64 at last (`ladder`).
 """
@@ -29,12 +34,15 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.nn.functional import threshold_
+from torch.nn.functional import threshold
 
-from jensen.mixture.covariance import Covariance, cholesky
+from jensen.mixture.covariance import Covariance, Factors
+from jensen.mixture.lowrank import LowRank
+from jensen.mixture.normals import cholesky
 from jensen.mixture.parameters import Parameters
 from jensen.mixture.rows import Chunk
 from jensen.mixture.statistics import Statistics
+from jensen.mixture.view import Everything, Projected, View
 
 SAFETY = 2.0
 ALLOWED = 0.05  # nats, for a single row at worst; a hundred times less is usual, and rows average out
@@ -53,6 +61,7 @@ class Kernel(ABC):
         rounding: a bound on the error of one row's log-density, nats.
         shared: the part of it that is the same for all rows, and so does not average out.
         size: how many rows suit it.
+        view: what the statistics keep of matrices.
         name: what a message calls it.
     """
 
@@ -60,6 +69,7 @@ class Kernel(ABC):
     rounding: float
     shared: float
     size: int
+    view: View
     name: str
 
     @abstractmethod
@@ -83,6 +93,7 @@ class Features(Kernel):
 
     def __init__(self, parameters: Parameters, covariance: Covariance, origin: Tensor, dtype: torch.dtype) -> None:
         self.name, self.diagonal = f"features, {_plain(dtype)}", covariance.diagonal
+        self.view = covariance.view(parameters.spread)
         self.components, self.dims = parameters.components, parameters.dims
         self.origin = origin.to(dtype)
         self.centre = self.origin.double().expand(self.components, -1).contiguous()
@@ -148,7 +159,7 @@ class Features(Kernel):
         total += (self.left * sums).sum()
         d = self.dims
         second = sums[:, :d] if self.diagonal else _matrix(sums[:, : -1 - d], d)
-        return Statistics(self.centre, sums[:, -1], sums[:, -1 - d : -1], second, float(total), _mass(chunk))
+        return Statistics(self.centre, sums[:, -1], sums[:, -1 - d : -1], second, self.view, float(total), _mass(chunk))
 
 
 class Whitened(Kernel):
@@ -156,6 +167,7 @@ class Whitened(Kernel):
 
     def __init__(self, parameters: Parameters, covariance: Covariance, dtype: torch.dtype) -> None:
         self.name, self.diagonal = f"whitened, {_plain(dtype)}", covariance.diagonal
+        self.view = covariance.view(parameters.spread)
         components, d = parameters.components, parameters.dims
         self.means = parameters.means.to(dtype)
         self.centre = self.means.double()
@@ -183,7 +195,7 @@ class Whitened(Kernel):
             self._piece(piece.x.to(self.means.dtype), piece.weight.to(self.means.dtype)) for piece in self.pieces(chunk)
         ]
         count, first, second, total = (sum(part[1:], part[0]) for part in zip(*parts, strict=True))
-        return Statistics(self.centre, count, first, second, float(total), _mass(chunk))
+        return Statistics(self.centre, count, first, second, self.view, float(total), _mass(chunk))
 
     def _piece(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Count, first and second moments and log-likelihood, float64."""
@@ -204,37 +216,110 @@ class Whitened(Kernel):
         return weighted.sum(0), second
 
 
-def ladder(dims: int, diagonal: bool, dtype: torch.dtype) -> list[tuple[type[Kernel], torch.dtype]]:
+class Factored(Kernel):
+    """Low rank plus diagonal: two products for the densities, two for the statistics.
+
+    Args:
+        parameters: the mixture.
+        normals: its components.
+        view: what to keep of matrices.
+        origin: `(d,)` subtracted from rows first; near the middle of the data.
+        dtype: of the arithmetic.
+    """
+
+    view: Projected
+
+    def __init__(
+        self, parameters: Parameters, normals: LowRank, view: Projected, origin: Tensor, dtype: torch.dtype
+    ) -> None:
+        self.name, self.view = f"factored, {_plain(dtype)}", view
+        components, d = parameters.means.shape
+        self.origin = origin.to(dtype)
+        self.centre = self.origin.double().expand(components, -1).contiguous()
+        mean = parameters.means - self.centre
+        linear = mean / normals.noise
+        constant = parameters.weights.log() - 0.5 * (normals.log_det + d * LOG_2PI + (linear * mean).sum(1))
+        theta = torch.cat([-0.5 / normals.noise, linear, constant[:, None].clamp(min=-1e30)], 1)
+        reach = mean.abs() + 4 * (normals.loadings.square().sum(2) + normals.noise).sqrt()
+        own = (0.5 * reach.square() / normals.noise + linear.abs() * reach).sum(1)
+        common = (normals.root.square() * reach.square()[:, :, None]).sum((1, 2))
+        terms = own + common + constant.nan_to_num(neginf=0.0).abs()
+        self.rounding = SAFETY * torch.finfo(dtype).eps * float(terms.max())
+        self.shared = self.rounding**2 + SAFETY * EPS64 * float(terms.max())
+        self.theta, self.root = theta.to(dtype), _joined(normals.root).to(dtype)
+        self.left = theta - self.theta.double()
+        self.shift = (normals.root.mT @ mean[:, :, None]).to(dtype)
+        self.basis = None if isinstance(view, Everything) else self.root
+        width = 2 * d + 1 + len(self.root)
+        self.size = max(256, CACHE // (width * self.theta.element_size()) // 64 * 64)
+
+    def over(self, chunk: Chunk) -> Statistics:
+        """Piece by piece; sums over pieces are float64."""
+        sums, total = torch.zeros_like(self.left), self.left.new_zeros(())
+        components, d = self.centre.shape
+        product = self.left.new_zeros(self.view.basis.shape[2] * components, d)
+        for piece in self.pieces(chunk):
+            weight = piece.weight.to(self.theta.dtype)
+            x = (piece.x.to(self.theta.dtype) - self.origin).T
+            phi = torch.cat([x * x, x, x.new_ones(1, x.shape[1])])
+            y = (self.root @ x).view(components, -1, x.shape[1])
+            joint = (self.theta @ phi).add_((y - self.shift).square_().sum(1), alpha=0.5)
+            responsibility, log_density = _responsibilities(joint, weight)
+            sums += responsibility @ phi.T
+            y = x.expand(components, -1, -1) if self.basis is None else y
+            product += (responsibility[:, None] * y).flatten(0, 1) @ x.T
+            total += torch.dot(log_density.double(), weight.double())
+        total += (self.left * sums).sum()
+        second = torch.cat([sums[:, :d, None], product.view(components, -1, d).mT], 2)
+        return Statistics(self.centre, sums[:, -1], sums[:, d:-1], second, self.view, float(total), _mass(chunk))
+
+
+def _joined(bases: Tensor) -> Tensor:
+    """`(K, d, q)` as `(K q, d)`."""
+    return bases.mT.reshape(-1, bases.shape[1]).contiguous()
+
+
+Step = tuple[type[Kernel], torch.dtype]
+
+
+def ladder(covariance: Covariance, dims: int, dtype: torch.dtype) -> list[Step]:
     """Kernels for data of this type, from fast to safe."""
-    features = diagonal or dims <= MOST_DIMS_FOR_FEATURES
-    steps: list[tuple[type[Kernel], torch.dtype]] = [(Features, dtype)] if features else [(Whitened, dtype)]
+    if isinstance(covariance, Factors):
+        return [(Factored, kind) for kind in dict.fromkeys((dtype, torch.float64))]
+    features = covariance.diagonal or dims <= MOST_DIMS_FOR_FEATURES
+    steps: list[Step] = [(Features, dtype)] if features else [(Whitened, dtype)]
     if dtype != torch.float64 and features:
         steps.append((Features, torch.float64))
     return steps if steps[-1] == (Whitened, torch.float64) else [*steps, (Whitened, torch.float64)]
 
 
 def kernel_for(
-    parameters: Parameters, covariance: Covariance, origin: Tensor, dtype: torch.dtype, rung: int = 0
+    parameters: Parameters, covariance: Covariance, view: View, origin: Tensor, dtype: torch.dtype, rung: int = 0
 ) -> tuple[Kernel, int]:
     """The first kernel from `rung` up whose rounding is allowed, and its rung; the last one whatever its rounding."""
-    steps = ladder(parameters.dims, covariance.diagonal, dtype)
+    steps = ladder(covariance, parameters.dims, dtype)
     for index in range(rung, len(steps)):
-        kind, arithmetic = steps[index]
-        made = (
-            Features(parameters, covariance, origin, arithmetic)
-            if kind is Features
-            else Whitened(parameters, covariance, arithmetic)
-        )
+        made = _made(steps[index], parameters, covariance, view, origin)
         if made.rounding <= ALLOWED or index == len(steps) - 1:
             return made, index
     raise AssertionError("the ladder has a last step")
+
+
+def _made(step: Step, parameters: Parameters, covariance: Covariance, view: View, origin: Tensor) -> Kernel:
+    kind, dtype = step
+    if isinstance(covariance, Factors):
+        assert isinstance(view, Projected)
+        return Factored(parameters, covariance.normals(parameters.means, parameters.spread), view, origin, dtype)
+    return (
+        Features(parameters, covariance, origin, dtype) if kind is Features else Whitened(parameters, covariance, dtype)
+    )
 
 
 def _responsibilities(joint: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """From log w_k N_k(x) `(K, m)`, in place: weighted responsibilities `(K, m)` and log p(x) `(m,)`."""
     top = joint.amax(0)
     least = math.log(torch.finfo(joint.dtype).tiny) + MARGIN
-    shares = threshold_(joint.sub_(top).clamp_(min=least).exp_(), math.exp(least + 0.5), 0.0)
+    shares = threshold(joint.sub_(top).clamp_(min=least).exp_(), math.exp(least + 0.5), 0.0, inplace=True)
     total = shares.sum(0)
     return shares.mul_(weight / total), top + total.log()
 

@@ -15,6 +15,7 @@ from jensen.mixture.em import Problem, maximise
 from jensen.mixture.parameters import Parameters
 from jensen.mixture.rows import Chunk
 from jensen.mixture.statistics import Statistics
+from jensen.mixture.view import View
 from jensen.noise import Noise
 
 ROUNDS = 10
@@ -44,7 +45,13 @@ def clustered(problem: Problem, components: int, noise: Noise) -> Parameters:
     rows = torch.where(chunk.x.isnan(), 0.0, (chunk.x.double() - mean) / sd)
     weight = chunk.weight.double()
     label = _k_means(rows, weight, components, noise)
-    return maximise(_hard(rows * sd, mean, weight, label, components, problem), problem.covariance, problem.prior)
+
+    def look(view: View) -> Statistics:
+        return _hard(rows * sd, mean, weight, label, components, view).scaled(
+            problem.scale.weight / max(float(weight.sum()), 1e-300)
+        )
+
+    return maximise(problem.covariance.look(look, components, len(mean), noise), problem.covariance, problem.prior)
 
 
 def _k_means(rows: Tensor, weight: Tensor, components: int, noise: Noise) -> Tensor:
@@ -82,16 +89,10 @@ def _square_distances(rows: Tensor, centres: Tensor) -> Tensor:
     return (rows.square().sum(1)[:, None] - 2 * rows @ centres.T + centres.square().sum(1)).clamp(min=0)
 
 
-def _hard(
-    offset: Tensor, centre: Tensor, weight: Tensor, label: Tensor, components: int, problem: Problem
-) -> Statistics:
-    """The statistics of rows that belong to one component each, about the mean of the data; scaled to all rows."""
+def _hard(offset: Tensor, centre: Tensor, weight: Tensor, label: Tensor, components: int, view: View) -> Statistics:
+    """The statistics of rows that belong to one component each, about the mean of the data."""
     share = torch.nn.functional.one_hot(label, components).to(offset) * weight[:, None]
-    first = share.T @ offset
-    if problem.covariance.diagonal:
-        second = share.T @ offset.square()
-    else:
-        second = torch.stack([(offset * s[:, None]).T @ offset for s in share.T])
+    own = [(offset[label == k][None], weight[label == k][:, None]) for k in range(components)]
+    seen = [view.pick(torch.tensor([k])).gram(rows * w, rows) for k, (rows, w) in enumerate(own)]
     everywhere = centre.expand(components, -1)
-    found = Statistics(everywhere, share.sum(0), first, second, 0.0, float(weight.sum()))
-    return found.scaled(problem.scale.weight / max(found.weight, 1e-300))
+    return Statistics(everywhere, share.sum(0), share.T @ offset, torch.cat(seen), view, 0.0, float(weight.sum()))

@@ -15,12 +15,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from jensen.mixture.view import View
+
 
 @dataclass(frozen=True)
 class Statistics:
-    """`centre (K, d)`, `count (K,)`, `first (K, d)`, `second (K, d, d)` or its diagonals `(K, d)`, all float64.
+    """`centre (K, d)`, `count (K,)`, `first (K, d)`, and what `view` keeps of the second moments, all float64.
 
     Attributes:
+        view: what is kept of matrices.
         log_likelihood: Σ w_i log p(x_i), nats.
         weight: Σ w_i.
     """
@@ -29,10 +32,12 @@ class Statistics:
     count: Tensor
     first: Tensor
     second: Tensor
+    view: View
     log_likelihood: float
     weight: float
 
     def __add__(self, other: "Statistics") -> "Statistics":
+        assert other.view is self.view or self.view.same(other.view), "moments that were kept in different ways"
         if other.centre is not self.centre:
             other = other.about(self.centre)
         return Statistics(
@@ -40,6 +45,7 @@ class Statistics:
             self.count + other.count,
             self.first + other.first,
             self.second + other.second,
+            self.view,
             self.log_likelihood + other.log_likelihood,
             self.weight + other.weight,
         )
@@ -51,6 +57,7 @@ class Statistics:
             factor * self.count,
             factor * self.first,
             factor * self.second,
+            self.view,
             factor * self.log_likelihood,
             factor * self.weight,
         )
@@ -61,8 +68,8 @@ class Statistics:
         """
         shift = self.centre - centre
         first = self.first + self.count[:, None] * shift
-        second = self.second + _outer(self.first, shift, self.second) + _outer(shift, first, self.second)
-        return Statistics(centre, self.count, first, second, self.log_likelihood, self.weight)
+        second = self.second + self.view.outer(self.first, shift) + self.view.outer(shift, first)
+        return Statistics(centre, self.count, first, second, self.view, self.log_likelihood, self.weight)
 
     def means(self, otherwise: Tensor) -> Tensor:
         """m_k; the row of `otherwise (K, d)` for a component without rows."""
@@ -70,11 +77,18 @@ class Statistics:
         return torch.where(self.count[:, None] > 0, means, otherwise)
 
     def scatter(self) -> Tensor:
-        """S_k, matrices or diagonals."""
+        """What the view keeps of S_k."""
         mean = self.first / self.count[:, None].clamp(min=1e-300)
-        return self.second - _outer(self.first, mean, self.second)
+        return self.second - self.view.outer(self.first, mean)
 
-
-def _outer(a: Tensor, b: Tensor, like: Tensor) -> Tensor:
-    """a bᵀ for each component, its diagonal where `like` holds diagonals."""
-    return a[:, :, None] * b[:, None, :] if like.ndim == 3 else a * b
+    def pick(self, index: Tensor, share: Tensor) -> "Statistics":
+        """The components at these positions, each with so large a share `(K',)` of its rows."""
+        return Statistics(
+            self.centre[index],
+            self.count[index] * share,
+            self.first[index] * share[:, None],
+            self.second[index] * share.reshape(-1, *[1] * (self.second.ndim - 1)),
+            self.view.pick(index),
+            self.log_likelihood,
+            self.weight,
+        )

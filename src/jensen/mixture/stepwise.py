@@ -31,7 +31,7 @@ class Stepwise:
 
     def step(self, problem: Problem) -> float:
         """Learn from the rows of a problem; their mean log-likelihood before the step, nats a row."""
-        found, _, _ = problem.expect(self.parameters)
+        found, _, _ = problem.expect(self.parameters, lasting=True)
         self.steps, self.seen = self.steps + 1, self.seen + found.weight
         rate, fresh = self.steps**-self.exponent, found.scaled(1 / found.weight)
         kept = [] if self.running is None else [self.running.scaled(1 - rate)]

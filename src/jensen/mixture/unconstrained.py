@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from jensen.mixture.covariance import Covariance
-from jensen.mixture.density import differentiable_log_joint
 from jensen.mixture.parameters import Parameters
 
 
@@ -35,8 +34,8 @@ class Unconstrained(nn.Module):
     def log_prob(self, x: Float[Tensor, "B d"]) -> Float[Tensor, " B"]:
         """log p(x) of complete rows, differentiable in x and in the parameters."""
         spread = self.covariance.constrained(dict(self.raw.items()))
-        weights = self.logits.softmax(0)
-        return differentiable_log_joint(weights, self.means, spread, self.covariance, x).logsumexp(1)
+        joint = self.covariance.normals(self.means, spread).log_prob(x) + self.logits.log_softmax(0)[:, None]
+        return joint.logsumexp(0)
 
     @torch.no_grad()
     def parameters_now(self) -> Parameters:

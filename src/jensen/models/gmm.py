@@ -16,12 +16,9 @@ from torch import Tensor
 from torch.distributions import (
     Categorical,
     Distribution,
-    MultivariateNormal,
-    Normal,
     ReshapeTransform,
     TransformedDistribution,
 )
-from torch.distributions import Independent as IndependentDims
 
 from jensen.data.codec import Affine, fit_codec
 from jensen.data.examples import Batch, Split
@@ -30,7 +27,7 @@ from jensen.distributions.conditional import Conditional
 from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood
 from jensen.mixture.covariance import covariance_of
-from jensen.mixture.density import Density, conditioned
+from jensen.mixture.density import Density
 from jensen.mixture.em import Problem, Settings
 from jensen.mixture.parameters import Parameters
 from jensen.mixture.prior import weakly
@@ -172,9 +169,9 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
                 got = tuple(spread[name].shape) if name in spread else "none"
                 raise InputError(f"{name} of a {covariance} mixture must have shape {shape}, got {got}")
         model.set_parameters(Parameters(weights / weights.sum(), means, spread))
-        factor = torch.linalg.cholesky_ex(model.covariances())
-        if bool(factor.info.any()) or not bool(torch.isfinite(factor.L).all()):
-            raise InputError(f"covariance {int(factor.info.argmax())} is not positive definite; give one that is")
+        wrong = model.covariance.invalid(spread, len(weights))
+        if wrong is not None:
+            raise InputError(f"covariance {wrong} is not positive definite; give one that is")
         return model
 
     @property
@@ -241,7 +238,7 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
         chunks = Chunks(train)
         task = Task(
             chunks,
-            scale_of(chunks, diagonal=self.covariance.diagonal),
+            scale_of(chunks, diagonal=not self.covariance.correlations),
             self.covariance,
             self.settings,
             self.prior_counts,
@@ -289,7 +286,7 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
             raise InputError(f"exponent must be above 0.5 and at most 1, got {exponent}")
         rows = batch if isinstance(batch, Batch) else Batch(batch, torch.arange(len(batch)))
         chunks = Chunks(_One(rows))
-        scale = scale_of(chunks, diagonal=self.covariance.diagonal)
+        scale = scale_of(chunks, diagonal=not self.covariance.correlations)
         prior = weakly(scale.spread, len(self.weights), counts=self.prior_counts, rows=self.prior_rows)
         problem = Problem(chunks, scale, self.covariance, prior, self.settings)
         if self._stepwise is None:
@@ -333,7 +330,7 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
         """Draws of p(x, z): the rows that `sample` gives, and the component each came from."""
         ids, noise = sample_ids(n, start), sample_noise(seed)
         z = self.density.pick(noise.at("component").uniform(ids).to(self.device))
-        eps = noise.normal(ids, (self.dims,)).double().to(self.device)
+        eps = noise.normal(ids, (self.density.eps_dims,)).double().to(self.device)
         return self.density.normal(z, eps).reshape(n, *self.event_shape), z
 
     @torch.no_grad()
@@ -376,7 +373,7 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
         parts = []
         for number in range(draws):
             u = noise.at(number, "component").uniform(ids).to(flat.device)
-            eps = noise.at(number).normal(ids, (self.dims,)).double().to(flat.device)
+            eps = noise.at(number).normal(ids, (self.density.eps_dims,)).double().to(flat.device)
             parts.append(self.density.fill_by_chance(flat, u, eps).reshape(x.shape))
         return torch.stack(parts)
 
@@ -388,7 +385,7 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
             values: column number → value, in the model's units; columns of the flattened row.
 
         Returns:
-            A full-covariance mixture over the columns that are left, in their order.
+            A mixture over the columns that are left, in their order; full, or diag or factors as this one is.
         """
         columns = sorted(values)
         wrong = [c for c in columns if not 0 <= c < self.dims]
@@ -399,8 +396,8 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
             row[column] = float(values[column])
         if int(row.isfinite().sum()) != len(columns):
             raise InputError(f"values must be finite numbers, got {dict(values)}")
-        given = conditioned(self.parameters_now, self.covariance, row)
-        return GaussianMixture.from_parameters(given.weights, given.means, given.covariances)
+        given, kind = self.density.conditional(row), self.density.normals.kind
+        return GaussianMixture.from_parameters(given.weights, given.means, given.spread, kind)
 
     @property
     def free_parameters(self) -> int:
@@ -469,15 +466,13 @@ class _Prior(Conditional):
 class _Emission(Conditional):
     def __init__(self, model: GaussianMixture) -> None:
         super().__init__()
-        self.means, self.scale, self.event_shape = model.means, model.density.scale, model.event_shape
+        self.normals, self.event_shape = model.density.normals, model.event_shape
 
     def forward(self, given: Tensor) -> Distribution:
-        if self.scale.ndim == 2:
-            shape = (len(given), *self.event_shape)
-            normal = Normal(self.means[given].reshape(shape), self.scale[given].reshape(shape))
-            return IndependentDims(normal, len(self.event_shape))
-        flat = MultivariateNormal(self.means[given], scale_tril=self.scale[given])
-        return TransformedDistribution(flat, [ReshapeTransform(self.means.shape[1:], torch.Size(self.event_shape))])
+        flat = self.normals.at(given)
+        if len(self.event_shape) == 1:
+            return flat
+        return TransformedDistribution(flat, [ReshapeTransform(flat.event_shape, torch.Size(self.event_shape))])
 
 
 class _Posterior(Conditional):
