@@ -20,8 +20,8 @@ is the same for every row and would not average out, but to first order it chang
 statistics⟩, which is added back. What is left is rounding row by row.
 
 **Factored.** For Σ = W Wᵀ + D, with Σ⁻¹ = D⁻¹ - T Tᵀ (`lowrank`), -½ (x - m)ᵀ D⁻¹ (x - m) is linear in [x_i², x, 1] and
-½ ‖Tᵀ (x - m)‖² takes one product with all T together; the statistics are R [x_i², x, 1]ᵀ and Σ r x (Tᵀ x)ᵀ. That is
-K d (8 + 4 q) flops a row, where full matrices take 2 K d². Rounding is that of the terms before they cancel, the
+½ ‖Tᵀ (x - m)‖² takes one product with all T together; the statistics are R [x_i², x, 1] and Σ r x (Tᵀ x)ᵀ. That is
+K d (8 + 4 q) flops a row, where the features of full matrices take 2 K d². Rounding is that of the terms before they cancel, the
 projections' as the root of a sum of squares.
 
 **Whitened.** y = L_k⁻¹ (x - m_k), log N = -½ ‖y‖² - log |L_k| + const, and the scatter about the current means: nothing
@@ -246,37 +246,35 @@ class Factored(Kernel):
         terms = own + common + constant.nan_to_num(neginf=0.0).abs()
         self.rounding = SAFETY * torch.finfo(dtype).eps * float(terms.max())
         self.shared = self.rounding**2 + SAFETY * EPS64 * float(terms.max())
-        self.theta, self.root = theta.to(dtype), _joined(normals.root).to(dtype)
+        self.theta = theta.to(dtype)
         self.left = theta - self.theta.double()
+        root = normals.root.mT.reshape(-1, d).to(dtype)
+        self.linear = torch.cat([self.theta[:, d:-1], root])
         self.shift = (normals.root.mT @ mean[:, :, None]).to(dtype)
-        self.basis = None if isinstance(view, Everything) else self.root
-        width = 2 * d + 1 + len(self.root)
-        self.size = max(256, CACHE // (width * self.theta.element_size()) // 64 * 64)
+        self.size = max(128, CACHE // (2 * d * self.theta.element_size()) // 64 * 64)
 
     def over(self, chunk: Chunk) -> Statistics:
         """Piece by piece; sums over pieces are float64."""
-        sums, total = torch.zeros_like(self.left), self.left.new_zeros(())
         components, d = self.centre.shape
-        product = self.left.new_zeros(self.view.basis.shape[2] * components, d)
+        count, square = self.left.new_zeros(components), self.left.new_zeros(components, d)
+        by_x = self.left.new_zeros(components * (1 + self.view.basis.shape[2]), d)
+        total = self.left.new_zeros(())
         for piece in self.pieces(chunk):
-            weight = piece.weight.to(self.theta.dtype)
-            x = (piece.x.to(self.theta.dtype) - self.origin).T
-            phi = torch.cat([x * x, x, x.new_ones(1, x.shape[1])])
-            y = (self.root @ x).view(components, -1, x.shape[1])
-            joint = (self.theta @ phi).add_((y - self.shift).square_().sum(1), alpha=0.5)
-            responsibility, log_density = _responsibilities(joint, weight)
-            sums += responsibility @ phi.T
-            y = x.expand(components, -1, -1) if self.basis is None else y
-            product += (responsibility[:, None] * y).flatten(0, 1) @ x.T
+            x, weight = piece.x.to(self.theta.dtype) - self.origin, piece.weight.to(self.theta.dtype)
+            x_square, along = x * x, self.linear @ x.T
+            y = along[components:].view(components, -1, len(x))
+            joint = torch.addmm(along[:components], self.theta[:, :d], x_square.T).add_(self.theta[:, -1:])
+            joint.add_((y - self.shift).square_().sum(1), alpha=0.5)
+            share, log_density = _responsibilities(joint, weight)
+            seen = x.T if isinstance(self.view, Everything) else y
+            by_x += torch.cat([share, (share[:, None] * seen).flatten(0, 1)]) @ x
+            count += share.sum(1)
+            square += share @ x_square
             total += torch.dot(log_density.double(), weight.double())
-        total += (self.left * sums).sum()
-        second = torch.cat([sums[:, :d, None], product.view(components, -1, d).mT], 2)
-        return Statistics(self.centre, sums[:, -1], sums[:, d:-1], second, self.view, float(total), _mass(chunk))
-
-
-def _joined(bases: Tensor) -> Tensor:
-    """`(K, d, q)` as `(K q, d)`."""
-    return bases.mT.reshape(-1, bases.shape[1]).contiguous()
+        first, product = by_x[:components], by_x[components:].view(components, -1, d).mT
+        total += (self.left * torch.cat([square, first, count[:, None]], 1)).sum()
+        second = torch.cat([square[:, :, None], product], 2)
+        return Statistics(self.centre, count, first, second, self.view, float(total), _mass(chunk))
 
 
 Step = tuple[type[Kernel], torch.dtype]
