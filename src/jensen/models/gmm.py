@@ -26,7 +26,7 @@ from jensen.data.space import Real, Space
 from jensen.distributions.conditional import Conditional
 from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood
-from jensen.mixture.covariance import covariance_of
+from jensen.mixture.covariance import WHOLE_DIMS, covariance_of
 from jensen.mixture.density import Density
 from jensen.mixture.em import Problem, Settings
 from jensen.mixture.parameters import Parameters
@@ -53,6 +53,8 @@ from jensen.training.fitter import Objective, Rows
 
 Structure = Literal["full", "tied", "diag", "spherical", "factors"]
 Criterion = Literal["held-out", "bic"]
+ROWS_A_DIM, MANY_CELLS = 10, 10**7
+RESTARTS, TOLERANCE = 3, 1e-6
 MOST_CELLS = 1 << 28  # of all covariances together: 2 GiB
 
 
@@ -63,13 +65,16 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
         event_shape: the shape of a row; images are flattened.
         space: must be Real; `jensen.fit` wraps it for levels.
         n_components: K, or "auto" to choose it by `criterion`.
-        covariance: full, tied (one for all), diag, spherical, or factors (low rank plus diagonal).
+        covariance: full, tied (one for all), diag, spherical, or factors (low rank plus diagonal). If None, full where
+            there are at least 10 training rows for every dimension and at most 96 dimensions, else factors.
         rank: columns of the low-rank part, for factors.
-        prior_rows: c, how many rows the prior on each covariance counts for; d/2 if None, 0 for maximum likelihood.
+        prior_rows: c, how many rows the prior on each covariance counts for, 0 for maximum likelihood. If None, d/2 for full and
+            tied, where the prior has the correlations of the data, and 1 for the others.
         prior_counts: a, how many rows the prior adds to each component's count.
-        tolerance: the expected remaining gain, in nats a row, at which EM has converged.
+        tolerance: the expected remaining gain, in nats a row, at which EM has converged; if None a millionth of a nat for
+            every dimension, and at least 1e-5.
         max_iterations: where EM stops without having converged.
-        restarts: how many starts; the best end is kept.
+        restarts: how many starts; the best end is kept. If None 3, or 1 where there are more than 10⁷ cells.
         criterion: for "auto", held-out (mean log-likelihood of the validation rows) or bic.
         max_components: the most that "auto" tries.
 
@@ -93,13 +98,13 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
         space: Space,
         *,
         n_components: int | Literal["auto"] = "auto",
-        covariance: Structure = "full",
+        covariance: Structure | None = None,
         rank: int = 4,
         prior_rows: float | None = None,
         prior_counts: float = 1.0,
-        tolerance: float = 1e-5,
+        tolerance: float | None = None,
         max_iterations: int = 1000,
-        restarts: int = 3,
+        restarts: int | None = None,
         criterion: Criterion = "held-out",
         max_components: int = 64,
     ) -> None:
@@ -107,15 +112,28 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
         self.dims = math.prod(event_shape)
         _check(self.dims, locals())
         self.n_components, self.rank = n_components, min(rank, max(1, self.dims - 1))
-        self.covariance_word, self.covariance = covariance, covariance_of(covariance, self.dims, self.rank)
-        self.prior_rows = 0.5 * self.dims if prior_rows is None else prior_rows
-        self.prior_counts, self.restarts = prior_counts, restarts
-        self.settings = Settings(tolerance, max_iterations)
+        self.covariance_word: Structure = covariance or ("full" if self.dims <= WHOLE_DIMS else "factors")
+        self.covariance = covariance_of(self.covariance_word, self.dims, self.rank)
+        weak = 0.5 * self.dims if self.covariance.correlations else 1.0
+        self.prior_rows = weak if prior_rows is None else prior_rows
+        self.prior_counts, self.restarts = prior_counts, restarts or RESTARTS
+        self.settings = Settings(TOLERANCE * max(10, self.dims) if tolerance is None else tolerance, max_iterations)
         self.criterion, self.max_components = criterion, max_components
         self.fit_report: dict[str, Any] = {}
         self._stepwise: Stepwise | None = None
         self._density: tuple[Any, Density] | None = None
         self._allocate(1 if n_components == "auto" else n_components)
+
+    @classmethod
+    def resolve(cls, split: Split, space: Space, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The covariance for so many rows and dimensions, and the number of starts for so many cells."""
+        dims, rows = math.prod(split.event_shape), len(split.train)
+        full = dims == 1 or (dims <= WHOLE_DIMS and rows >= ROWS_A_DIM * dims)
+        chosen = {
+            "covariance": "full" if full else "factors",
+            "restarts": RESTARTS if rows * dims <= MANY_CELLS else 1,
+        }
+        return {**settings, **{name: value for name, value in chosen.items() if settings.get(name) is None}}
 
     def _allocate(self, components: int) -> None:
         """Standard normal components, in buffers whose shapes the number of components fixes."""
@@ -519,13 +537,13 @@ def _check(dims: int, given: Mapping[str, Any]) -> None:
     """Refuse settings that cannot be."""
     whole = ("n_components", "rank", "max_iterations", "restarts", "max_components")
     for name in whole:
-        if given[name] != "auto" and given[name] < 1:
+        if given[name] not in ("auto", None) and given[name] < 1:
             raise InputError(f"{name} must be at least 1, got {given[name]}")
     for name in ("prior_rows", "prior_counts", "tolerance"):
         if given[name] is not None and not 0 <= given[name] < math.inf:
             raise InputError(f"{name} must be at least 0 and finite, got {given[name]}")
     for name, words in (("covariance", get_args(Structure)), ("criterion", get_args(Criterion))):
-        if given[name] not in words:
+        if given[name] is not None and given[name] not in words:
             raise InputError(f"{name} must be one of {', '.join(words)}, got {given[name]!r}")
     if given["covariance"] == "factors" and dims < 2:
         raise InputError("factors need at least 2 dimensions; use covariance diag")
