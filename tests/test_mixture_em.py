@@ -24,7 +24,7 @@ from jensen.mixture.normals import Dense
 from jensen.mixture.parameters import Parameters
 from jensen.mixture.prior import weakly
 from jensen.mixture.rows import Chunks, scale_of
-from jensen.mixture.seeding import clustered
+from jensen.mixture.seeding import clusters
 from jensen.mixture.stepwise import Stepwise
 from jensen.mixture.unconstrained import Unconstrained
 from jensen.mixture.view import Everything, OnlyDiagonal, Projected, Whole
@@ -57,13 +57,14 @@ def problem_of(
 ) -> Problem:
     covariance = structure(word, x.shape[1])
     chunks = Chunks(Examples(x, torch.arange(len(x)), weight=weight))
-    scale = scale_of(chunks, diagonal=not covariance.correlations)
-    prior = weakly(scale.spread, components, counts=counts, rows=rows)
+    scale = scale_of(chunks)
+    within = clusters(chunks, scale, components, Noise(0, "test")).within(covariance)
+    prior = weakly(within, scale.variance, counts=counts, rows=rows)
     return Problem(chunks, scale, covariance, prior, Settings(**settings))
 
 
 def start_of(problem: Problem, components: int = 3) -> Parameters:
-    return clustered(problem, components, Noise(0, "test"))
+    return clusters(problem.chunks, problem.scale, components, Noise(0, "test")).start(problem)
 
 
 def penalised(problem: Problem, parameters: Parameters) -> float:
@@ -231,9 +232,9 @@ def test_a_stream_gives_the_answer_of_memory(word: str, monkeypatch: pytest.Monk
     monkeypatch.setattr("jensen.mixture.rows.KEPT_CELLS", 100)
     rows = Stream(x, 60)
     chunks = Chunks(rows)
-    scale = scale_of(chunks, diagonal=not kept.covariance.correlations)
+    scale = scale_of(chunks)
     torch.testing.assert_close(scale.mean, kept.scale.mean, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(scale.spread, kept.scale.spread, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(scale.variance, kept.scale.variance, rtol=1e-12, atol=1e-12)
     prior = em.replace(kept.prior, rows=60 * kept.prior.rows, counts=60 * kept.prior.counts)
     streamed = Problem(chunks, scale, kept.covariance, prior, kept.settings).ascend(start)
     np.testing.assert_allclose(streamed.values, kept.ascend(start).values, rtol=0, atol=1e-11)
@@ -504,8 +505,8 @@ def test_factor_analysis_of_one_component_is_its_maximum():
 def test_stepwise_is_em_on_one_batch_and_close_to_it_over_many():
     problem = problem_of(X)
     start = start_of(problem)
-    one = Stepwise(start)
-    one.step(problem)
+    one = Stepwise(start, problem.covariance, problem.scale, problem.prior)
+    one.step(problem.chunks)
     em_step = maximise(problem.expect(start)[0], problem.covariance, problem.prior, start)
     torch.testing.assert_close(one.parameters.means, em_step.means, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(
@@ -516,10 +517,10 @@ def test_stepwise_is_em_on_one_batch_and_close_to_it_over_many():
     whole = problem_of(x, tolerance=1e-8)
     begin = start_of(whole)
     end = whole.ascend(begin)
-    follower = Stepwise(begin)
+    follower = Stepwise(begin, whole.covariance, whole.scale, whole.prior)
     for _ in range(3):
         for rows in x.split(200):
-            follower.step(problem_of(rows))
+            follower.step(problem_of(rows).chunks)
     assert whole.value(whole.expect(follower.parameters)[0], follower.parameters) > end.value - 5e-3
 
 

@@ -149,7 +149,8 @@ class GaussianMixture(_Density):
         n_components: how many, or "auto" to choose by BIC.
         covariance: full, tied, diag, spherical or factors.
         rank: columns of the low-rank part, for factors.
-        prior_rows: how many rows the prior on each covariance counts for; 0 for maximum likelihood.
+        prior_rows: how many rows the prior on each covariance counts for; 0 for maximum likelihood; if None, half the
+            number of columns for full and tied, else 1.
         prior_counts: how many rows the prior adds to each component's count.
         tolerance: the expected remaining gain, nats a row, at which EM has converged.
         max_iterations: where EM stops without having converged.
@@ -166,9 +167,9 @@ class GaussianMixture(_Density):
         *,
         covariance: gmm.Structure = "full",
         rank: int = 4,
-        prior_rows: float = 1.0,
+        prior_rows: float | None = None,
         prior_counts: float = 1.0,
-        tolerance: float = 1e-5,
+        tolerance: float = 1e-7,
         max_iterations: int = 1000,
         restarts: int = 3,
         max_components: int = 64,

@@ -389,8 +389,9 @@ class Factors(Covariance):
         return spread["loadings"] @ spread["loadings"].mT + torch.diag_embed(spread["noise"])
 
     def free(self, components: int, dims: int) -> int:
-        """K (d rank + d - rank (rank - 1) / 2): rotations of the factors change nothing."""
-        return components * (dims * self.rank + dims - self.rank * (self.rank - 1) // 2)
+        """K (d rank + d - rank (rank - 1) / 2), since rotations of the factors change nothing, and no more than full has."""
+        own = dims * self.rank + dims - self.rank * (self.rank - 1) // 2
+        return components * min(own, dims * (dims + 1) // 2)
 
     def unconstrained(self, spread: Spread) -> Spread:
         """Loadings, and logarithms of the noise."""

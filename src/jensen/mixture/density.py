@@ -1,7 +1,7 @@
 """log p(x), responsibilities, conditional moments and draws of a mixture, in float64.
 
-The bits of a row's value do not depend on its company: complete rows go through products of one fixed shape, 256 rows
-at a time with the last block filled up, and rows with missing cells through blocks of their own (`normals`). The sum
+A row's value does not depend on its company, for complete rows to the bit: they go through products of one fixed shape,
+256 rows at a time with the last block filled up. Rows with missing cells go through blocks of their own (`normals`). The sum
 over components is divided by Σ w_k = 1 as it is stored, so a row with no observed cell has log-likelihood 0.
 """
 

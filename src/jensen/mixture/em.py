@@ -55,7 +55,7 @@ class Settings:
         max_iterations: where it stops without having converged.
     """
 
-    tolerance: float = 1e-5
+    tolerance: float = 1e-7
     max_iterations: int = 1000
 
 
@@ -163,8 +163,15 @@ class Problem:
         statistics, kernel, rung = self.expect(now)
         values, gains = [self.value(statistics, now)], Gains()
         while True:
-            new = maximise(statistics, self.covariance, self.prior, now)
-            new_statistics, new_kernel, new_rung = self.expect(new, rung)
+            try:
+                new = maximise(statistics, self.covariance, self.prior, now)
+                new_statistics, new_kernel, new_rung = self.expect(new, rung)
+            except FitError:
+                if rung == self.last_rung:
+                    raise
+                statistics, kernel, rung = self.expect(now, rung + 1)  # the scatter may have been lost in rounding
+                values[-1], gains = self.value(statistics, now), Gains()
+                continue
             value = self.value(new_statistics, new)
             if not math.isfinite(value):
                 raise FitError(f"the log-likelihood became {value} in iteration {len(values)}; rescale the data")
@@ -186,7 +193,7 @@ class Problem:
             converged = vanished or remaining <= self.settings.tolerance
             self.on_iteration(len(values) - 1, value, remaining)
             if converged or len(values) > self.settings.max_iterations:
-                left = min(remaining, noise) if vanished else remaining
+                left = min(remaining, noise) if vanished and math.isfinite(remaining) else remaining
                 return Ascent(now, statistics, values, left, converged, kernel.name, noise)
 
 

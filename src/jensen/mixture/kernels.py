@@ -175,17 +175,21 @@ class Whitened(Kernel):
         if self.diagonal:
             self.whiten, log_det = variances.rsqrt().to(dtype), 0.5 * variances.log().sum(1)
             stretch = ((parameters.means.abs() / variances.sqrt()).square()).sum(1)
+            inversion = stretch.new_zeros(1)
         else:
-            factor = cholesky(covariance.matrices(parameters.spread, components))
+            matrices = covariance.matrices(parameters.spread, components)
+            factor = cholesky(matrices)
             eye = torch.eye(d).to(factor).expand(components, d, d)
             inverse = torch.linalg.solve_triangular(factor, eye, upper=False)
             self.whiten, log_det = inverse.mT.contiguous().to(dtype), factor.diagonal(dim1=1, dim2=2).log().sum(1)
             stretch = (inverse.abs() @ parameters.means.abs()[:, :, None]).square().sum((1, 2)) + (
                 inverse.abs() @ (4 * variances.sqrt()[:, :, None])
             ).square().sum((1, 2))
+            pull = (torch.cholesky_inverse(factor).abs() @ (4 * variances.sqrt()[:, :, None]))[:, :, 0]
+            inversion = 0.5 * torch.einsum("ki,kij,kj->k", pull, matrices.abs(), pull)
         self.constant = parameters.weights.log() - log_det - 0.5 * d * LOG_2PI
         size = float((4 * math.sqrt(d) * stretch.sqrt() + 16 * d + self.constant.nan_to_num(neginf=0.0).abs()).max())
-        self.rounding = self.shared = SAFETY * torch.finfo(dtype).eps * size
+        self.rounding = self.shared = SAFETY * (torch.finfo(dtype).eps * size + EPS64 * float(inversion.max()))
         self.constant = self.constant.to(dtype)
         self.size = max(256, CACHE // (d * self.means.element_size()) // 64 * 64)
 

@@ -97,7 +97,7 @@ class Normals(ABC):
 
     @abstractmethod
     def given(self, x: Tensor) -> Given:
-        """What the components say of the rows of one group; the bits of a row do not depend on the others."""
+        """What the components say of the rows of one group; a row does not depend on the others, but for the last digits."""
 
     def log_prob(self, x: Tensor) -> Tensor:
         """log N(x; m_k, Σ_k) of complete rows `x (m, d)`, `(K, m)`; components together where they fit."""

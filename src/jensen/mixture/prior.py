@@ -9,13 +9,12 @@ with c rows of covariance V, the mode of the prior. As |Σ_k| → 0 the trace wi
 penalised likelihood is bounded and no component collapses. A covariance that components share counts once.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-MIXED_IN = 0.01
+MIXED_IN, LEAST = 0.01, 1e-6
 
 
 @dataclass(frozen=True)
@@ -42,12 +41,20 @@ class Prior:
         return self.counts * float(weights.log().sum()) if self.counts else 0.0
 
 
-def weakly(spread: Tensor, components: int, *, counts: float, rows: float) -> Prior:
-    """The prior for K components in data of this covariance `(d, d)` or these variances `(d,)`.
+def weakly(within: Tensor, variance: Tensor, *, counts: float, rows: float) -> Prior:
+    """The prior whose V is the covariance inside clusters.
 
-    V = spread / K^(2/d): K components that tile the data have each 1/K of its volume (Fraley and Raftery 2007, section
-    3). A hundredth of the diagonal is mixed in, so that V is definite where columns determine each other.
+    The covariance of all rows, shrunk to the volume of one of K components as Fraley and Raftery 2007 have it, holds the
+    distances between clusters, and widens small components that lie far apart.
+
+    Args:
+        within: pooled covariance inside clusters, `(d, d)` or its diagonal `(d,)`. A hundredth of the diagonal is mixed
+            in, so that V is definite where columns determine each other.
+        variance: of all rows, `(d,)`; a millionth of it is added, so that V is definite where rows are repeated.
+        counts: a.
+        rows: c.
     """
-    if spread.ndim == 2:
-        spread = (1 - MIXED_IN) * spread + MIXED_IN * torch.diag(spread.diagonal())
-    return Prior(counts, rows, spread * math.exp(-2 * math.log(components) / len(spread)))
+    if within.ndim == 1:
+        return Prior(counts, rows, within + LEAST * variance)
+    mixed = (1 - MIXED_IN) * within + torch.diag(MIXED_IN * within.diagonal() + LEAST * variance)
+    return Prior(counts, rows, mixed)

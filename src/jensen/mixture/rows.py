@@ -105,21 +105,18 @@ class Scale:
         weight: the total.
         mean: `(d,)` of observed cells.
         variance: `(d,)` of observed cells.
-        spread: `(d, d)` with these variances and the correlations of rows whose missing cells stand at the mean; the
-            variances alone if only they were asked for.
     """
 
     weight: float
     mean: Tensor
     variance: Tensor
-    spread: Tensor
 
 
-def scale_of(chunks: Chunks, *, diagonal: bool = False) -> Scale:
-    """One pass (two for correlations), by Chan's pairwise update (Chan, Golub and LeVeque 1983): no difference of large sums.
+def scale_of(chunks: Chunks) -> Scale:
+    """One pass, by Chan's pairwise update (Chan, Golub and LeVeque 1983): no difference of large sums.
 
     Raises:
-        InputError: a value is infinite; a column has no value, or one value only.
+        InputError: a value is infinite; a column has no value, or one value only; all weights are 0.
     """
     total, complete = 0.0, True
     count = mean = square = torch.zeros((), dtype=torch.float64)
@@ -137,17 +134,9 @@ def scale_of(chunks: Chunks, *, diagonal: bool = False) -> Scale:
         square = square + spread + gap.square() * count * here / both.clamp(min=1e-300)
         mean = mean + gap * here / both.clamp(min=1e-300)
         count, total = both, total + float(weight.sum())
+    if total == 0:
+        raise InputError("the weights sum to 0; give some row a weight")
     chunks.complete = complete
     variance = square / count
     refuse_constant(mean, variance.sqrt())
-    return Scale(total, mean, variance, variance if diagonal else _correlated(chunks, mean, variance))
-
-
-def _correlated(chunks: Chunks, mean: Tensor, variance: Tensor) -> Tensor:
-    product = torch.zeros(len(mean), len(mean), dtype=torch.float64, device=mean.device)
-    for chunk in chunks.passing():
-        white = ((chunk.x.double() - mean) / variance.sqrt()).nan_to_num(nan=0.0)
-        product += white.T @ (white * chunk.weight.double()[:, None])
-    root = (variance / product.diagonal()).sqrt()
-    spread = product * root[:, None] * root
-    return 0.5 * (spread + spread.T)
+    return Scale(total, mean, variance)

@@ -6,14 +6,16 @@ lowers the total most is taken. The clusters then give weights, means and covari
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from jensen.errors import InputError
+from jensen.mixture.covariance import Covariance
 from jensen.mixture.em import Problem, maximise
 from jensen.mixture.parameters import Parameters
-from jensen.mixture.rows import Chunk
+from jensen.mixture.rows import Chunk, Chunks, Scale
 from jensen.mixture.statistics import Statistics
 from jensen.mixture.view import View
 from jensen.noise import Noise
@@ -23,35 +25,87 @@ SAMPLE, SAMPLE_EACH = 4000, 100
 ALL_POSITIONS = 1 << 22
 
 
-def sample_rows(problem: Problem, count: int, noise: Noise) -> Chunk:
+def sample_rows(chunks: Chunks, count: int, noise: Noise) -> Chunk:
     """At most `count` different rows, by chance."""
-    n = len(problem.chunks)
+    n = len(chunks)
     if n <= ALL_POSITIONS:
-        return problem.chunks.at(noise.permutation(n)[:count].sort().values)
+        return chunks.at(noise.permutation(n)[:count].sort().values)
     drawn = (noise.uniform(range(count)) * n).long()
-    return problem.chunks.at(drawn.unique())
+    return chunks.at(drawn.unique())
 
 
-def clustered(problem: Problem, components: int, noise: Noise) -> Parameters:
-    """A start with K components.
+@dataclass(frozen=True)
+class Clusters:
+    """A sample of rows and the cluster that each belongs to.
+
+    Attributes:
+        components: K.
+        offset: `(m, d)` rows less the mean of the data; 0 where a cell is missing.
+        seen: `(m, d)` whether it is there.
+        weight: `(m,)` of the rows.
+        label: `(m,)` cluster numbers.
+        scale: where all the data are.
+        noise: the source of what else is drawn for a start.
+    """
+
+    components: int
+    offset: Tensor
+    seen: Tensor
+    weight: Tensor
+    label: Tensor
+    scale: Scale
+    noise: Noise
+
+    def start(self, problem: Problem) -> Parameters:
+        """Weights, means and covariances of the clusters, by one M-step."""
+        components, dims = self.components, self.offset.shape[1]
+        statistics = problem.covariance.look(self._statistics, components, dims, self.noise)
+        return maximise(statistics, problem.covariance, problem.prior)
+
+    def within(self, covariance: Covariance) -> Tensor:
+        """Pooled covariance inside clusters, `(d, d)`, or its diagonal `(d,)` where no more is asked for.
+
+        Variances are those of observed cells about the means of a cluster's observed cells, over their degrees of freedom
+        (half their weight at least); correlations are those with missing cells at these means.
+        """
+        share = torch.nn.functional.one_hot(self.label, self.components).to(self.offset) * self.weight[:, None]
+        seen = self.seen.to(self.offset)
+        mass = share.T @ seen
+        means = (share.T @ self.offset) / mass.clamp(min=1e-300)
+        rest = (self.offset - means[self.label]) * seen
+        total, used = self.weight @ seen, (mass > 0).sum(0)
+        variance = (self.weight @ rest.square()) / torch.maximum(total - used, 0.5 * total)
+        if not covariance.correlations:
+            return variance
+        product = rest.T @ (rest * self.weight[:, None])
+        root = (variance / product.diagonal().clamp(min=1e-300)).sqrt()
+        spread = product * root[:, None] * root
+        return 0.5 * (spread + spread.T)
+
+    def _statistics(self, view: View) -> Statistics:
+        """As if every row belonged to its cluster, about the mean of the data; scaled to all rows."""
+        share = torch.nn.functional.one_hot(self.label, self.components).to(self.offset) * self.weight[:, None]
+        own = [
+            (self.offset[self.label == k][None], self.weight[self.label == k][:, None]) for k in range(self.components)
+        ]
+        seen = [view.pick(torch.tensor([k])).gram(rows * w, rows) for k, (rows, w) in enumerate(own)]
+        everywhere, total = self.scale.mean.expand(self.components, -1), float(self.weight.sum())
+        found = Statistics(everywhere, share.sum(0), share.T @ self.offset, torch.cat(seen), view, 0.0, total)
+        return found.scaled(self.scale.weight / max(total, 1e-300))
+
+
+def clusters(chunks: Chunks, scale: Scale, components: int, noise: Noise) -> Clusters:
+    """K clusters of a sample of rows.
 
     Raises:
         InputError: fewer rows than components.
     """
-    if components > len(problem.chunks):
-        raise InputError(f"n_components is {components}, more than the {len(problem.chunks)} training rows; lower it")
-    chunk = sample_rows(problem, max(SAMPLE, SAMPLE_EACH * components), noise.at("rows"))
-    mean, sd = problem.scale.mean, problem.scale.variance.sqrt()
-    rows = torch.where(chunk.x.isnan(), 0.0, (chunk.x.double() - mean) / sd)
-    weight = chunk.weight.double()
-    label = _k_means(rows, weight, components, noise)
-
-    def look(view: View) -> Statistics:
-        return _hard(rows * sd, mean, weight, label, components, view).scaled(
-            problem.scale.weight / max(float(weight.sum()), 1e-300)
-        )
-
-    return maximise(problem.covariance.look(look, components, len(mean), noise), problem.covariance, problem.prior)
+    if components > len(chunks):
+        raise InputError(f"n_components is {components}, more than the {len(chunks)} training rows; lower it")
+    chunk = sample_rows(chunks, max(SAMPLE, SAMPLE_EACH * components), noise.at("rows"))
+    sd, seen, weight = scale.variance.sqrt(), ~chunk.x.isnan(), chunk.weight.double()
+    rows = torch.where(seen, (chunk.x.double() - scale.mean) / sd, 0.0)
+    return Clusters(components, rows * sd, seen, weight, _k_means(rows, weight, components, noise), scale, noise)
 
 
 def _k_means(rows: Tensor, weight: Tensor, components: int, noise: Noise) -> Tensor:
@@ -87,12 +141,3 @@ def _draw(mass: Tensor, u: Tensor) -> Tensor:
 
 def _square_distances(rows: Tensor, centres: Tensor) -> Tensor:
     return (rows.square().sum(1)[:, None] - 2 * rows @ centres.T + centres.square().sum(1)).clamp(min=0)
-
-
-def _hard(offset: Tensor, centre: Tensor, weight: Tensor, label: Tensor, components: int, view: View) -> Statistics:
-    """The statistics of rows that belong to one component each, about the mean of the data."""
-    share = torch.nn.functional.one_hot(label, components).to(offset) * weight[:, None]
-    own = [(offset[label == k][None], weight[label == k][:, None]) for k in range(components)]
-    seen = [view.pick(torch.tensor([k])).gram(rows * w, rows) for k, (rows, w) in enumerate(own)]
-    everywhere = centre.expand(components, -1)
-    return Statistics(everywhere, share.sum(0), share.T @ offset, torch.cat(seen), view, 0.0, float(weight.sum()))

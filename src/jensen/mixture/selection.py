@@ -6,6 +6,7 @@ here as -BIC / 2n, so that both criteria are nats a row and higher is better. K 
 when two in a row have not been better.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -18,9 +19,9 @@ from jensen.mixture.covariance import Covariance
 from jensen.mixture.density import Density
 from jensen.mixture.em import Ascent, OnIteration, Problem, Say, Settings, reseeded
 from jensen.mixture.parameters import Parameters
-from jensen.mixture.prior import weakly
+from jensen.mixture.prior import Prior, weakly
 from jensen.mixture.rows import Chunks, Scale
-from jensen.mixture.seeding import SAMPLE, clustered, sample_rows
+from jensen.mixture.seeding import SAMPLE, Clusters, clusters, sample_rows
 from jensen.noise import Noise
 
 RESEEDS = 3
@@ -55,10 +56,15 @@ class Task:
     say: Say
     on_iteration: OnIteration
 
-    def problem(self, components: int) -> Problem:
-        """The problem for K components."""
-        prior = weakly(self.scale.spread, components, counts=self.prior_counts, rows=self.prior_rows)
+    def problem(self, first: Clusters) -> Problem:
+        """The problem for as many components as there are clusters."""
+        within = first.within(self.covariance)
+        prior = weakly(within, self.scale.variance, counts=self.prior_counts, rows=self.prior_rows)
         return Problem(self.chunks, self.scale, self.covariance, prior, self.settings, self.say, self.on_iteration)
+
+    def clusters(self, components: int, noise: Noise) -> Clusters:
+        """K clusters of the rows."""
+        return clusters(self.chunks, self.scale, components, noise)
 
 
 @dataclass(frozen=True)
@@ -66,18 +72,17 @@ class Fit:
     """The best of several ascents, and what a report says of all."""
 
     ascent: Ascent
+    prior: Prior
     report: dict[str, Any]
 
 
 def fitted(task: Task, components: int, start: Parameters | None = None) -> Fit:
     """EM from `start`, or from as many k-means++ starts as the task says (one component needs one); the best end."""
-    problem = task.problem(components)
     noise = Noise(task.seed, "mixture", components)
-    starts = (
-        [start]
-        if start
-        else (clustered(problem, components, noise.at(r)) for r in range(task.restarts if components > 1 else 1))
-    )
+    first = task.clusters(components, noise.at(0))
+    problem, restarts = task.problem(first), task.restarts if components > 1 else 1
+    more = (task.clusters(components, noise.at(r)).start(problem) for r in range(1, restarts))
+    starts = [start] if start else itertools.chain([first.start(problem)], more)
     ends: list[Ascent] = []
     reseeds = 0
     for number, begin in enumerate(starts):
@@ -90,7 +95,7 @@ def fitted(task: Task, components: int, start: Parameters | None = None) -> Fit:
             f"not converged: stopped after {best.iterations} iterations with {best.remaining:.2g} nats a row still "
             "expected; raise max_iterations"
         )
-    return Fit(best, _report(best, ends, reseeds, components))
+    return Fit(best, problem.prior, _report(best, ends, reseeds, components))
 
 
 def _with_reseeding(problem: Problem, start: Parameters, noise: Noise) -> tuple[Ascent, int]:
@@ -98,7 +103,7 @@ def _with_reseeding(problem: Problem, start: Parameters, noise: Noise) -> tuple[
     best = problem.ascend(start)
     rows = None
     for attempt in range(RESEEDS):
-        rows = rows or sample_rows(problem, SAMPLE, noise)
+        rows = rows or sample_rows(problem.chunks, SAMPLE, noise)
         moved = reseeded(best, problem, rows)
         if moved is None:
             return best, attempt

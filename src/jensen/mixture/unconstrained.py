@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from jensen.mixture.covariance import Covariance
 from jensen.mixture.parameters import Parameters
 
+LEAST_LOG_WEIGHT = -100.0  # a weight of 0 has no logarithm to start from
+
 
 class Unconstrained(nn.Module):
     """The mixture as a module.
@@ -26,7 +28,7 @@ class Unconstrained(nn.Module):
     def __init__(self, start: Parameters, covariance: Covariance, dtype: torch.dtype = torch.float64) -> None:
         super().__init__()
         self.covariance = covariance
-        self.logits = nn.Parameter(start.weights.log().to(dtype))
+        self.logits = nn.Parameter(start.weights.log().clamp(min=LEAST_LOG_WEIGHT).to(dtype))
         self.means = nn.Parameter(start.means.to(dtype, copy=True))
         raw = covariance.unconstrained(start.spread)
         self.raw = nn.ParameterDict({name: nn.Parameter(tensor.to(dtype, copy=True)) for name, tensor in raw.items()})

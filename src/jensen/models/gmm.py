@@ -32,7 +32,7 @@ from jensen.mixture.em import Problem, Settings
 from jensen.mixture.parameters import Parameters
 from jensen.mixture.prior import weakly
 from jensen.mixture.rows import Chunks, scale_of
-from jensen.mixture.seeding import clustered
+from jensen.mixture.seeding import clusters
 from jensen.mixture.selection import Task, fitted, free_parameters, mean_of, selected
 from jensen.mixture.stepwise import Stepwise
 from jensen.mixture.unconstrained import Unconstrained
@@ -54,7 +54,8 @@ from jensen.training.fitter import Objective, Rows
 Structure = Literal["full", "tied", "diag", "spherical", "factors"]
 Criterion = Literal["held-out", "bic"]
 ROWS_A_DIM, MANY_CELLS = 10, 10**7
-RESTARTS, TOLERANCE = 3, 1e-6
+RESTARTS = 3
+FINE, COARSE = 1e-7, 1e-6  # tolerance: nats a row; nats a row and dimension where there are many cells
 MOST_CELLS = 1 << 28  # of all covariances together: 2 GiB
 
 
@@ -68,11 +69,11 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
         covariance: full, tied (one for all), diag, spherical, or factors (low rank plus diagonal). If None, full where
             there are at least 10 training rows for every dimension and at most 96 dimensions, else factors.
         rank: columns of the low-rank part, for factors.
-        prior_rows: c, how many rows the prior on each covariance counts for, 0 for maximum likelihood. If None, d/2 for full and
-            tied, where the prior has the correlations of the data, and 1 for the others.
+        prior_rows: c, how many rows the prior on each covariance counts for; 0 for maximum likelihood (of factors with noise
+            variances above a floor). If None, d/2 for full and tied, where the prior has correlations, else 1.
         prior_counts: a, how many rows the prior adds to each component's count.
-        tolerance: the expected remaining gain, in nats a row, at which EM has converged; if None a millionth of a nat for
-            every dimension, and at least 1e-5.
+        tolerance: the expected remaining gain, in nats a row, at which EM has converged. If None 1e-7, or 1e-6 for every
+            dimension where there are more than 10⁷ cells.
         max_iterations: where EM stops without having converged.
         restarts: how many starts; the best end is kept. If None 3, or 1 where there are more than 10⁷ cells.
         criterion: for "auto", held-out (mean log-likelihood of the validation rows) or bic.
@@ -117,7 +118,7 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
         weak = 0.5 * self.dims if self.covariance.correlations else 1.0
         self.prior_rows = weak if prior_rows is None else prior_rows
         self.prior_counts, self.restarts = prior_counts, restarts or RESTARTS
-        self.settings = Settings(TOLERANCE * max(10, self.dims) if tolerance is None else tolerance, max_iterations)
+        self.settings = Settings(FINE if tolerance is None else tolerance, max_iterations)
         self.criterion, self.max_components = criterion, max_components
         self.fit_report: dict[str, Any] = {}
         self._stepwise: Stepwise | None = None
@@ -126,12 +127,13 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
 
     @classmethod
     def resolve(cls, split: Split, space: Space, settings: Mapping[str, Any]) -> dict[str, Any]:
-        """The covariance for so many rows and dimensions, and the number of starts for so many cells."""
+        """The covariance for so many rows and dimensions; the number of starts and the tolerance for so many cells."""
         dims, rows = math.prod(split.event_shape), len(split.train)
         full = dims == 1 or (dims <= WHOLE_DIMS and rows >= ROWS_A_DIM * dims)
         chosen = {
             "covariance": "full" if full else "factors",
             "restarts": RESTARTS if rows * dims <= MANY_CELLS else 1,
+            "tolerance": FINE if rows * dims <= MANY_CELLS else COARSE * dims,
         }
         return {**settings, **{name: value for name, value in chosen.items() if settings.get(name) is None}}
 
@@ -200,7 +202,7 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
 
     def set_parameters(self, parameters: Parameters) -> None:
         """Take over these parameters, and their number of components."""
-        device = self.device
+        device, self._stepwise = self.device, None
         if parameters.components != len(self.weights):
             self._allocate(parameters.components)
             self.to(device)
@@ -256,7 +258,7 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
         chunks = Chunks(train)
         task = Task(
             chunks,
-            scale_of(chunks, diagonal=not self.covariance.correlations),
+            scale_of(chunks),
             self.covariance,
             self.settings,
             self.prior_counts,
@@ -276,10 +278,15 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
             found = fitted(task, int(self.n_components))
         self.set_parameters(found.ascent.parameters)
         self.fit_report = found.report
+        seen, prior = found.ascent.statistics, found.prior
+        self._stepwise = Stepwise(
+            found.ascent.parameters, self.covariance, task.scale, prior, seen.scaled(1 / seen.weight), seen.weight
+        )
 
     def resolved(self) -> dict[str, Any]:
-        """The number of components that was chosen."""
-        return {"n_components": len(self.weights)}
+        """The number of components that was chosen, and what its parameters are."""
+        rank = {"rank": self.rank} if self.covariance_word == "factors" else {}
+        return {"n_components": len(self.weights), "covariance": self.covariance_word, **rank}
 
     def report(self) -> dict[str, Any]:
         """How the fit went: iterations, convergence, starts, and the curve if the number of components was chosen."""
@@ -287,11 +294,12 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
 
     @torch.no_grad()
     def partial_fit(self, batch: Tensor | Batch, *, seed: int = 0, exponent: float = 0.7) -> float:
-        """Learn from one batch by stepwise EM (`mixture.stepwise`); the first call starts from the present parameters if
-        there are any but the standard ones, and from k-means++ on its own rows if not.
+        """Learn from one batch by stepwise EM (`mixture.stepwise`). After `fit`, or more batches, what was learned so far
+        counts by its number of rows. Parameters that were given or loaded are a start and no more, since it is not known
+        how many rows are behind them; without any, the start is k-means++ on the batch.
 
         Args:
-            batch: rows `(B, *event_shape)`, or a Batch with weights.
+            batch: rows `(B, *event_shape)`, or a Batch with weights; the first one says where the data are.
             seed: of the start.
             exponent: α of the step size t^-α.
 
@@ -304,16 +312,31 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
             raise InputError(f"exponent must be above 0.5 and at most 1, got {exponent}")
         rows = batch if isinstance(batch, Batch) else Batch(batch, torch.arange(len(batch)))
         chunks = Chunks(_One(rows))
-        scale = scale_of(chunks, diagonal=not self.covariance.correlations)
-        prior = weakly(scale.spread, len(self.weights), counts=self.prior_counts, rows=self.prior_rows)
-        problem = Problem(chunks, scale, self.covariance, prior, self.settings)
         if self._stepwise is None:
-            untouched = not bool(self.means.any())
-            first = clustered(problem, len(self.weights), Noise(seed, "mixture")) if untouched else self.parameters_now
-            self._stepwise = Stepwise(first, exponent)
-        value = self._stepwise.step(problem)
-        self.set_parameters(self._stepwise.parameters)
+            self._stepwise = self._first_step(chunks, seed)
+        running = self._stepwise.running
+        if running is not None and not running.view.same(self.covariance.lasting_view(*self.means.shape)):
+            raise InputError(f"a fit with factors in more than {WHOLE_DIMS} dimensions cannot go on by partial_fit")
+        value, stepwise = self._stepwise.step(chunks, exponent), self._stepwise
+        self.set_parameters(stepwise.parameters)
+        self._stepwise = stepwise
         return value
+
+    def _first_step(self, chunks: Chunks, seed: int) -> Stepwise:
+        """Stepwise EM that has seen nothing; the batch says where the data are."""
+        scale = scale_of(chunks)
+        first = clusters(chunks, scale, len(self.weights), Noise(seed, "mixture"))
+        within = first.within(self.covariance)
+        prior = weakly(within, scale.variance, counts=self.prior_counts, rows=self.prior_rows)
+        problem = Problem(chunks, scale, self.covariance, prior, self.settings)
+        start = self.parameters_now if self._given() else first.start(problem)
+        return Stepwise(start, self.covariance, scale, prior)
+
+    def _given(self) -> bool:
+        """Whether the parameters are other than those of a new model."""
+        now = self.parameters_now
+        spread = any(not torch.equal(t, _unit(n, t.shape).to(t)) for n, t in now.spread.items())
+        return spread or bool(now.means.any()) or not bool((now.weights == now.weights[0]).all())
 
     @torch.no_grad()
     def log_likelihood(
@@ -415,6 +438,9 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
         if int(row.isfinite().sum()) != len(columns):
             raise InputError(f"values must be finite numbers, got {dict(values)}")
         given, kind = self.density.conditional(row), self.density.normals.kind
+        if kind == "factors" and given.dims <= self.rank:
+            matrices = self.covariance.matrices(given.spread, given.components)
+            return GaussianMixture.from_parameters(given.weights, given.means, matrices)
         return GaussianMixture.from_parameters(given.weights, given.means, given.spread, kind)
 
     @property
@@ -464,7 +490,9 @@ class MixtureObjective(Objective):
         self.mixture = mixture
 
     def forward(self, batch: Batch, noise: Noise) -> Tensor:
-        """-log p(x) of each row."""
+        """-log p(x) of each row, whose cells must all be there."""
+        if bool(batch.x.isnan().any()):
+            raise InputError("gradients need complete rows; fit rows with missing cells by EM, or fill them first")
         return -self.mixture.log_prob(batch.x.flatten(1).to(self.mixture.means.dtype))
 
     def held_out(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:

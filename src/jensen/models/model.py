@@ -175,6 +175,17 @@ class Imputer(ABC):
             `(B, *event_shape)`, or `(draws, B, *event_shape)`, float64.
         """
 
+    @abstractmethod
+    def conditional(self, values: Mapping[int, float]) -> Model:
+        """p(the other columns | these columns) as a model of the columns that are left, in their order.
+
+        Args:
+            values: column number of the flattened row → value, in the model's units.
+
+        Raises:
+            InputError: no such column, all columns or none, a value that is not finite.
+        """
+
 
 @dataclass(frozen=True)
 class Watch:

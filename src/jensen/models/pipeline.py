@@ -20,7 +20,7 @@ from jensen.data.space import Levels, Space
 from jensen.errors import InputError, did_you_mean
 from jensen.likelihood import LogLikelihood, concatenate
 from jensen.models.dequantised import Dequantised
-from jensen.models.model import ComponentModel, DensityModel, Imputer, Model, enough_rows, keywords
+from jensen.models.model import ClosedForm, ComponentModel, DensityModel, Imputer, Model, enough_rows, keywords
 from jensen.noise import Noise
 from jensen.training.fitter import Rows
 
@@ -224,6 +224,37 @@ class Pipeline:
             parts.append(torch.where(given.isnan(), filled, given))
         return torch.cat(parts, dim=0 if draws is None else 1)
 
+    def conditional(self, values: Mapping[int | str, float]) -> "Pipeline":
+        """p(the other columns | these columns), exact, as a pipeline of its own in data units.
+
+        Args:
+            values: column → value in data units; a column is its number or, where the data had a header, its name.
+
+        Returns:
+            A pipeline whose rows are the columns that are left, in their order.
+
+        Raises:
+            InputError: an unknown column, a value that is no number, all columns or none; a model that cannot.
+        """
+        if not isinstance(self.model, Imputer):
+            word = self.config["model"]["word"]
+            raise InputError(f"a {word!r} model of {self.space} has no exact conditionals; fit gmm to real values")
+        names = self.config["data"]["facts"].get("columns") or []
+        given = {_column(key, names): float(value) for key, value in values.items()}
+        dims = math.prod(self.event_shape)
+        shift, scale = (t.expand(self.event_shape).flatten() for t in (self.codec.shift, self.codec.scale))
+        model = self.model.conditional(
+            {c: (v - float(shift[c])) / float(scale[c]) if 0 <= c < dims else v for c, v in given.items()}
+        )
+        left = [c for c in range(dims) if c not in given]
+        codec = Affine(shift[left], scale[left])
+        facts = {**self.config["data"]["facts"], "columns": [names[c] for c in left] if names else None}
+        data = {**self.config["data"], "event_shape": [len(left)], "facts": facts}
+        settled = model.resolved() if isinstance(model, ClosedForm) else {}
+        own = {**self.config["model"], "options": {**self.config["model"]["options"], **settled}}
+        config = {**self.config, "data": data, "model": own, "codec": codec.to_dict()}
+        return Pipeline(codec, model, self.space, self.dtype, config)
+
     def sampling_batch(self) -> int:
         """How many samples to draw at a time: 64 images of 32 × 32, more of anything smaller."""
         return max(16, 65536 // math.prod(self.event_shape))
@@ -254,6 +285,16 @@ class Pipeline:
     def _nats_per_unit(self) -> float:
         dims = math.prod(self.event_shape)
         return dims * math.log(2) if isinstance(self.space, Levels) else float(dims)
+
+
+def _column(key: int | str, names: list[str]) -> int:
+    """A column's number."""
+    if isinstance(key, int):
+        return key
+    if key not in names:
+        near = did_you_mean(key, names)
+        raise InputError(f"there is no column {key!r}; {near}columns are {', '.join(names) or 'known by number only'}")
+    return names.index(key)
 
 
 def _check_batch_size(size: int) -> None:
