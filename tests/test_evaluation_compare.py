@@ -1,7 +1,9 @@
 """`jensen compare`: what it says is what the numbers allow, by hand; what is finished is not done again."""
 
+import itertools
 import json
 import math
+import shlex
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -15,18 +17,19 @@ from test_evaluation_report import HOSTILE, read
 import jensen
 from jensen.__main__ import main
 from jensen.errors import FitError, InputError
-from jensen.evaluation.compare import attempts, comparison, meter
+from jensen.evaluation.compare import attempts, comparison, meter, text
 from jensen.evaluation.compare.attempts import Attempt, sampled
-from jensen.evaluation.compare.page import command, page
+from jensen.evaluation.compare.page import _reading, command, page
 from jensen.evaluation.compare.picture import _edge, _panels, picture
-from jensen.evaluation.compare.plan import planned
+from jensen.evaluation.compare.plan import by_model, planned
 from jensen.evaluation.compare.table import Entry, table
 from jensen.evaluation.compare.text import lines
 from jensen.evaluation.figures import figure_png
 from jensen.evaluation.verdict import verdict
-from jensen.likelihood import Difference, LogLikelihood
+from jensen.likelihood import Difference, LogLikelihood, plus_minus
 from jensen.models import MODELS, pipeline
 from jensen.models.model import ClosedForm, Model
+from jensen.settings import parse
 
 KINDS = ("exact", "lower bound", "upper bound", "estimate")
 MIXED = np.random.default_rng(0).normal(size=(150, 2)) @ np.array([[2.0, 1.0], [0.0, 0.5]]) + 3
@@ -55,9 +58,11 @@ def unpictured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(comparison, "page", lambda record, folder: "")
 
 
-def scores(values: Any, kind: str = "exact", measure: str = "Lebesgue", rows: str = "r") -> LogLikelihood:
+def scores(
+    values: Any, kind: str = "exact", measure: str = "Lebesgue", rows: str = "r", given: str = "p(x)"
+) -> LogLikelihood:
     value = torch.tensor(values, dtype=torch.float64)
-    return LogLikelihood(value, kind, measure, "a test", "exact", (2,), rows=rows)  # type: ignore[arg-type]
+    return LogLikelihood(value, kind, measure, "a test", "exact", (2,), rows=rows, given=given)  # type: ignore[arg-type]
 
 
 def entry(word: str, test: LogLikelihood | None, **more: Any) -> Entry:
@@ -152,7 +157,7 @@ def test_an_upper_bound_is_not_the_best_of_anything_else():
     assert rows[0]["model"] == "jittered"
 
 
-@pytest.mark.parametrize("other", [{"measure": "counting"}, {"rows": "others"}])
+@pytest.mark.parametrize("other", [{"measure": "counting"}, {"rows": "others"}, {"given": "p(x|y)"}])
 def test_a_mass_is_never_ranked_against_a_density_nor_other_rows(other: dict[str, str]):
     """Two groups, each with its best and differences of its own, whatever the numbers are."""
     here = [entry("gaussian", scores([-1.0, -2.0])), entry("independent", scores([-5.0, -6.1]))]
@@ -169,6 +174,25 @@ def test_a_mass_is_never_ranked_against_a_density_nor_other_rows(other: dict[str
     record = {"models": list(rows.values())}
     assert len(_panels(record["models"])) == len({row["log_likelihood"]["measure"] for row in rows.values()})
     assert figure_png(picture(record)).startswith(b"\x89PNG")
+
+
+def masses(mean: float) -> LogLikelihood:
+    return scores([mean - 0.5, mean + 0.5], measure="counting")
+
+
+def test_the_spread_of_masses_is_in_bits_per_dimension():
+    """Means of -2, -4 and -9 nats over 2 dimensions: in the table, in the terminal, and in the picture."""
+    means = [-2.0, -4.0, -9.0]
+    runs = tuple(Attempt("diffusion", seed, parameters=3, test=masses(m)) for seed, m in enumerate(means))
+    rows = table([Entry("diffusion", runs), entry("gaussian", masses(-12.0), train=masses(-1.0))])
+    first, bits = rows[0], 2 * math.log(2)
+    assert first["spread"]["sd_bits_per_dim"] == pytest.approx(statistics.stdev(means) / bits)
+    assert text.spread(first) == f"{statistics.stdev(means) / bits:.2g} (3 runs)"
+    (axes,) = picture({"models": rows}).axes
+    strokes = next(line for line in axes.get_lines() if line.get_markersize() == 10 and len(line.get_xdata()))
+    assert list(strokes.get_xdata()) == pytest.approx([4.0 / bits, 9.0 / bits])
+    gap = rows[1]["gap"]
+    assert text.gap(rows[1]) == plus_minus(gap["mean_bits_per_dim"], gap["stderr_bits_per_dim"], sign=True)
 
 
 # The numbers
@@ -461,6 +485,24 @@ def test_a_folder_with_other_things_is_refused(tmp_path: Path):
     jensen.compare(DATA, "gaussian", run=tmp_path / "killed", progress=False)
 
 
+@pytest.mark.usefixtures("unpictured")
+def test_an_entry_of_another_model_is_not_believed(tmp_path: Path):
+    """The record and scores of one run copied over another's: that one is scored again, from its own weights."""
+    first = jensen.compare(DATA, "gaussian", run=tmp_path / "c", progress=False)
+    for name in ("entry.json", "scores.safetensors"):
+        right = (tmp_path / "c/runs/independent-0" / name).read_bytes()
+        (tmp_path / "c/runs/gaussian-0" / name).write_bytes(right)
+    again = jensen.compare(DATA, "gaussian", run=tmp_path / "c", progress=False)
+    assert without_costs(again) == without_costs(first)
+
+
+def test_every_seed_is_checked_before_any_work():
+    last = 2**63 - 1
+    assert planned("diffusion", seed=last).seeds_of("diffusion") == [last]
+    with pytest.raises(InputError, match=f"seed must be a whole number from 0 to .*, got {2**63}"):
+        planned("diffusion", seed=last, seeds=2)
+
+
 # Words
 
 
@@ -545,6 +587,36 @@ def test_the_command_on_the_page_is_the_command(tmp_path: Path):
     )
 
 
+def test_values_on_the_page_are_read_back_as_they_were():
+    """`--set` of the command that is shown gives the settings that were asked for, whatever their type."""
+    settings = {"diffusion": {"ema": True, "network": "mlp", "timesteps": 9, "lr": 1e-3, "budget": None}}
+    record = {
+        "request": {"models": ["diffusion"], "settings": settings, "budget": None, "steps": 1, "seeds": 1, "seed": 0},
+        "data": {"source": "digits", "options": {}},
+    }
+    words = shlex.split(command(record, Path("out")))
+    pairs = [value for flag, value in itertools.pairwise(words) if flag == "--set"]
+    assert by_model(parse(pairs)) == settings
+
+
+def test_all_options_that_load_the_data_again_are_kept():
+    options = {"size": [2, 2], "levels": 4, "layout": "chw", "split_seed": 7}
+    assert comparison._facts(replace(DATA, facts=options))["options"] == options
+    assert comparison._facts(replace(DATA, facts={**options, "levels": None}))["options"].keys() == options.keys() - {
+        "levels"
+    }
+
+
+def test_the_page_reads_a_gap_by_its_standard_errors():
+    """Training rows 3 standard errors likelier, 1, and 3 less likely."""
+    assert [_reading(errors).partition(":")[0] for errors in (3.0, 1.0, -1.0, -3.0)] == [
+        "training rows are likelier",
+        "no sign of memorising",
+        "no sign of memorising",
+        "test rows are likelier",
+    ]
+
+
 def test_the_page_shows_the_numbers_and_escapes_every_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     hostile = replace(DATA, facts={"source": f"/tmp/{HOSTILE[0]}{HOSTILE[1]}"})
     monkeypatch.setattr(attempts, "fit", failing(attempts.fit, "independent", InputError(HOSTILE[1])))
@@ -595,3 +667,15 @@ def test_where_nothing_can_be_measured_the_peak_is_null(monkeypatch: pytest.Monk
     with meter.metered() as cost:
         pass
     assert cost.peak_bytes is None
+
+
+def test_the_kernels_kilobytes_are_1024_bytes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    """3000 kB resident at first, 5000 kB at most."""
+    monkeypatch.setattr(meter, "_CLEAR", tmp_path / "clear")
+    monkeypatch.setattr(meter, "_STATUS", tmp_path / "status")
+    (tmp_path / "clear").touch()
+    (tmp_path / "status").write_text("VmHWM:\t    3000 kB\nVmRSS:\t    3000 kB\n")
+    with meter.metered() as cost:
+        (tmp_path / "status").write_text("VmHWM:\t    5000 kB\nVmRSS:\t    3100 kB\n")
+    assert cost.peak_bytes == 2000 * 1024
+    assert (tmp_path / "clear").read_text() == "5"

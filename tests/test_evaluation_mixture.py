@@ -68,3 +68,35 @@ def test_a_damaged_record_of_the_fit_leaves_a_line(tmp_path, fit):
     told = story(tmp_path, ROWS, n_components=2, restarts=1)
     told.config["fit"] = fit
     assert "The components" in mixture(told)
+
+
+def test_numbers_about_rows_and_components_are_those_of_the_model(tmp_path):
+    """Four components on two clusters of 3 : 1: the table goes by weight; shares of test rows are counted by hand."""
+    wide = np.concatenate([ROWS, DRAW.normal(size=(200, 1))], 1)
+    told = story(tmp_path, wide, n_components=4, restarts=2)
+    text, weights = mixture(told), told.pipeline.components.weights.sort(descending=True).values
+    places = [text.index(f"{float(w):.4f}") for w in weights]
+    assert places == sorted(places)
+    counts = torch.bincount(told.pipeline.responsibilities(told.split.test).argmax(1), minlength=4)
+    assert f"the largest cluster has {100 * float(counts.max()) / len(told.split.test):.0f} %" in text
+    assert (" components are the likeliest of none" in text) == (int(counts.min()) == 0)
+    ends = [start["penalised_nats_per_row"] for start in told.config["fit"]["restarts"]]
+    assert f"The 2 starts ended within {abs(ends[0] - ends[1]):.2g} nats a row" in text
+
+
+def test_a_component_that_no_row_is_likeliest_in_is_counted(tmp_path):
+    """The heaviest of three equal components takes every row."""
+    told = story(tmp_path, DRAW.normal(size=(60, 3)), n_components=3, restarts=1)
+    model = told.pipeline.components
+    model.means.copy_(model.means[:1].expand(3, -1).clone())
+    model.spread_covariances.copy_(model.spread_covariances[:1].expand(3, -1, -1).clone())
+    model.weights.copy_(torch.tensor([0.25, 0.5, 0.25]))
+    text = mixture(told)
+    assert "0 % belong to one component with a probability above 0.9; the largest cluster has 100 %." in text
+    assert "2 components are the likeliest of none of them" in text
+
+
+def test_bic_is_called_bic(tmp_path):
+    assert "The number was chosen by −BIC/2n" in mixture(
+        story(tmp_path, ROWS, restarts=1, max_components=2, criterion="bic")
+    )

@@ -18,7 +18,7 @@ from jensen.evaluation import panels
 from jensen.evaluation.charts import steps_figure
 from jensen.evaluation.numbers import Unit, cost
 from jensen.evaluation.page import text
-from jensen.evaluation.panels.comparison import TOO_FEW, UNKNOWN, minus
+from jensen.evaluation.panels.comparison import TOO_FEW, UNKNOWN, _reading_own, _reading_train, minus
 from jensen.evaluation.report import write_report
 from jensen.files import write_json
 from jensen.likelihood import plus_minus
@@ -237,6 +237,27 @@ def test_an_unknown_error_stays_unknown():
     assert math.isnan(alone[1])
     assert math.isnan(minus(known, alone)[1])
     assert cost({"mean_nats": -2.0, "stderr_nats": 0.0}, Unit("nats", 1.0)) == (2.0, 0.0)
+
+
+@pytest.mark.parametrize(("few", "told"), [("test", 2), ("samples", 1), ("train", 1)])
+def test_a_reading_needs_enough_rows_on_both_sides(diffusion, few, told, monkeypatch):
+    """9 rows of one kind beside 10 of the others: what is read from them, and only that, is too little to tell."""
+    monkeypatch.setattr("jensen.evaluation.report.PANELS", (panels.self_check,))
+    path, _ = diffusion
+    check = EVALUATION["self_check"]
+    write_json(path / "evaluation.json", {**EVALUATION, "self_check": {**check, few: {**check[few], "examples": 9}}})
+    page = read(write_report(path, None, None))
+    (path / "evaluation.json").unlink()
+    assert page.text.count(TOO_FEW) == told
+
+
+@pytest.mark.parametrize("reading", [_reading_own, _reading_train])
+def test_a_reading_needs_two_standard_errors(reading):
+    for times in (-1.9, 0.0, 1.9):
+        assert reading((0.3 * times, 0.3), 100).startswith("Within two standard errors")
+    below, above = (reading((0.3 * times, 0.3), 100) for times in (-2.1, 2.1))
+    assert "Within" not in below + above
+    assert below != above
 
 
 @pytest.mark.parametrize("rows", [1, 2])

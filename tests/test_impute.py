@@ -54,12 +54,51 @@ def test_draws_have_the_conditional_law_and_do_not_depend_on_batches(one: jensen
     assert not torch.equal(one.impute(few, 3, seed=1)[:, 0], one.impute(few, 3, seed=2)[:, 0])
 
 
+def test_a_conditional_is_in_data_units_and_by_name(one: jensen.Pipeline, tmp_path: Path):
+    """p(b | a = 12) of one normal is linear regression, in the units of the columns that are left."""
+    mean, cov = moments(one)
+    given = one.conditional({0: 12.0})
+    expected, variance = mean[1] + cov[0, 1] / cov[0, 0] * (12 - mean[0]), cov[1, 1] - cov[0, 1] ** 2 / cov[0, 0]
+    b = np.array([[-230.0], [-180.0]])
+    truth = -0.5 * (b[:, 0] - expected) ** 2 / variance - 0.5 * np.log(2 * np.pi * variance)
+    np.testing.assert_allclose(given.log_likelihood(b).value, truth, rtol=1e-10)
+    draws = given.sample(4000, seed=0).numpy()
+    assert abs(draws.mean() - expected) < 4.5 * np.sqrt(variance / 4000)
+    table = tmp_path / "table.csv"
+    table.write_text("a,b\n" + "\n".join(f"{a},{b}" for a, b in ROWS.tolist()))
+    named = jensen.fit(jensen.load_data(table), "gmm", progress=False, n_components=1).conditional({"a": 12.0})
+    assert named.config["data"]["facts"]["columns"] == ["b"]
+    with pytest.raises(InputError, match=r"there is no column 'A'.*columns are b"):
+        named.conditional({"A": 1.0})
+    with pytest.raises(InputError, match=r"columns must be some but not all of 0 … 1, got \[0, 1\]"):
+        one.conditional({0: 1.0, 1: 2.0})
+    with pytest.raises(InputError, match="has no exact conditionals"):
+        jensen.fit(jensen.load_data(ROWS), "gaussian", progress=False).conditional({0: 1.0})
+
+
 def test_models_that_cannot_fill_say_so():
     split = jensen.load_data(ROWS)
     with pytest.raises(InputError, match="a 'gaussian' model of real values does not fill in missing cells; fit gmm"):
         jensen.fit(split, "gaussian", progress=False).impute(ROWS)
     with pytest.raises(InputError, match="has no components"):
         jensen.fit(split, "gaussian", progress=False).responsibilities(ROWS)
+
+
+def test_more_draws_than_fit_in_memory_are_refused(one: jensen.Pipeline, monkeypatch: pytest.MonkeyPatch):
+    """8 cells fit 12 times into 100, not 13 times."""
+    monkeypatch.setattr("jensen.models.pipeline.LARGEST_SAMPLE", 100)
+    assert one.impute(HOLES, 12).shape == (12, 4, 2)
+    with pytest.raises(InputError, match="13 draws of 4 rows do not fit in memory"):
+        one.impute(HOLES, 13)
+
+
+def test_components_of_levels_do_not_depend_on_batches_but_on_the_seed():
+    """Two overlapping clusters, so that where in its cell a row is matters."""
+    rows = np.random.default_rng(0).binomial(8, np.repeat([[0.3], [0.6]], 60, axis=0), (120, 2)).astype(np.uint8)
+    pipeline = jensen.fit(jensen.load_data(rows, levels=9), "gmm", progress=False, n_components=2, restarts=1)
+    whole = pipeline.responsibilities(rows[:30], seed=1)
+    torch.testing.assert_close(pipeline.responsibilities(rows[:30], seed=1, batch_size=7), whole, rtol=0, atol=1e-12)
+    assert not torch.allclose(pipeline.responsibilities(rows[:30], seed=2), whole)
 
 
 def test_components_of_levels_follow_bayes_on_the_cells():

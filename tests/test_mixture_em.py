@@ -15,7 +15,7 @@ from torch import Tensor
 
 from jensen.data.examples import Batch, Examples
 from jensen.errors import FitError, InputError
-from jensen.mixture import em
+from jensen.mixture import em, seeding, threads
 from jensen.mixture.covariance import LEAST_NOISE, WHOLE_DIMS, WORDS, Covariance, Factors, covariance_of
 from jensen.mixture.density import Density
 from jensen.mixture.em import Ascent, Gains, Problem, Settings, log_prior, maximise
@@ -23,8 +23,8 @@ from jensen.mixture.kernels import ALLOWED, Features, Whitened, kernel_for, ladd
 from jensen.mixture.normals import Dense
 from jensen.mixture.parameters import Parameters
 from jensen.mixture.prior import weakly
-from jensen.mixture.rows import Chunks, scale_of
-from jensen.mixture.seeding import clusters
+from jensen.mixture.rows import Chunk, Chunks, scale_of
+from jensen.mixture.seeding import clusters, sample_rows
 from jensen.mixture.stepwise import Stepwise
 from jensen.mixture.unconstrained import Unconstrained
 from jensen.mixture.view import Everything, OnlyDiagonal, Projected, Whole
@@ -113,7 +113,7 @@ def test_the_gradient_is_zero_where_it_ends(word: str, holes: bool):
     assert float(value.detach()) == pytest.approx(end.value, abs=1e-10)
     value.backward()
     if word == "factors":  # where a noise variance stands at its least, it would rather be smaller
-        stands = now.spread["noise"] <= (1 + 1e-9) * LEAST_NOISE * problem.prior.variances
+        stands = now.spread["noise"] <= (1 + 1e-9) * LEAST_NOISE * problem.prior.mode
         gradient = free.raw["noise"].grad
         assert bool((gradient[stands] <= 1e-6).all())
         gradient[stands] = 0.0
@@ -153,6 +153,12 @@ def test_a_small_step_is_not_convergence():
     assert Gains().saw(0.0) == math.inf
     grows = Gains()
     assert [grows.saw(1e-6 * 1.1**i) for i in range(5)][-1] == math.inf
+
+
+def test_what_is_still_to_come_is_judged_by_the_slowest_of_three_steps():
+    """Gains 1, 0.5, 0.45, 0.225: their largest ratio is 0.9, so nine times the last gain may be left."""
+    gains = Gains()
+    assert [gains.saw(gain) for gain in (1.0, 0.5, 0.45, 0.225)][-1] == pytest.approx(9 * 0.225)
 
 
 def test_running_out_of_iterations_is_not_convergence():
@@ -553,3 +559,218 @@ def test_an_ascent_reports_itself():
     assert end.iterations == len(end.values) - 1
     assert end.value == end.values[-1]
     assert "features" in end.kernel
+
+
+@pytest.mark.parametrize("word", WORDS)
+@pytest.mark.parametrize("rank", [2, 4])
+def test_free_parameters_are_the_directions_a_covariance_can_move_in(word: str, rank: int):
+    """The rank of the Jacobian of all Σ_k in the unconstrained tensors: two components in 5 dimensions, seed 0. With rank
+    4 there are more loadings than a matrix has numbers.
+    """
+    covariance, g = covariance_of(word, 5, rank), torch.Generator().manual_seed(0)
+    raw = {name: torch.randn(shape, generator=g, dtype=F64) for name, shape in covariance.shapes(2, 5).items()}
+
+    def matrices(*tensors: Tensor) -> Tensor:
+        return covariance.matrices(covariance.constrained(dict(zip(raw, tensors, strict=True))), 2)
+
+    parts = torch.autograd.functional.jacobian(matrices, tuple(raw.values()))
+    jacobian = torch.cat([part.reshape(2 * 5 * 5, -1) for part in parts], 1)
+    assert int(torch.linalg.matrix_rank(jacobian)) == covariance.free(2, 5)
+
+
+def test_the_least_noise_is_each_columns_own():
+    """Two columns that are one and the same leave no noise; in other units the same fit, least noise and all."""
+    x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0), dtype=F64)
+    x[:, 2] = x[:, 1]
+    scale, found = torch.tensor([0.01, 1.0, 30.0], dtype=F64), []
+    for units in (torch.ones(3, dtype=F64), scale):
+        problem = problem_of(x * units, "factors", 1, rows=0.0, counts=0.0, tolerance=1e-5)
+        noise = problem.ascend(start_of(problem, 1)).parameters.spread["noise"][0]
+        assert float((noise / (LEAST_NOISE * problem.prior.mode)).min()) == pytest.approx(1)
+        found.append(noise)
+    torch.testing.assert_close(found[1], found[0] * scale**2, rtol=1e-3, atol=0)
+
+
+def three_of_which_one_is_out_of_sight(weight: float) -> tuple[Problem, Ascent]:
+    """A large cluster, a small one, and a component that no row of this weight belongs to."""
+    x = torch.randn(300, 2, generator=torch.Generator().manual_seed(0), dtype=F64)
+    x[200:] += 20
+    x[17] = torch.tensor([-30.0, math.nan])
+    start = Parameters(
+        torch.tensor([0.4, 0.3, 0.3], dtype=F64),
+        torch.tensor([[0.0, 0.0], [1e5, 1e5], [20.0, 20.0]], dtype=F64),
+        {"covariances": torch.eye(2, dtype=F64).expand(3, 2, 2)},
+    )
+    problem = problem_of(x, weight=torch.full((300,), weight, dtype=F64), rows=weight, counts=0.0, max_iterations=1)
+    return problem, problem.ascend(start)
+
+
+@pytest.mark.parametrize("weight", [1e-3, 1.0, 1e3])
+def test_a_dead_component_gets_the_least_likely_row_and_half_of_the_fullest(weight: float):
+    """Whatever rows weigh. The row's missing cell stands at the mean of the data; the other components stay."""
+    problem, end = three_of_which_one_is_out_of_sight(weight)
+    moved = em.reseeded(end, problem, problem.chunks.at(torch.arange(300)))
+    assert moved is not None
+    start, dead = moved
+    assert dead == 1
+    torch.testing.assert_close(start.means[1], torch.stack([torch.tensor(-30.0, dtype=F64), problem.scale.mean[1]]))
+    count = end.statistics.count
+    shares = torch.stack([0.5 * count[0], 0.5 * count[0], count[2]])
+    torch.testing.assert_close(start.weights, shares / shares.sum(), rtol=1e-9, atol=0)
+    now = maximise(end.statistics, problem.covariance, problem.prior, end.parameters)
+    torch.testing.assert_close(start.means[[0, 2]], now.means[[0, 2]], rtol=1e-9, atol=1e-9)
+    alive = em.replace(end, statistics=em.replace(end.statistics, count=count.clamp(min=2 * weight)))
+    assert em.reseeded(alive, problem, problem.chunks.at(torch.arange(300))) is None
+
+
+@pytest.mark.parametrize("word", ["full", "diag"])
+def test_float32_statistics_are_about_the_origin_that_was_subtracted(word: str):
+    """At 1e4 + 3e-4, which float32 rounds by 3e-4: means and scatter agree with float64's on the same rows to 3e-5."""
+    origin = torch.full((2,), 1e4 + 3e-4, dtype=F64)
+    x = (origin + torch.randn(1000, 2, generator=torch.Generator().manual_seed(0), dtype=F64)).float()
+    covariance = covariance_of(word, 2, 1)
+    spread = {
+        "full": {"covariances": torch.eye(2, dtype=F64)[None]},
+        "diag": {"variances": torch.ones(1, 2, dtype=F64)},
+    }
+    one = Parameters(torch.ones(1, dtype=F64), origin[None], spread[word])
+    found = Features(one, covariance, origin, torch.float32).over(Chunk(x, torch.ones(1000)))
+    torch.testing.assert_close(found.means(one.means)[0], x.double().mean(0), rtol=0, atol=3e-5)
+
+
+@pytest.mark.parametrize("correlated", [True, False])
+def test_the_priors_covariance_is_that_inside_clusters(correlated: bool):
+    """Two clusters a thousand apart: the pooled, unbiased covariance about their own means (1 % softened, plus a millionth
+    of the variance of all rows), however far apart they are; weights count as repeated rows.
+    """
+    g = torch.Generator().manual_seed(0)
+    parts = [
+        torch.randn(n, 2, generator=g, dtype=F64) @ torch.tensor([[2.0, 0.3], [0.0, 1.0]], dtype=F64) for n in (60, 90)
+    ]
+    x = torch.cat([parts[0] + 1000, parts[1]])
+    count = torch.randint(1, 3, (150,), generator=g)
+    problem = problem_of(x, "full" if correlated else "diag", 2, weight=count.double())
+    repeated = [part.repeat_interleave(c, 0) for part, c in zip(parts, count.split([60, 90]), strict=True)]
+    pooled = sum((part - part.mean(0)).T @ (part - part.mean(0)) for part in repeated) / (int(count.sum()) - 2)
+    floor = torch.diag(1e-6 * problem.scale.variance)
+    if correlated:
+        softened = 0.99 * pooled + 0.01 * torch.diag(pooled.diagonal()) + floor
+        torch.testing.assert_close(problem.prior.mode, softened, rtol=1e-9, atol=1e-9)
+    else:
+        torch.testing.assert_close(problem.prior.mode, (pooled + floor).diagonal(), rtol=1e-9, atol=1e-9)
+
+
+def test_the_prior_takes_its_variances_from_observed_cells():
+    """One cluster: a variance is that of the cells that are there, over their number less one."""
+    x = with_holes(X)
+    prior = problem_of(x, "diag", 1).prior
+    for j in range(3):
+        seen = x[:, j][~x[:, j].isnan()]
+        assert float(prior.mode[j]) == pytest.approx(float(seen.var()), rel=1e-5)
+
+
+def test_small_clusters_far_apart_are_not_widened():
+    """Five clusters of sd 1, some hundred apart, 30 rows each, with the default weight d/2 of the prior: held-out rows cost
+    at most 0.6 nats more than under the truth (the covariance of all rows as the prior's cost more than 6).
+    """
+    g = torch.Generator().manual_seed(1)
+    centres = 100 * torch.randn(5, 4, generator=g, dtype=F64)
+    rows = [centres.repeat_interleave(n, 0) + torch.randn(5 * n, 4, generator=g, dtype=F64) for n in (30, 200)]
+    problem = problem_of(rows[0], "full", 5, rows=2.0, counts=1.0)
+    end = problem.ascend(start_of(problem, 5)).parameters
+    truth = Parameters(
+        torch.full((5,), 0.2, dtype=F64), centres, {"covariances": torch.eye(4, dtype=F64).expand(5, 4, 4)}
+    )
+    cost = [float(Density(p, problem.covariance).log_prob(rows[1]).mean()) for p in (truth, end)]
+    assert cost[0] - cost[1] < 0.6
+
+
+def test_a_component_that_narrows_in_one_step_is_fitted_in_float32():
+    """Half of the rows within 1e-4 of a point, started wide: the scatter of the first step is lost in float32, and the fit
+    goes on in arithmetic that keeps it; it ends where float64 ends.
+    """
+    g = torch.Generator().manual_seed(0)
+    spot = torch.tensor([3.3, 3.7], dtype=F64) + 1e-4 * torch.randn(3000, 2, generator=g, dtype=F64)
+    x = torch.cat([torch.randn(3000, 2, generator=g, dtype=F64), spot]).float()
+    start = Parameters(
+        torch.tensor([0.5, 0.5], dtype=F64),
+        torch.tensor([[0.0, 0.0], [3.0, 3.0]], dtype=F64),
+        {"covariances": 0.5 * torch.eye(2, dtype=F64).expand(2, 2, 2)},
+    )
+    ends = [problem_of(rows, "full", 2, rows=1e-4).ascend(start) for rows in (x, x.double())]
+    assert all(end.converged for end in ends)
+    assert ends[0].value == pytest.approx(ends[1].value, abs=1e-3)
+
+
+def test_a_centre_is_drawn_by_its_squared_distance_and_the_better_of_two_is_taken():
+    """Rows 0, 1 and 10 of weights 10^9, 100 and 1: after 0 either is drawn half of the time, and 1 lowers the total more,
+    so 10 is taken only where both draws say so. 300 seeds, 4.5 standard errors.
+    """
+    rows, weight = torch.tensor([[0.0], [1.0], [10.0]], dtype=F64), torch.tensor([1e9, 100.0, 1.0], dtype=F64)
+    taken = torch.stack([seeding._plus_plus(rows, weight, 2, Noise(seed, "test"))[:, 0] for seed in range(300)])
+    assert set(taken[:, 0].tolist()) == {0.0}
+    assert set(taken[:, 1].tolist()) == {1.0, 10.0}
+    assert abs(float((taken[:, 1] == 10).double().mean()) - 0.25) < 4.5 * math.sqrt(0.25 * 0.75 / 300)
+
+
+def test_a_start_from_a_sample_weighs_as_much_as_all_rows(monkeypatch: pytest.MonkeyPatch):
+    """One component: 100 of 400 rows count as 400 beside the 400 rows of the prior."""
+    monkeypatch.setattr(seeding, "SAMPLE", 100)
+    problem, noise = problem_of(X, components=1, rows=400.0), Noise(0, "test")
+    sample = sample_rows(problem.chunks, 100, noise.at("rows")).x
+    expected = (400 * sample.T.cov(correction=0) + 400 * problem.prior.mode) / 800
+    start = clusters(problem.chunks, problem.scale, 1, noise).start(problem)
+    torch.testing.assert_close(start.spread["covariances"][0], expected)
+
+
+def test_a_sample_of_very_many_rows_is_from_all_over(monkeypatch: pytest.MonkeyPatch):
+    """Rows that are too many to be permuted: different ones, none twice, in both halves (seed 0)."""
+    monkeypatch.setattr(seeding, "ALL_POSITIONS", 10)
+    problem = problem_of(torch.stack([torch.arange(1000.0), torch.randn(1000)], 1))
+    number = sample_rows(problem.chunks, 50, Noise(0, "test")).x[:, 0]
+    assert 40 < len(set(number.tolist())) == len(number) <= 50
+    assert 10 < int((number < 500).sum()) < 40
+
+
+@pytest.mark.parametrize("exponent", [1.0, 0.7])
+def test_stepwise_weighs_batches_as_it_says(exponent: float):
+    """One component, five batches of 80 rows: batch t has weight γ_t ∏_{s>t} (1 - γ_s), the same for all where γ_t = 1/t;
+    the prior counts beside all 400 rows.
+    """
+    batches = X.split(80)
+    first = problem_of(batches[0], components=1, rows=50.0)
+    follower = Stepwise(start_of(first, 1), first.covariance, first.scale, first.prior)
+    for rows in batches:
+        follower.step(problem_of(rows, components=1).chunks, exponent)
+    share = torch.zeros(5, dtype=F64)
+    for t in range(5):
+        rate = (t + 1) ** -exponent
+        share *= 1 - rate
+        share[t] = rate
+    if exponent == 1:
+        torch.testing.assert_close(share, torch.full((5,), 0.2, dtype=F64))
+    weight = share.repeat_interleave(80)[:, None] * 5
+    mean = (weight * X).mean(0)
+    scatter = (weight * (X - mean)).T @ (X - mean)
+    torch.testing.assert_close(follower.parameters.means[0], mean)
+    torch.testing.assert_close(follower.parameters.spread["covariances"][0], (scatter + 50 * first.prior.mode) / 450)
+
+
+def test_threads_take_every_row_once_and_are_put_back(monkeypatch: pytest.MonkeyPatch):
+    """Three threads, 200 rows: their slices in order are the rows, each on a thread of single-threaded arithmetic."""
+    monkeypatch.setattr(threads, "FEWEST", 50)
+    inside: list[int] = []
+
+    def counted(chunk):
+        inside.append(torch.get_num_threads())
+        return chunk
+
+    before, chunk = torch.get_num_threads(), Chunk(X[:200], torch.ones(200, dtype=F64))
+    torch.set_num_threads(3)
+    try:
+        parts = threads.side_by_side(counted, chunk)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert inside == [1, 1, 1]
+    assert torch.equal(torch.cat([part.x for part in parts]), X[:200])

@@ -308,6 +308,52 @@ def test_partial_fit_follows_batches():
         GaussianMixture((3,), Real()).partial_fit(X)
 
 
+def test_partial_fit_goes_on_from_a_fit():
+    """20 rows after a fit to 1,000 move it little: they count by their number, and the fit is not thrown away. A fit in
+    between begins anew.
+    """
+    x = WORLD.sample(1000, torch.Generator().manual_seed(6))
+    model = fitted("full", 3, x)
+    before = model.log_likelihood(X).mean
+    model.partial_fit(X[:20])
+    assert model.log_likelihood(X).mean > before - 0.2
+    model.partial_fit(X[:20] - 100)
+    model.fit(Examples(x, torch.arange(len(x))), seed=0)
+    model.partial_fit(X[20:40])
+    assert model.log_likelihood(X).mean > before - 0.2
+
+
+def test_given_parameters_are_where_partial_fit_starts():
+    """A mixture of two scales about 0: means that are all 0 are parameters like others."""
+    model = GaussianMixture.from_parameters(
+        torch.tensor([0.9, 0.1]), torch.zeros(2, 1), torch.tensor([[[1.0]], [[100.0]]])
+    )
+    rows = model.sample(4000, seed=0)
+    for part in rows.split(400):
+        model.partial_fit(part)
+    assert float(model.means.abs().max()) < 2
+    assert float(model.covariances()[1]) > 40 * float(model.covariances()[0])
+
+
+def test_a_batch_may_have_constant_columns():
+    """One row, and a column that is rarely other than 0, after a first batch that says where the data are."""
+    g = torch.Generator().manual_seed(0)
+    x = torch.stack([torch.randn(500, generator=g), (torch.rand(500, generator=g) < 0.05).float()], 1).double()
+    model = GaussianMixture((2,), Real(), n_components=1)
+    for rows in (x[:300], x[300:301], x[301:330], torch.tensor([[math.nan, 0.0], [1.0, math.nan]])):
+        model.partial_fit(rows)
+    assert bool(model.log_likelihood(x).value.isfinite().all())
+
+
+def test_gradients_want_complete_rows_and_bear_empty_components():
+    model = GaussianMixture.from_parameters(torch.tensor([1.0, 0.0]), torch.zeros(2, 1), torch.ones(2, 1, 1))
+    objective = model.objective()
+    objective(Batch(X[:5, :1], torch.arange(5)), Noise(0)).sum().backward()
+    assert all(bool(p.grad.isfinite().all()) for p in objective.parameters())
+    with pytest.raises(InputError, match="gradients need complete rows"):
+        objective(Batch(torch.tensor([[math.nan]]), torch.arange(1)), Noise(0))
+
+
 @pytest.mark.parametrize("word", ["full", "factors"])
 def test_missing_cells_through_the_pipeline(word: str):
     """iris with a fifth of its cells gone: fitted, exact, and law 25 under other units of the data."""
@@ -351,3 +397,78 @@ def test_parameters_that_cannot_be_are_refused():
         fitted("diag", 301)
     with pytest.raises(InputError, match=r"columns must be some but not all of 0 … 2, got \[3\]"):
         truth().conditional({3: 0.0})
+
+
+def test_weights_are_divided_by_their_sum():
+    """Weights 2 and 6 are a quarter and three quarters."""
+    scaled = GaussianMixture.from_parameters(torch.tensor([2.0, 6.0]), WORLD.means, WORLD.covariances)
+    torch.testing.assert_close(scaled.weights, torch.tensor([0.25, 0.75], dtype=F64))
+
+
+def test_the_prior_counts_for_half_as_many_rows_as_there_are_dimensions():
+    """One component: V is the unbiased covariance of the data with a hundredth of its diagonal mixed in, by hand."""
+    sample, n, c = X.T.cov(correction=0), len(X), 1.5
+    mode = 0.99 * X.T.cov() + torch.diag(0.01 * X.T.cov().diagonal() + 1e-6 * sample.diagonal())
+    torch.testing.assert_close(fitted(components=1).covariances()[0], (n * sample + c * mode) / (n + c))
+
+
+def test_criteria_count_weighted_rows_as_repeated_ones():
+    model, count = truth(), torch.arange(len(X)) % 4
+    weighted = Examples(X, torch.arange(len(X)), weight=count.double())
+    repeated = X.repeat_interleave(count, 0)
+    rows = Examples(repeated, torch.arange(len(repeated)))
+    for criterion in (model.aic, model.bic, model.icl):
+        assert criterion(weighted) == pytest.approx(criterion(rows), rel=1e-12)
+
+
+def test_the_report_says_what_the_model_says():
+    """The training rows' mean log-likelihood, without the prior; and the curve's BIC is the model's, a row and halved."""
+    model = GaussianMixture((3,), Real(), criterion="bic", max_components=1)
+    model.fit(ROWS)
+    report = model.fit_report
+    assert report["log_likelihood_nats_per_row"] == pytest.approx(model.log_likelihood(X).mean, rel=1e-9)
+    assert report["curve"][0]["value"] == pytest.approx(-model.bic(ROWS) / (2 * len(X)), rel=1e-9)
+
+
+def test_auto_tries_no_more_components_than_there_are_rows():
+    model = GaussianMixture((3,), Real(), criterion="bic")
+    model.fit(Examples(X[:2], torch.arange(2)))
+    assert [point["n_components"] for point in model.fit_report["curve"]] == [1, 2]
+
+
+def test_partial_fit_starts_from_given_parameters_and_scores_before_it_steps():
+    model = truth()
+    assert model.partial_fit(X) == pytest.approx(truth().log_likelihood(X).mean, rel=1e-9)
+
+
+def test_partial_fit_of_one_normal_with_exponent_one_has_the_mean_of_all_rows():
+    """γ_t = 1/t weighs equal batches equally; a smaller exponent forgets the first ones."""
+    model, forgetful = (GaussianMixture((3,), Real(), n_components=1) for _ in range(2))
+    for rows in X.split(60):
+        model.partial_fit(rows, exponent=1.0)
+        forgetful.partial_fit(rows)
+    torch.testing.assert_close(model.means[0], X.mean(0))
+    assert float((forgetful.means[0] - X.mean(0)).abs().max()) > 1e-3
+
+
+def test_draws_of_a_row_choose_their_components_anew():
+    """Nothing observed: over 300 draws of one row the components come by their weights, 4.5 standard errors, seed 0."""
+    means, covariances = torch.tensor([[-100.0], [100.0]]), torch.ones(2, 1, 1)
+    model = GaussianMixture.from_parameters(torch.tensor([0.3, 0.7]), means, covariances)
+    draws = model.impute(torch.full((1, 1), math.nan), draws=300, seed=0)
+    assert abs(float((draws > 0).double().mean()) - 0.7) < 4.5 * math.sqrt(0.21 / 300)
+
+
+@each_structure
+def test_observed_cells_are_left_bit_for_bit(word: str):
+    model, holes = fitted(word), with_holes(X)
+    seen = ~holes.isnan()
+    assert torch.equal(model.impute(holes)[seen], X[seen])
+    assert torch.equal(model.impute(holes, draws=1)[0][seen], X[seen])
+
+
+def test_the_objective_is_minus_the_log_likelihood():
+    model, batch = truth(), Batch(X, torch.arange(len(X)))
+    value = model.log_likelihood(X).value
+    torch.testing.assert_close(model.objective()(batch, Noise(0)).detach(), -value)
+    torch.testing.assert_close(model.objective().held_out(batch, Noise(0))["log_likelihood"].detach(), value)

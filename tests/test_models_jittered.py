@@ -108,3 +108,9 @@ def test_what_cannot_be_is_refused(options: dict[str, float], message: str):
 def test_more_rows_than_there_are_is_refused():
     with pytest.raises(InputError, match="at most the 3 training rows there are, got 5"):
         Jittered((2,), Real(), rows=5).fit(rows_of(torch.randn(3, 2)))
+
+
+def test_many_rows_are_all_kept():
+    """More than are read at a time, in keys and in rows: each of them, once."""
+    x = torch.arange(5000.0)[:, None]
+    assert sorted(filled(Jittered((1,), Real(), rows=5000), x).stored[:, 0].tolist()) == x[:, 0].tolist()

@@ -11,6 +11,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from jensen import sklearn as estimators
 from jensen.sklearn import Gaussian, GaussianMixture, Independent
 
 X = load_iris().data
@@ -107,3 +108,28 @@ def test_mistakes_are_value_errors_in_one_line():
         GaussianMixture(0).fit(X)
     with pytest.raises(ValueError, match="at least 1, got 0"):
         clone(MIXTURE).fit(X).sample(0)
+
+
+def test_the_random_state_chooses_the_starts_and_the_draws():
+    """One iteration from one start: the same state the same fit, another one another fit; draws repeat by themselves."""
+    short = clone(MIXTURE).set_params(n_components=5, max_iterations=1)
+    one, same, other = (clone(short).set_params(random_state=state).fit(X) for state in (0, 0, 1))
+    np.testing.assert_array_equal(one.means_, same.means_)
+    assert not np.array_equal(one.means_, other.means_)
+    np.testing.assert_array_equal(one.sample(5)[0], same.sample(5)[0])
+    np.testing.assert_array_equal(one.sample(5)[0], one.sample(5, random_state=0)[0])
+
+
+def test_auto_does_not_judge_by_the_rows_it_was_fitted_to():
+    """Draws of one normal (seed 0): BIC says one component, the likelihood of the rows themselves would say more."""
+    x = np.random.default_rng(0).normal(size=(80, 2))
+    found = clone(MIXTURE).set_params(n_components="auto", max_components=2, tolerance=1e-3).fit(x)
+    assert len(found.weights_) == 1
+    assert clone(MIXTURE).set_params(n_components=2).fit(x).score(x) > found.score(x)
+
+
+def test_probabilities_of_many_rows_are_those_of_each(monkeypatch: pytest.MonkeyPatch):
+    mixture = clone(MIXTURE).fit(X)
+    whole = mixture.predict_proba(X)
+    monkeypatch.setattr(estimators, "ROWS", 40)
+    np.testing.assert_allclose(mixture.predict_proba(X), whole, rtol=1e-12)
