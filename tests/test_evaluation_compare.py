@@ -73,6 +73,12 @@ def by_name(rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     return {row["model"]: row for row in rows}
 
 
+@pytest.fixture(autouse=True)
+def short_tables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tables here have two or three rows, which is enough where no error bar is at stake."""
+    monkeypatch.setattr("jensen.evaluation.verdict.LEAST_ROWS", 1)
+
+
 # What may be said
 
 
@@ -88,7 +94,7 @@ def truths(kind: str, number: float) -> tuple[float, float]:
 @pytest.mark.parametrize("best_kind", KINDS)
 def test_a_model_is_ranked_exactly_where_no_truth_could_turn_it_round(kind: Any, best_kind: Any):
     a, best = scores([-6.0, -5.0, -5.5], kind), scores([-1.0, -1.1, -0.9], best_kind)
-    found = verdict(kind, best_kind, a - best, "other")
+    found = verdict(kind, best_kind, a - best, "other", 100)
     certain = truths(kind, a.mean)[1] < truths(best_kind, best.mean)[0]
     assert (found.code in ("worse", "worse by at least")) == certain
     assert (found.code == "worse") == (kind == best_kind == "exact")
@@ -101,12 +107,14 @@ def test_a_model_is_ranked_exactly_where_no_truth_could_turn_it_round(kind: Any,
     [
         ("exact", "exact", "worse than b"),
         ("exact", "lower bound", "b is truly better by at least this"),
-        ("lower bound", "exact", "its bound is lower than b's number; the model may be better: not ranked"),
+        ("lower bound", "exact", "its bound is worse than b's number; the model itself may be better: not ranked"),
         ("lower bound", "lower bound", "two bounds (the other is b's): not ranked, only the bounds are compared"),
     ],
 )
 def test_verdicts_are_in_plain_words(kind: Any, best_kind: Any, words: str):
-    assert words in verdict(kind, best_kind, scores([-6.0, -5.0], kind) - scores([-1.0, -1.0], best_kind), "b").words
+    assert (
+        words in verdict(kind, best_kind, scores([-6.0, -5.0], kind) - scores([-1.0, -1.0], best_kind), "b", 100).words
+    )
 
 
 @pytest.mark.parametrize(
@@ -118,15 +126,23 @@ def test_under_two_standard_errors_nothing_is_ranked(best_kind: Any, under: str,
     error = float(noise.std()) / 2
     for times, code in ((1.9, under), (2.1, over)):
         difference = Difference(noise - times * error, "", 2, False)
-        assert verdict("exact", best_kind, difference, "b").code == code
+        assert verdict("exact", best_kind, difference, "b", 100).code == code
     one_row = Difference(torch.tensor([-3.0]).double(), "", 2, False)
-    assert verdict("exact", best_kind, one_row, "b").code == under
+    assert verdict("exact", best_kind, one_row, "b", 100).code == under
+
+
+def test_too_few_rows_are_not_ranked(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("jensen.evaluation.verdict.LEAST_ROWS", 10)
+    difference = scores([-2.0, -2.1]) - scores([-1.0, -1.1])
+    found = verdict("exact", "exact", difference, "b", 9)
+    assert (found.code, found.words) == ("not ranked", "too few test rows to tell (9 of at least 10): not ranked")
+    assert verdict("exact", "exact", difference, "b", 10).code == "worse"
 
 
 def test_impossible_rows_are_worse_and_two_impossible_ones_are_nothing():
     impossible, other = scores([-math.inf, 0.0]), scores([-1.0, 0.0])
-    assert verdict("exact", "exact", impossible - other, "b").code == "worse"
-    assert verdict("exact", "exact", impossible - impossible, "b").code == "not ranked"
+    assert verdict("exact", "exact", impossible - other, "b", 100).code == "worse"
+    assert verdict("exact", "exact", impossible - impossible, "b", 100).code == "not ranked"
     rows = table([entry("gaussian", impossible), entry("jittered", scores([-math.inf, 1.0]))])
     json.dumps(rows, allow_nan=False)
 
@@ -143,7 +159,7 @@ def test_the_best_says_what_it_is_not_ranked_against():
             ]
         )
     )
-    said = "the highest number; no clear difference from jittered; not ranked against diffusion"
+    said = "the best number; no clear difference from jittered; not ranked against diffusion"
     assert rows["gaussian"]["verdict"] == {"code": "best", "words": said}
     alone = table([entry("gaussian", scores([-1.0, -2.0]))])
     assert alone[0]["verdict"]["code"] == "nothing to rank"
@@ -609,12 +625,13 @@ def test_all_options_that_load_the_data_again_are_kept():
 
 def test_the_page_reads_a_gap_by_its_standard_errors():
     """Training rows 3 standard errors likelier, 1, and 3 less likely."""
-    assert [_reading(errors).partition(":")[0] for errors in (3.0, 1.0, -1.0, -3.0)] == [
+    assert [_reading(errors, False).partition(":")[0] for errors in (3.0, 1.0, -1.0, -3.0)] == [
         "training rows are likelier",
         "no sign of memorising",
         "no sign of memorising",
         "test rows are likelier",
     ]
+    assert _reading(-1.0, True) == "nothing to read: test rows are among the training rows"
 
 
 def test_the_page_shows_the_numbers_and_escapes_every_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -679,3 +696,40 @@ def test_the_kernels_kilobytes_are_1024_bytes(monkeypatch: pytest.MonkeyPatch, t
         (tmp_path / "status").write_text("VmHWM:\t    5000 kB\nVmRSS:\t    3100 kB\n")
     assert cost.peak_bytes == 2000 * 1024
     assert (tmp_path / "clear").read_text() == "5"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"gmm": {"n_components": -1}}, "n_components must be at least 1, got -1"),
+        ({"diffusion": {"lr": -1.0}}, "lr"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_before_any_work(settings: dict[str, Any], message: str, tmp_path: Path):
+    with pytest.raises(InputError, match=message):
+        jensen.compare(DATA, list(settings), run=tmp_path / "c", settings=settings, progress=False)
+    assert not (tmp_path / "c").exists()
+
+
+def test_a_model_that_was_asked_for_and_failed_is_told_by_the_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """The table is printed all the same; a control that fails is no failure of the command."""
+    monkeypatch.chdir(tmp_path)
+    np.savetxt("table.csv", DATA.all_rows().x.numpy(), delimiter=",")
+    for word, code in (("gmm", 1), ("independent", 0)):
+        with monkeypatch.context() as patched:
+            patched.setattr(attempts, "fit", failing(attempts.fit, word, FitError("it burst")))
+            assert main(["compare", "table.csv", "-m", "gmm", "-o", word]) == code
+        out, err = capsys.readouterr()
+        assert "it burst" in out
+        assert ("gmm failed and could not be compared" in err) is (code == 1)
+
+
+def test_test_rows_that_are_training_rows_are_told():
+    """The same 40 rows three times over: whatever copies has an easy life, and the table says so."""
+    rows = DATA.all_rows().x.numpy()[:40].repeat(3, axis=0)
+    found = jensen.compare(rows, "gaussian", progress=False)
+    copies = found.to_dict()["data"]["test_rows_in_train"]
+    assert copies > 10
+    assert f"note: {copies} of the 24 test rows are among the training rows" in str(found)

@@ -299,7 +299,7 @@ def test_one_test_row_is_enough_for_a_diffusion_model(tmp_path):
             "lower bound",
             "exact",
             -1.0,
-            "diffusion: its bound is lower than independent's number; the model may be better: not ranked.",
+            "diffusion: its bound is worse than independent's number; the model itself may be better: not ranked.",
         ),
         ("lower bound", "exact", 1.0, "independent: worse than diffusion: diffusion is truly better by at least this."),
         ("lower bound", "lower bound", 1.0, "independent: two bounds (the other is diffusion's): not ranked"),

@@ -153,3 +153,35 @@ def test_scores_have_the_components(world: Path):
     expected = jensen.load("run").responsibilities(test)
     assert [int(line["component"]) for line in lines] == expected.argmax(1).tolist()
     np.testing.assert_allclose([float(line["p1"]) for line in lines], expected[:, 1].numpy(), atol=1e-5)
+
+
+def test_observed_cells_keep_every_digit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Long whole numbers and 17 digits come back as the same numbers."""
+    monkeypatch.chdir(tmp_path)
+    draw = np.random.default_rng(0)
+    rows = np.stack([12345678900 + np.arange(40.0) * 7, draw.normal(size=40)], 1)
+    lines = [f"{a:.0f},{b!r}" for a, b in rows.tolist()]
+    Path("long.csv").write_text("id,value\n" + "\n".join([*lines, f"{rows[0, 0]:.0f},"]) + "\n")
+    words = "long.csv -m gmm -o run --set n_components=1 --set prior_rows=1"
+    assert main(["fit", *words.split()]) == 0
+    assert main(["impute", "run", "long.csv", "-o", "full.csv"]) == 0
+    np.testing.assert_array_equal(np.loadtxt("full.csv", delimiter=",", skiprows=1)[:40], rows)
+
+
+def test_columns_in_another_order_are_refused(world: Path, capsys: pytest.CaptureFixture[str]):
+    first, second = Path("rows.csv").read_text().splitlines()[0].split(",")
+    rows = [line.split(",") for line in Path("rows.csv").read_text().splitlines()[1:]]
+    Path("turned.csv").write_text("\n".join([f"{second},{first}", *(f"{b},{a}" for a, b in rows)]) + "\n")
+    for words in (["impute", "run", "turned.csv", "-o", "x.csv"], ["evaluate", "run", "turned.csv"]):
+        assert main(words) == 2
+        said = capsys.readouterr().err
+        assert f"column 1 of 'turned.csv' is {second!r}, and the model was fitted to {first!r} there" in said
+    assert not Path("x.csv").exists()
+
+
+def test_the_data_are_never_the_output(world: Path, capsys: pytest.CaptureFixture[str]):
+    before = Path("rows.csv").read_bytes()
+    for words in ("impute run rows.csv -o rows.csv", "evaluate run -o rows.csv", "sample run -o ./rows.csv"):
+        assert main(words.split()) == 2
+        assert "is the data's own file, which would be lost; choose another name" in capsys.readouterr().err
+    assert Path("rows.csv").read_bytes() == before

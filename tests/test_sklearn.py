@@ -6,6 +6,7 @@ import pytest
 from scipy import stats
 from sklearn.base import clone
 from sklearn.datasets import load_iris
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -133,3 +134,14 @@ def test_probabilities_of_many_rows_are_those_of_each(monkeypatch: pytest.Monkey
     whole = mixture.predict_proba(X)
     monkeypatch.setattr(estimators, "ROWS", 40)
     np.testing.assert_allclose(mixture.predict_proba(X), whole, rtol=1e-12)
+
+
+def test_numbers_of_numpy_are_numbers():
+    search = GridSearchCV(GaussianMixture(random_state=0), {"n_components": np.arange(1, 3)}, cv=2).fit(X)
+    assert search.best_params_["n_components"] in (1, 2)
+    GaussianMixture(prior_rows=np.float32(0.5), random_state=0).fit(X)
+
+
+def test_a_fit_that_has_not_converged_warns():
+    with pytest.warns(ConvergenceWarning, match="EM stopped after 2 iterations without having converged"):
+        GaussianMixture(3, max_iterations=2, random_state=0).fit(X)

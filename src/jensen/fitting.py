@@ -200,6 +200,20 @@ def checked(
     return kind
 
 
+def proposed(word: str, split: Split, settings: Mapping[str, Any]) -> None:
+    """Check all of a fit that can be checked without fitting: that the data suit the model, and every setting's value.
+
+    Raises:
+        InputError: what `fit` would raise.
+    """
+    kind = checked(word, settings)
+    if not kind.accepts_missing:
+        require_complete(split.facts, split.train, split.valid, split.test)
+    request = {"model": word, "settings": dict(settings), "budget": None, "steps": 1, "seed": 0}
+    config = _resolve(kind, split, request, lambda line: None)
+    skeleton(config)
+
+
 def _resolve(kind: type[Model], split: Split, request: dict[str, Any], say: Say) -> dict[str, Any]:
     """The config of a new run: everything decided, nothing learned."""
     codec = kind.codec(split)

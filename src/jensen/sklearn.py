@@ -10,12 +10,14 @@ Thin: each estimator makes a `Split` whose training rows are X, calls `jensen.fi
 An `InputError` is a `ValueError`, as scikit-learn expects.
 """
 
+import warnings
 from typing import Any, ClassVar, Literal, Self, cast
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from torch import Tensor
@@ -55,6 +57,10 @@ class _Density(DensityMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
         seed = check_random_state(self.random_state).randint(2**31 - 1)
         self.table_: Any = type(X) if hasattr(X, "columns") and hasattr(X, "iloc") else None
         self.pipeline_ = fit(split, self.word, seed=int(seed), progress=False, **self._settings())
+        how = self.pipeline_.config.get("fit", {})
+        if how and not how["converged"]:
+            told = f"EM stopped after {how['iterations']} iterations without having converged; raise max_iterations"
+            warnings.warn(told, ConvergenceWarning, stacklevel=2)
         return self
 
     def score_samples(self, X: ArrayLike) -> Array:
@@ -68,7 +74,8 @@ class _Density(DensityMixin, BaseEstimator):  # type: ignore[misc]  # scikit-lea
 
     def _settings(self) -> dict[str, Any]:
         """The model's keywords: the estimator's without the random state."""
-        return {name: value for name, value in self.get_params(deep=False).items() if name != "random_state"}
+        given = {name: value for name, value in self.get_params(deep=False).items() if name != "random_state"}
+        return {name: value.item() if isinstance(value, np.generic) else value for name, value in given.items()}
 
     def _checked(self, X: ArrayLike, *, reset: bool = False) -> Array:
         if not reset:

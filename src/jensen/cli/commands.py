@@ -85,6 +85,7 @@ def compare(
     """
     from jensen.cli.inputs import load_split
     from jensen.cli.printing import print_json
+    from jensen.errors import FitError
     from jensen.evaluation import compare as comparing
     from jensen.settings import parse
 
@@ -95,9 +96,11 @@ def compare(
     found = comparing.compare(split, models, run=folder, overwrite=overwrite, **options)
     if as_json:
         print_json({**found.to_dict(), "run": str(folder)})
-        return
-    typer.echo(str(found))
-    typer.echo(f"page: {folder / 'compare.html'}")
+    else:
+        typer.echo(str(found))
+        typer.echo(f"page: {folder / 'compare.html'}")
+    if found.failed:
+        raise FitError(f"{', '.join(found.failed)} failed and could not be compared; the table says why")
 
 
 @app.command()
@@ -132,11 +135,12 @@ def evaluate(
     from jensen.cli.printing import print_breakdown, print_json
     from jensen.cli.work import scored
     from jensen.evaluation.likelihood import summary
-    from jensen.evaluation.outputs import check_output, write_scores
+    from jensen.evaluation.outputs import check_not_data, check_output, write_scores
     from jensen.fitting import load
 
     check_output(output, (".csv",))
     pipeline = load(run)
+    check_not_data(output, data, pipeline.config["data"]["facts"].get("source"))
     options = scoring_options(pipeline, method, tolerance, steps, every_step)
     rows = rows_to_score(pipeline, data, size, levels, layout)
     ll = scored(pipeline, rows, seed=seed, **options)
@@ -171,11 +175,12 @@ def sample(
     from jensen.cli.inputs import check_steps
     from jensen.cli.work import drawn
     from jensen.errors import InputError
-    from jensen.evaluation.outputs import SAMPLE_SUFFIXES, check_format, check_output, write_samples
+    from jensen.evaluation.outputs import SAMPLE_SUFFIXES, check_format, check_not_data, check_output, write_samples
     from jensen.fitting import load
 
     check_output(output, SAMPLE_SUFFIXES)
     pipeline = load(run)
+    check_not_data(output, pipeline.config["data"]["facts"].get("source"))
     check_format(output, pipeline)
     check_steps(pipeline, steps)
     if eta is not None and sampler != "ddim":
@@ -210,7 +215,7 @@ def impute(
     """Fill in the missing cells of DATA from the observed ones of their rows; observed cells stay as they are."""
     from jensen.cli.inputs import rows_to_fill
     from jensen.errors import InputError
-    from jensen.evaluation.outputs import check_format, check_output, write_samples
+    from jensen.evaluation.outputs import check_format, check_not_data, check_output, write_samples
     from jensen.fitting import load
 
     check_output(output, (".csv", ".npy", ".npz"))
@@ -218,9 +223,10 @@ def impute(
     check_format(output, pipeline)
     if draws is not None and not 1 <= draws <= (1 if output.suffix.lower() == ".csv" else 10_000):
         raise InputError(f"--draws must be from 1 to 10000, and 1 for a .csv, got {draws}; use .npy or .npz for more")
-    rows = rows_to_fill(pipeline, data, size, levels, layout)
+    check_not_data(output, data)
+    rows, columns = rows_to_fill(pipeline, data, size, levels, layout)
     filled = pipeline.impute(rows, draws, seed=seed)
-    write_samples(output, filled[0] if output.suffix.lower() == ".csv" and draws else filled, pipeline)
+    write_samples(output, filled[0] if output.suffix.lower() == ".csv" and draws else filled, pipeline, columns)
     cells = int((~rows.batch(slice(None)).mask).sum())
     how = "the mean" if draws is None else f"{draws} draw{'s' if draws > 1 else ''}, seed {seed}"
     typer.echo(f"{cells} missing cells of {len(rows)} rows filled in ({how}): {output}")

@@ -41,16 +41,19 @@ def rows_to_score(
     return pipeline.check(rows)
 
 
-def rows_to_fill(pipeline: Pipeline, data: str, size: str | None, levels: int | None, layout: str | None) -> Examples:
-    """Every row of DATA, in its order."""
-    return pipeline.check(_like_the_runs(pipeline.config["data"]["facts"], data, size, levels, layout).all_rows())
+def rows_to_fill(
+    pipeline: Pipeline, data: str, size: str | None, levels: int | None, layout: str | None
+) -> tuple[Examples, list[str] | None]:
+    """Every row of DATA, in its order, and the names of its columns if it has any."""
+    split = _like_the_runs(pipeline.config["data"]["facts"], data, size, levels, layout)
+    return pipeline.check(split.all_rows()), split.facts.get("columns")
 
 
 def _like_the_runs(facts: dict[str, Any], data: str, size: str | None, levels: int | None, layout: str | None) -> Split:
     """DATA, read as the run's data were where the options do not say otherwise."""
     kept = facts if facts.get("kind") == "images" and Path(data).is_dir() else {}
     fitted_size = tuple(kept["size"]) if kept.get("size") else None
-    return load_data(
+    split = load_data(
         data,
         size=_parsed_size(size) or fitted_size,
         levels=levels if levels is not None else _same_levels(facts, data),
@@ -58,6 +61,20 @@ def _like_the_runs(facts: dict[str, Any], data: str, size: str | None, levels: i
         split_seed=facts.get("split_seed", 0),  # the run's own data must fall into the run's own parts
         to_fit=False,
     )
+    _check_columns(facts.get("columns") or [], split.facts.get("columns") or [], data)
+    return split
+
+
+def _check_columns(fitted: list[str], found: list[str], data: str) -> None:
+    """Refuse a table with a header whose columns are others than those of the run, or stand in another order."""
+    if len(fitted) != len(found):  # one has no header, or the rows do not fit and are refused for that
+        return
+    for number, (own, other) in enumerate(zip(fitted, found, strict=True), 1):
+        if own != other:
+            raise InputError(
+                f"column {number} of {data!r} is {other!r}, and the model was fitted to {own!r} there; give the columns in "
+                f"the order of the run: {', '.join(fitted)}"
+            )
 
 
 def _same_levels(facts: dict[str, Any], data: str) -> int | None:

@@ -52,8 +52,14 @@ def self_check(pipeline: Pipeline, split: Split, samples: Tensor, seed: int = 0)
     scored = {
         name: pipeline.log_likelihood(rows, seed=seed, **options) for name, rows in (("test", test), ("train", train))
     }
-    scored["samples"] = pipeline.log_likelihood(samples[:count], seed=seed, **options)
+    alike = _with_the_holes_of(test.x, samples[:count])
+    scored["samples"] = pipeline.log_likelihood(alike, seed=seed, **options)
     return {"steps": steps, "of": scored["test"].of, **{name: summary(ll) for name, ll in scored.items()}}
+
+
+def _with_the_holes_of(rows: Tensor, samples: Tensor) -> Tensor:
+    """Samples with the cells missing that are missing in rows, so that both numbers are about the same cells."""
+    return samples.masked_fill(rows[: len(samples)].isnan(), torch.nan) if rows.is_floating_point() else samples
 
 
 def per_step(pipeline: Pipeline, rows: Examples, seed: int = 0) -> dict[str, Any] | None:

@@ -5,7 +5,7 @@ What could not be written is refused before any work is done; what is written is
 
 import csv
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,13 @@ def check_output(path: Path | None, suffixes: tuple[str, ...]) -> None:
     check_writable(path if path.suffix else path / "0.png")
 
 
+def check_not_data(path: Path | None, *data: str | None) -> None:
+    """Refuse an output that is one of these files of data."""
+    for source in filter(None, data):
+        if path is not None and path.exists() and Path(source).exists() and path.samefile(source):
+            raise InputError(f"-o {str(path)!r} is the data's own file, which would be lost; choose another name")
+
+
 def check_format(path: Path, pipeline: Pipeline) -> None:
     """Refuse a format that cannot hold this model's rows."""
     shape = pipeline.event_shape
@@ -50,8 +57,15 @@ def check_format(path: Path, pipeline: Pipeline) -> None:
         )
 
 
-def write_samples(path: Path, rows: Any, pipeline: Pipeline) -> None:
-    """Write samples: a .png picture, .npy, .npz (key x), .csv for vectors, or a folder of PNGs."""
+def write_samples(path: Path, rows: Any, pipeline: Pipeline, columns: Sequence[str] | None = None) -> None:
+    """Write samples: a .png picture, .npy, .npz (key x), .csv for vectors, or a folder of PNGs.
+
+    Args:
+        path: the file or folder.
+        rows: `(n, *event_shape)` in data units.
+        pipeline: the model they come from.
+        columns: the header of a .csv; that of the model's data if None.
+    """
     suffix = path.suffix.lower()
     if suffix == ".png":
         save_grid(rows, pipeline.space, path)
@@ -65,8 +79,9 @@ def write_samples(path: Path, rows: Any, pipeline: Pipeline) -> None:
         elif suffix == ".npz":
             np.savez_compressed(file, x=rows.numpy())
         else:
-            columns = pipeline.config["data"]["facts"].get("columns")
-            np.savetxt(file, rows.numpy(), delimiter=",", fmt="%.9g", header=",".join(columns or []), comments="")
+            columns = columns or pipeline.config["data"]["facts"].get("columns")
+            shortest = rows.numpy().astype(str)  # the shortest digits that read back as the same number
+            np.savetxt(file, shortest, delimiter=",", fmt="%s", header=",".join(columns or []), comments="")
 
 
 def write_scores(path: Path, rows: Examples, ll: LogLikelihood, clusters: Tensor | None = None) -> None:

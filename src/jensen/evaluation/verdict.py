@@ -21,6 +21,7 @@ from typing import Any, Literal, Protocol
 from jensen.likelihood import Kind
 
 CLEAR = 2.0
+LEAST_ROWS = 10
 Code = Literal["best", "worse", "worse by at least", "no clear difference", "not ranked", "nothing to rank"]
 
 
@@ -48,7 +49,7 @@ class Verdict:
         return {"code": self.code, "words": self.words}
 
 
-def verdict(kind: Kind, best_kind: Kind, difference: Paired, best: str) -> Verdict:
+def verdict(kind: Kind, best_kind: Kind, difference: Paired, best: str, rows: int) -> Verdict:
     """What can be said about a model beside the best.
 
     Args:
@@ -56,7 +57,10 @@ def verdict(kind: Kind, best_kind: Kind, difference: Paired, best: str) -> Verdi
         best_kind: what the best number is.
         difference: the model minus the best, row by row.
         best: the best model's name.
+        rows: how many were paired.
     """
+    if rows < LEAST_ROWS:
+        return Verdict("not ranked", f"too few test rows to tell ({rows} of at least {LEAST_ROWS}): not ranked")
     if math.isnan(difference.mean):
         return Verdict("not ranked", f"some rows have probability zero here and under {best}: not ranked")
     if kind in ("exact", "upper bound") and best_kind in ("exact", "lower bound"):
@@ -80,7 +84,7 @@ def _why_not(kind: Kind, best_kind: Kind, best: str) -> str:
     if kind == best_kind == "lower bound":
         return f"two bounds (the other is {best}'s): not ranked, only the bounds are compared"
     if kind == "lower bound" and best_kind == "exact":
-        return f"its bound is lower than {best}'s number; the model may be better: not ranked"
+        return f"its bound is worse than {best}'s number; the model itself may be better: not ranked"
     return f"{_a(kind)} beside {best}'s {best_kind}: not ranked"
 
 
@@ -101,7 +105,7 @@ def of_the_best(ties: list[str], unranked: list[str], alone: bool) -> Verdict:
     """
     if alone:
         return Verdict("nothing to rank", "nothing to rank it against")
-    words = "the highest number" if unranked else "best"
+    words = "the best number" if unranked else "best"
     if ties:
         words += f"; no clear difference from {_and(ties)}"
     if unranked:

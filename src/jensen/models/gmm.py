@@ -266,7 +266,9 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
             self.restarts,
             seed,
             watch.say,
-            lambda i, value, left: watch.step(f"{value:.4f} nats a row, {left:.1g} to come"),
+            lambda i, value, left: watch.step(
+                f"{value:.4f} nats a row" + (f", {left:.1g} to come" if math.isfinite(left) else "")
+            ),
         )
         start = self.parameters_now if warm else start
         if start is not None:

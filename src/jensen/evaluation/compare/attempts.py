@@ -42,6 +42,7 @@ class Attempt:
         test: the test rows' log-likelihood, None without one.
         train: that of a sample of training rows.
         problem: why something of this is missing, in a line.
+        failed: whether that is a failure, and not a likelihood that the model does not have.
     """
 
     word: str
@@ -53,6 +54,7 @@ class Attempt:
     test: LogLikelihood | None = None
     train: LogLikelihood | None = None
     problem: str | None = None
+    failed: bool = False
 
 
 def attempted(plan: Plan, word: str, seed: int, split: Split, run: Path | None, progress: bool) -> Attempt:
@@ -65,7 +67,7 @@ def attempted(plan: Plan, word: str, seed: int, split: Split, run: Path | None, 
         pipeline, attempt = _fitted(plan, kept or attempt, split, run, progress)
         return _scored(pipeline, attempt, plan.seed, split, run, progress)
     except Exception as error:  # one model's failure must not cost the others' results
-        return replace(attempt, problem=_line(error))
+        return replace(attempt, problem=_line(error), failed=True)
 
 
 def _fitted(plan: Plan, attempt: Attempt, split: Split, run: Path | None, progress: bool) -> tuple[Pipeline, Attempt]:
@@ -126,7 +128,9 @@ def _kept(run: Path, attempt: Attempt) -> Attempt | None:
     try:
         found = read_json(run / ENTRY)
         same = (found["word"], found["seed"]) == (attempt.word, attempt.seed)
-        kept = Attempt(**{name: value for name, value in found.items() if name not in ("test", "train", "problem")})
+        kept = Attempt(
+            **{name: value for name, value in found.items() if name not in ("test", "train", "problem", "failed")}
+        )
     except (InputError, KeyError, TypeError):
         return None
     if not same or not Run(run).finished:

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from jensen import __version__
-from jensen.data import load_data
+from jensen.data import describe, load_data
 from jensen.data.examples import Split
 from jensen.evaluation.compare import text
 from jensen.evaluation.compare.attempts import Attempt, attempted
@@ -21,6 +21,7 @@ from jensen.evaluation.compare.plan import Plan, planned
 from jensen.evaluation.compare.table import Entry, table
 from jensen.evaluation.figures import save_figure
 from jensen.files import check_writable, write_text
+from jensen.fitting import proposed
 
 Say = Callable[[str], None]
 
@@ -33,12 +34,14 @@ class Comparison:
         request: what was asked for.
         data: what the data are.
         entries: a model each, with its runs.
+        asked: the models that were asked for; the others are controls.
         finished: whether all of them are there.
     """
 
     request: dict[str, Any]
     data: dict[str, Any]
     entries: tuple[Entry, ...]
+    asked: tuple[str, ...] = ()
     finished: bool = True
 
     @property
@@ -46,12 +49,17 @@ class Comparison:
         """The rows of the table, as `to_dict` says them under "models"."""
         return table(self.entries)
 
+    @property
+    def failed(self) -> list[str]:
+        """The models that were asked for and whose first run could not be fitted or scored."""
+        return [e.word for e in self.entries if e.word in self.asked and e.first.failed]
+
     def to_dict(self) -> dict[str, Any]:
         """The content of compare.json, JSON-able; null where a thing does not apply.
 
         Returns:
             `request` (models, settings, data, space, budget, steps, seeds, seed), `finished`, `jensen` (the version),
-            `data` (source, options, fingerprint, space, event_shape, rows) and `models`, a list of objects, the highest
+            `data` (source, options, fingerprint, space, event_shape, rows, test_rows_in_train, notes) and `models`, a list of objects, the highest
             number of each measure first, with
 
             - `model`, `control` (whether it is always there);
@@ -128,6 +136,8 @@ def compare(
     if run is not None:
         check_writable(Folder(run).file(PAGE))
     split = data if isinstance(data, Split) else load_data(data)
+    for word in plan.asked:
+        proposed(word, split, plan.settings.get(word, {}))
     if run is None:
         return _made(plan, split, None, progress, say)
     folder, request = Folder(run), plan.request(split)
@@ -158,7 +168,7 @@ def _made(plan: Plan, split: Split, folder: Folder | None, progress: bool, say: 
 
 def _so_far(plan: Plan, split: Split, attempts: Mapping[str, list[Attempt]], *, finished: bool) -> Comparison:
     entries = tuple(Entry(word, tuple(found)) for word, found in attempts.items())
-    return Comparison(plan.request(split), _facts(split), entries, finished)
+    return Comparison(plan.request(split), _facts(split), entries, plan.asked, finished)
 
 
 def _facts(split: Split) -> dict[str, Any]:
@@ -171,4 +181,6 @@ def _facts(split: Split) -> dict[str, Any]:
         "space": str(split.space),
         "event_shape": list(split.event_shape),
         "rows": {part: len(getattr(split, part)) for part in ("train", "valid", "test")},
+        "test_rows_in_train": describe(split)["test_rows_in_train"],
+        "notes": list(split.facts.get("notes", [])),
     }

@@ -41,6 +41,7 @@ def page(record: Record, folder: Path) -> str:
     title = f"models on {text.source(record)}"
     parts = (
         _header(record),
+        *(missing(note) for note in text.notes(record)),
         _numbers(record),
         _verdicts(record),
         _gaps(record),
@@ -123,8 +124,14 @@ def _to_best(row: Record) -> Html:
 
 
 def _gaps(record: Record) -> Html:
+    copies = int(record["data"]["test_rows_in_train"]) > 0
     rows = [
-        (row["model"], number(f"{text.gap(row)} {text.unit(row).name}"), number(f"{errors:+.1f}"), _reading(errors))
+        (
+            row["model"],
+            number(f"{text.gap(row)} {text.unit(row).name}"),
+            number(f"{errors:+.1f}"),
+            _reading(errors, copies),
+        )
         for row in record["models"]
         if (errors := real(row["gap"], "standard_errors")) is not None
     ]
@@ -140,12 +147,12 @@ def _gaps(record: Record) -> Html:
     )
 
 
-def _reading(errors: float) -> str:
+def _reading(errors: float, copies: bool) -> str:
     if errors >= 2:
         return "training rows are likelier: some of them are learned by heart"
     if errors <= -2:
         return "test rows are likelier: chance, or the two sets differ"
-    return "no sign of memorising"
+    return "nothing to read: test rows are among the training rows" if copies else "no sign of memorising"
 
 
 def _seeds(record: Record) -> Html:

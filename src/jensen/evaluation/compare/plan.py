@@ -21,6 +21,7 @@ class Plan:
 
     Attributes:
         words: the models asked for, then the controls.
+        asked: the models asked for.
         settings: word → name → value.
         budget: training time of each gradient model.
         steps: training steps of each gradient model, instead of a budget.
@@ -29,6 +30,7 @@ class Plan:
     """
 
     words: tuple[str, ...]
+    asked: tuple[str, ...]
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     budget: str | None = None
     steps: int | None = None
@@ -76,13 +78,15 @@ def planned(
             seed that cannot be.
     """
     asked = _words(models)
-    plan = Plan((*asked, *(word for word in ALWAYS if word not in asked)), settings or {}, budget, steps, seeds, seed)
+    plan = Plan(
+        (*asked, *(word for word in ALWAYS if word not in asked)), asked, settings or {}, budget, steps, seeds, seed
+    )
     kinds = {word: model_class(word) for word in plan.words}
     for word in plan.settings:
         if word not in kinds:
             near = did_you_mean(word, kinds)
             raise InputError(f"--set names the model {word!r}, {near}compared are {', '.join(kinds)}; add it to -m")
-    if not 1 <= seeds <= MOST_SEEDS:
+    if not isinstance(seeds, int) or not 1 <= seeds <= MOST_SEEDS:
         raise InputError(f"seeds, the number of runs of each model, must be from 1 to {MOST_SEEDS}, got {seeds}")
     checked("diffusion", {}, budget=budget, steps=steps, seed=seed)  # the length, whether or not something is trained
     if (budget or steps) and not any(issubclass(kind, GradientModel) for kind in kinds.values()):

@@ -63,7 +63,9 @@ def best_of(group: Sequence[Entry]) -> Entry:
 def _ranked(group: Sequence[Entry]) -> list[dict[str, Any]]:
     best = best_of(group)
     others = sorted((e for e in group if e is not best), key=lambda e: _ordered(_of(e).mean), reverse=True)
-    verdicts = {e.word: verdict(_of(e).kind, _of(best).kind, _of(e) - _of(best), best.word) for e in others}
+    verdicts = {
+        e.word: verdict(_of(e).kind, _of(best).kind, _of(e) - _of(best), best.word, len(_of(e))) for e in others
+    }
     ties = [word for word, found in verdicts.items() if found.code == "no clear difference"]
     unranked = [word for word, found in verdicts.items() if found.code == "not ranked"]
     first = _row(best, best, best, of_the_best(ties, unranked, alone=not others))

@@ -27,7 +27,17 @@ def lines(record: Mapping[str, Any]) -> list[str]:
     )
     cells = [[row["model"], quote(row), kind(row), difference(row), gap(row), spread(row), *costs(row)] for row in rows]
     verdicts = [f"  {row['model']}: {row['verdict']['words']}{_more(row)}" for row in rows]
-    return [about(record), "", *_aligned([columns, *cells]), "", *verdicts, *once(record), "", *NOTES]
+    return [
+        about(record),
+        *(f"note: {note}" for note in notes(record)),
+        "",
+        *_aligned([columns, *cells]),
+        "",
+        *verdicts,
+        *once(record),
+        "",
+        *NOTES,
+    ]
 
 
 NOTES = (
@@ -41,6 +51,14 @@ def about(record: Mapping[str, Any]) -> str:
     data = record["data"]
     shape = " × ".join(map(str, data["event_shape"]))
     return f"{source(record)}: {data['rows']['test']:,} test rows of {shape}, {data['space']}; {data['rows']['train']:,} training rows"
+
+
+def notes(record: Mapping[str, Any]) -> list[str]:
+    """What the numbers must be read with: what is odd about the data."""
+    data = record["data"]
+    copies, rows = int(data["test_rows_in_train"]), int(data["rows"]["test"])
+    seen = [f"{copies} of the {rows} test rows are among the training rows, so they reward copying"] if copies else []
+    return [*data["notes"], *seen]
 
 
 def source(record: Mapping[str, Any]) -> str:

@@ -24,10 +24,9 @@ from jensen.evaluation.page import (
 )
 from jensen.evaluation.panels.common import NOT_EVALUATED, themed
 from jensen.evaluation.story import Story
-from jensen.evaluation.verdict import verdict
+from jensen.evaluation.verdict import LEAST_ROWS, verdict
 from jensen.likelihood import Kind, plus_minus
 
-LEAST_ROWS = 10
 TOO_FEW = "Too few rows to tell."
 UNKNOWN = "The standard error is unknown, so nothing can be said."
 
@@ -122,10 +121,13 @@ def _reading_gain(story: Story, control: str, gain: Gain) -> str:
     }
     if not set(kinds.values()) <= set(get_args(Kind)):
         return ""
-    if why := _unreadable(gain.stderr, real(story.log_likelihood, "examples") or 0):
+    rows = real(story.log_likelihood, "examples") or 0
+    if why := _unreadable(gain.stderr, rows):
         return why
     lower, upper = (control, story.model) if gain.mean > 0 else (story.model, control)
-    words = verdict(_kind(kinds[lower]), _kind(kinds[upper]), Gain(-abs(gain.mean), gain.stderr), upper).words
+    words = verdict(
+        _kind(kinds[lower]), _kind(kinds[upper]), Gain(-abs(gain.mean), gain.stderr), upper, int(rows)
+    ).words
     return f"{lower}: {words}."
 
 
