@@ -1,7 +1,7 @@
 """Full-covariance EM beside scikit-learn's: same rows, same start, to the same log-likelihood.
 
     python benchmarks/gmm.py [--rows 1000000] [--dims 32] [--components 32] [--iterations 10] [--threads 2]
-                             [--dtypes float32 float64] [--missing 0.2] [--growth]
+                             [--dtypes float32 float64] [--missing 0.2] [--growth] [--picture growth.png]
 
 Each contender runs in a process of its own. scikit-learn makes `iterations` steps from the start, without stopping; jensen
 runs until an E-step finds its log-likelihood a row at least scikit-learn's (to 1e-6 nats), so it needs one more. Both start
@@ -10,16 +10,18 @@ from the same weights, means and covariances, without a prior, and read the same
     seconds        of the iterations, best of `--repeats`; their ratio
     peak           the process's peak resident memory, whole, and above what it was before the fit with the rows loaded
     gflops         arithmetic that jensen's kernel does, 4 K p flops a row and iteration with p = d (d + 1)/2 + d + 1,
-                   against a square matrix product in the same process
+                   against a square matrix product in the same process; the product is timed before every iteration, since
+                   the rate of a shared machine wanders, and the share is the median over iterations
     loglik         nats a row of both ends, by one float64 density
 
 `--missing` adds the time of an iteration with such a share of cells missing at random, and with as many in 8 patterns;
-`--growth` the time of an iteration as rows, dims and components double. Prints one JSON object.
+`--growth` the time of an iteration as rows, dims and components double, and `--picture` draws it. Prints one JSON object.
 """
 
 import argparse
 import json
 import os
+import statistics as statistics_of
 import subprocess
 import sys
 import tempfile
@@ -92,17 +94,11 @@ def peer(folder, dtype, iterations, start):
     }
 
 
-def rate(dtype):
-    """The machine's matrix-product rate, GFLOP/s."""
-    import torch
-
-    a = torch.randn(2048, 2048, dtype=getattr(torch, dtype))
-    best = 0.0
-    for _ in range(6):
-        began = time.perf_counter()
-        a @ a
-        best = max(best, 2 * 2048**3 / (time.perf_counter() - began) / 1e9)
-    return best
+def rate(a):
+    """The machine's matrix-product rate now, GFLOP/s."""
+    began = time.perf_counter()
+    a @ a
+    return 2 * len(a) ** 3 / (time.perf_counter() - began) / 1e9
 
 
 def problem(folder, dtype, start, holes="none"):
@@ -137,32 +133,42 @@ def problem(folder, dtype, start, holes="none"):
 
 
 def ours(folder, dtype, start, target):
+    import torch
+
     from jensen.mixture.em import maximise
 
     ready = problem(folder, dtype, start)
     began = time.perf_counter()
     task, now, before = ready()
-    done = 0
-    rung = 0
-    while True:  # the driver's iteration, with another rule to stop
-        statistics, kernel, rung = task.expect(now, rung)
-        done += 1
-        if statistics.log_likelihood / statistics.weight >= target - 1e-6:
-            break
-        now = maximise(statistics, task.covariance, task.prior, now)
     seconds = time.perf_counter() - began
     d, k, n = now.dims, now.components, len(task.chunks)
-    flops = 4 * k * (d * (d + 1) // 2 + d + 1) * n * done
+    flops = 4 * k * (d * (d + 1) // 2 + d + 1) * n
+    rung, rates, shares = 0, [], []
     peak = memory()
+    square = torch.randn(2048, 2048, dtype=getattr(torch, dtype))
+    while True:  # the driver's iteration, with another rule to stop
+        rates.append(max(rate(square) for _ in range(3)))
+        began = time.perf_counter()
+        statistics, kernel, rung = task.expect(now, rung)
+        far = statistics.log_likelihood / statistics.weight < target - 1e-6
+        if far:
+            now = maximise(statistics, task.covariance, task.prior, now)
+        took = time.perf_counter() - began
+        seconds += took
+        shares.append(flops / took / 1e9 / rates[-1])
+        peak = max(peak, memory())
+        if not far:
+            break
     return {
         "seconds": seconds,
-        "iterations": done,
+        "iterations": len(shares),
         "kernel": kernel.name,
         "rounding_nats_a_row": task.noise(kernel, 1.0),
         "peak_mib": peak[0],
         "above_rows_mib": peak[0] - before,
-        "gflops": flops / seconds / 1e9,
-        "matmul_gflops": rate(dtype),
+        "gflops": flops * len(shares) / seconds / 1e9,
+        "matmul_gflops": statistics_of.median(rates),
+        "share": statistics_of.median(shares),
         "parameters": [now.weights.tolist(), now.means.tolist(), now.spread["covariances"].tolist()],
     }
 
@@ -227,7 +233,7 @@ def compared(options, folder, dtype):
         "speed_ratio": theirs["seconds"] / mine["seconds"],
         "peak_ratio": mine["peak_mib"] / theirs["peak_mib"],
         "above_rows_ratio": mine["above_rows_mib"] / theirs["above_rows_mib"],
-        "share_of_matmul_rate": mine["gflops"] / mine["matmul_gflops"],
+        "share_of_matmul_rate": mine["share"],
         "loglik_sklearn": target,
         "loglik_jensen": score(folder, mine),
     }
@@ -257,6 +263,27 @@ def growth(options):
     return table
 
 
+def picture(table, path):
+    """Seconds of an iteration against rows, dims and components, with the growth that arithmetic alone would give."""
+    from matplotlib.figure import Figure
+
+    figure = Figure((9, 3), layout="constrained")
+    panels = figure.subplots(1, 3, sharey=True)
+    for axes, (name, letter) in zip(panels, {"rows": "n", "dims": "d", "components": "k"}.items(), strict=True):
+        runs = table[name]
+        sizes, seconds = [run[letter] for run in runs], [run["seconds"] for run in runs]
+        flops = [run["n"] * run["k"] * (run["d"] * (run["d"] + 1) / 2 + run["d"] + 1) for run in runs]
+        axes.loglog(sizes, seconds, "o-", label="measured")
+        axes.loglog(sizes, [seconds[-1] * f / flops[-1] for f in flops], ":", label="n K p, through the last")
+        fixed = ", ".join(f"{other} = {runs[0][other]:,}" for other in "ndk" if other != letter)
+        axes.set_xlabel(f"{name} ({fixed})")
+        axes.set_xticks(sizes, [f"{size:,}" for size in sizes])
+        axes.minorticks_off()
+    panels[0].set_ylabel("seconds an iteration")
+    panels[0].legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1_000_000)
@@ -268,6 +295,7 @@ def main():
     parser.add_argument("--dtypes", nargs="*", default=["float32", "float64"])
     parser.add_argument("--missing", type=float)
     parser.add_argument("--growth", action="store_true")
+    parser.add_argument("--picture", type=Path)
     parser.add_argument("--job", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.job:
@@ -286,6 +314,8 @@ def main():
             }
     if options.growth:
         table["growth"] = growth(options)
+        if options.picture:
+            picture(table["growth"], options.picture)
     print(json.dumps(table, indent=2))
 
 

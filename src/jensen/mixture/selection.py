@@ -3,7 +3,9 @@
     BIC = -2 log L + f log n   (Schwarz 1978),   f free parameters, n rows,
 
 here as -BIC / 2n, so that both criteria are nats a row and higher is better. K grows by about a half at a time and stops
-when two in a row have not been better.
+when two in a row have not been better. Mixtures with more components than the data have crawl, and how they compare is
+clear long before they have arrived: candidates ascend to `COARSE` times the tolerance, and the one that is chosen goes
+on to the tolerance.
 """
 
 import itertools
@@ -26,6 +28,7 @@ from jensen.noise import Noise
 
 RESEEDS = 3
 PATIENCE = 2
+COARSE = 100.0
 
 
 @dataclass(frozen=True)
@@ -91,9 +94,10 @@ def fitted(task: Task, components: int, start: Parameters | None = None) -> Fit:
         task.say(f"start {number + 1}: {_told(end)}")
     best = max(ends, key=lambda end: end.value)
     if not best.converged:
+        left = f"{best.remaining:.2g}" if math.isfinite(best.remaining) else "an unknown number of"
         task.say(
-            f"not converged: stopped after {best.iterations} iterations with {best.remaining:.2g} nats a row still "
-            "expected; raise max_iterations"
+            f"not converged: stopped after {best.iterations} iterations with {left} nats a row still expected; "
+            "raise max_iterations"
         )
     return Fit(best, problem.prior, _report(best, ends, reseeds, components))
 
@@ -162,11 +166,12 @@ def selected(task: Task, criterion: str, held_out: Chunks | None, most: int) -> 
         raise InputError(
             "n_components='auto' by held-out likelihood needs validation rows; give some, or criterion='bic'"
         )
+    coarse = replace(task, settings=replace(task.settings, tolerance=COARSE * task.settings.tolerance))
     curve: list[dict[str, Any]] = []
     best: tuple[float, Fit] | None = None
     waited = 0
     for components in candidates(min(most, len(task.chunks))):
-        fit = fitted(task, components)
+        fit = fitted(coarse, components)
         value = _criterion(task, criterion, held_out, fit)
         curve.append({"n_components": components, "value": value})
         task.say(f"{components} components: {criterion} {value:.4f} nats a row")
@@ -175,7 +180,10 @@ def selected(task: Task, criterion: str, held_out: Chunks | None, most: int) -> 
         if waited == PATIENCE:
             break
     assert best is not None
-    return replace(best[1], report={**best[1].report, "criterion": criterion, "curve": curve})
+    chosen = best[1].ascent.parameters
+    fit = fitted(task, chosen.components, chosen)
+    kept = {name: best[1].report[name] for name in ("restarts", "reseeded")}
+    return replace(fit, report={**fit.report, **kept, "criterion": criterion, "curve": curve})
 
 
 def _criterion(task: Task, criterion: str, held_out: Chunks | None, fit: Fit) -> float:
