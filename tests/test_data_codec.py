@@ -1,6 +1,7 @@
 """Codecs: bijections that know their units (law 25)."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,12 +115,36 @@ def test_the_rounding_of_a_constant_columns_mean_is_no_variance(n: int, value: f
     x = np.stack([np.random.default_rng(0).normal(size=n), np.full(n, value)], 1)
     split = jensen.load_data(x)
     for word in ("independent", "gaussian", "gmm", "diffusion"):
-        with pytest.raises(InputError, match="dimension 1 is constant"):
+        with pytest.raises(InputError, match=r"column 2 \(counted from 1\) is constant"):
             jensen.fit(split, word, progress=False, **({"steps": 1} if word == "diffusion" else {}))
 
 
-def test_a_constant_column_is_refused_by_number():
+def test_a_constant_column_is_refused_by_number_and_value():
     x = torch.randn(10, 3)
-    x[:, 1] = 4.0
-    with pytest.raises(InputError, match="dimension 1 is constant"):
+    x[:, 1] = 4.5
+    message = r"^column 2 \(counted from 1\) is constant in the training rows \(value 4\.5\), so .* infinite; drop it$"
+    with pytest.raises(InputError, match=message):
+        fit_codec(split(x, Real()))
+
+
+@pytest.mark.parametrize("word", ["independent", "gaussian", "gmm", "diffusion"])
+@pytest.mark.parametrize(("cell", "message"), [("-7", r"is constant .* \(value -7\)"), ("", "has no values")])
+def test_a_constant_or_empty_column_is_refused_by_its_name(tmp_path: Path, word: str, cell: str, message: str):
+    lines = [f"{a},{a * a % 7},{cell}" for a in range(40)]
+    (tmp_path / "table.csv").write_text("\n".join(["a,b,c", *lines]))
+    if cell == "" and word in ("gaussian", "diffusion"):
+        message = r"line 2: column 3 \('c'\) is missing"
+    with pytest.raises(InputError, match=message) as refusal:
+        jensen.fit(tmp_path / "table.csv", word, progress=False)
+    assert "column 3 ('c')" in str(refusal.value)
+
+
+def test_channels_and_pixels_are_counted_from_one():
+    x = torch.randn(10, 2, 3, 4, generator=torch.Generator().manual_seed(0))
+    x[:, 1, 2, 0] = 5.0
+    for word in ("independent", "gaussian", "gmm"):
+        with pytest.raises(InputError, match=r"dimension \(2, 3, 1\) \(counted from 1\) is constant"):
+            jensen.fit(jensen.load_data(x), word, progress=False)
+    x[:, 1] = 5.0
+    with pytest.raises(InputError, match=r"channel 2 \(counted from 1\) is constant"):
         fit_codec(split(x, Real()))

@@ -534,8 +534,8 @@ def test_stepwise_is_em_on_one_batch_and_close_to_it_over_many():
     ("x", "weight", "message"),
     [
         (torch.tensor([[1.0, math.inf], [0.0, 1.0]]), None, "infinite"),
-        (torch.tensor([[1.0, 5.0], [0.0, 5.0]]), None, "dimension 1 is constant"),
-        (torch.tensor([[1.0, math.nan], [0.0, math.nan]]), None, "dimension 1 has no values"),
+        (torch.tensor([[1.0, 5.0], [0.0, 5.0]]), None, r"column 2 \(counted from 1\) is constant .* \(value 5\)"),
+        (torch.tensor([[1.0, math.nan], [0.0, math.nan]]), None, r"column 2 \(counted from 1\) has no values"),
         (torch.tensor([[1.0], [0.0]]), torch.tensor([1.0, -1.0]), "weights must be finite and at least 0"),
         (torch.zeros(0, 2), None, "no rows to fit"),
     ],

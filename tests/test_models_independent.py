@@ -90,9 +90,8 @@ def test_missing_cells_do_not_move_the_rest():
 def test_a_constant_or_empty_column_is_refused(column: int):
     rows = ROWS.copy()
     rows[:, column] = 7.0 if column == 1 else np.nan
-    with pytest.raises(
-        InputError, match=f"dimension {column} is constant" if column == 1 else "dimension 2 has no values"
-    ):
+    said = r"is constant in the training rows \(value 7\)" if column == 1 else "has no values"
+    with pytest.raises(InputError, match=rf"column {column + 1} \(counted from 1\) {said}"):
         jensen.fit(rows, "independent", progress=False)
 
 

@@ -6,9 +6,12 @@ knows its log |det|: with y = encode(x),
     log p_X(x) = log p_Y(y) + log |det dy/dx|      for a density,    log P_X(x) = log P_Y(y)      for a mass.
 """
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -112,12 +115,17 @@ def fit_codec(split: Split) -> Affine:
     if isinstance(split.space, Levels):
         half = torch.tensor((split.space.k - 1) / 2)
         return Affine(half, half)
-    return _standardise(split.train)
+    return _standardise(split.train, split.facts.get("columns") or ())
 
 
-def refuse_constant(mean: Tensor, deviation: Tensor) -> None:
+def refuse_constant(mean: Tensor, deviation: Tensor, columns: Sequence[str] = ()) -> None:
     """Refuse columns that are the same in every row, given their computed mean and standard deviation, NaN where a
     column is missing in every row. The mean of equal numbers is rarely that number to the bit: its rounding counts as 0.
+
+    Args:
+        mean: `(*event)`.
+        deviation: likewise.
+        columns: their names, where they have any.
 
     Raises:
         InputError: the first such column.
@@ -125,18 +133,29 @@ def refuse_constant(mean: Tensor, deviation: Tensor) -> None:
     constant = ~(deviation > 1e-12 * mean.abs()).flatten()
     if not bool(constant.any()):
         return
-    column = int(constant.nonzero()[0])
-    if bool(deviation.flatten()[column].isnan()):
-        raise InputError(f"dimension {column} has no values in the training rows; drop it")
-    raise InputError(
-        f"dimension {column} is constant in the training rows, so its density is infinite; drop it or give levels"
-    )
+    at = int(constant.nonzero()[0])
+    where = _place(at, tuple(mean.shape), columns)
+    if bool(deviation.flatten()[at].isnan()):
+        raise InputError(f"{where} has no values in the training rows; drop it")
+    # images come here in a model's units too, where their value says nothing; tables are refused before, in their own
+    value = f" (value {float(mean[at]):g})" if mean.ndim == 1 else ""
+    raise InputError(f"{where} is constant in the training rows{value}, so its density is infinite; drop it")
 
 
-def _standardise(train: Examples) -> Affine:
+def _place(at: int, shape: tuple[int, ...], columns: Sequence[str]) -> str:
+    """A dimension as a person names it."""
+    if len(shape) == 1:
+        return f"column {at + 1} ({repr(columns[at]) if columns else 'counted from 1'})"
+    index = tuple(int(i) + 1 for i in np.unravel_index(at, shape))
+    if math.prod(shape[1:]) == 1:
+        return f"channel {index[0]} (counted from 1)"
+    return f"dimension {index} (counted from 1)"
+
+
+def _standardise(train: Examples, columns: Sequence[str]) -> Affine:
     x = train.x.to(torch.float64)
     rest = [0, *range(2, x.ndim)] if x.ndim == 4 else [0]
     mean = x.nanmean(dim=rest, keepdim=True)
     deviation = (x - mean).square().nanmean(dim=rest, keepdim=True).sqrt()[0]
-    refuse_constant(mean[0], deviation)
+    refuse_constant(mean[0], deviation, columns)
     return Affine(mean[0], deviation)

@@ -4,6 +4,7 @@ Small data are read once and kept, rows of equal missing pattern side by side; l
 so that memory does not grow with the number of rows.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Protocol
@@ -68,7 +69,8 @@ class Chunks:
         self.complete = False
         if len(rows) == 0:
             raise InputError("there are no rows to fit; give at least one")
-        if len(rows) * rows.batch(slice(0, 1)).x[0].numel() <= KEPT_CELLS:
+        self.event_shape = tuple(rows.batch(slice(0, 1)).x.shape[1:])
+        if len(rows) * math.prod(self.event_shape) <= KEPT_CELLS:
             self.kept = _by_pattern(chunk_of(rows.batch(slice(0, len(rows)))))
 
     def __len__(self) -> int:
@@ -138,5 +140,5 @@ def scale_of(chunks: Chunks) -> Scale:
         raise InputError("the weights sum to 0; give some row a weight")
     chunks.complete = complete
     variance = square / count
-    refuse_constant(mean, variance.sqrt())
+    refuse_constant(mean.reshape(chunks.event_shape), variance.sqrt().reshape(chunks.event_shape))
     return Scale(total, mean, variance)

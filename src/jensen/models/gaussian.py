@@ -74,7 +74,7 @@ class Gaussian(ClosedForm, DensityModel):
             centred = train.batch(rows).x.flatten(1).double() - mean
             covariance += centred.T @ centred / n
             fourth += float(centred.square().sum(1).square().sum()) / n
-        refuse_constant(mean, covariance.diagonal().sqrt())
+        refuse_constant(mean.reshape(self.event_shape), covariance.diagonal().sqrt().reshape(self.event_shape))
         rho = _shrinkage(covariance, fourth, n)
         target = float(covariance.trace()) / dims
         covariance.mul_(1 - rho).diagonal().add_(rho * target)

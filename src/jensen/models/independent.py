@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal
 
-from jensen.data.codec import refuse_constant
-from jensen.data.space import Levels, Space
+from jensen.data.codec import Affine, fit_codec, identity, refuse_constant
+from jensen.data.examples import Split
+from jensen.data.space import Levels, Real, Space
 from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood
 from jensen.models.model import (
@@ -55,6 +56,13 @@ class Independent(ClosedForm, DensityModel):
             self.register_buffer("mean", torch.zeros(dims, dtype=torch.float64))
             self.register_buffer("variance", torch.ones(dims, dtype=torch.float64))
 
+    @classmethod
+    def codec(cls, split: Split) -> Affine:
+        """The identity; a constant column is refused here already, where its name is known."""
+        if isinstance(split.space, Real):
+            fit_codec(split)
+        return identity()
+
     def fit(self, train: Rows, valid: Rows | None = None, *, seed: int = 0, watch: Watch = UNWATCHED) -> None:
         """Count, or take means and variances of the observed cells (two passes)."""
         batches = [slice(i, i + 1024) for i in range(0, len(train), 1024)]
@@ -71,7 +79,7 @@ class Independent(ClosedForm, DensityModel):
         variance = sum(squares) / seen
         assert isinstance(variance, Tensor)
         assert isinstance(mean, Tensor)
-        refuse_constant(mean, variance.sqrt())
+        refuse_constant(mean.reshape(self.event_shape), variance.sqrt().reshape(self.event_shape))
         self.mean.copy_(mean)
         self.variance.copy_(variance)
 
