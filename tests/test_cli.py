@@ -126,7 +126,7 @@ def test_models_and_data_are_listed(run: Any):
         (["fit", "digits", "-o", "x", "--steps", "0"], "got 0"),
         (["fit", "digits", "-o", "x", "--seed", "-1"], "got -1"),
         (["fit", "digits", "-o", "x", "--seed", "9" * 30], "seed must be"),
-        (["fit", "digits", "-o", "x", "-m", "gaussian", "--steps", "5"], "closed form"),
+        (["fit", "digits", "-o", "x", "-m", "gaussian", "--steps", "5"], "to convergence"),
         (["fit", "nowhere.npy", "-o", "x", "-m", "gaussian"], "'nowhere.npy'"),
         (["fit", "t.csv", "-o", "t.csv", "-m", "gaussian"], "'t.csv' is a file"),
         (["fit", "t.csv", "-o", ".", "-m", "gaussian"], "no jensen run"),
