@@ -426,7 +426,8 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(run: Any, monkeypatch: pytest.Monke
     monkeypatch.setattr(work, "drawn", lambda *a: signal.raise_signal(signal.SIGINT))
     code, out, err = run("sample", "table", "-o", "never.npy")
     assert (code, out) == (130, "")
-    assert "interrupted" in err
+    assert "interrupted; finished models and checkpoints of those in training are kept" in err
+    assert "anything else it begins anew" in err
     assert not Path("never.npy").exists()
 
 
