@@ -126,7 +126,7 @@ def test_models_and_data_are_listed(run: Any):
         (["fit", "digits", "-o", "x", "--steps", "0"], "got 0"),
         (["fit", "digits", "-o", "x", "--seed", "-1"], "got -1"),
         (["fit", "digits", "-o", "x", "--seed", "9" * 30], "seed must be"),
-        (["fit", "digits", "-o", "x", "-m", "gaussian", "--steps", "5"], "closed form"),
+        (["fit", "digits", "-o", "x", "-m", "gaussian", "--steps", "5"], "to convergence"),
         (["fit", "nowhere.npy", "-o", "x", "-m", "gaussian"], "'nowhere.npy'"),
         (["fit", "t.csv", "-o", "t.csv", "-m", "gaussian"], "'t.csv' is a file"),
         (["fit", "t.csv", "-o", ".", "-m", "gaussian"], "no jensen run"),
@@ -426,7 +426,8 @@ def test_ctrl_c_is_130_and_says_how_to_go_on(run: Any, monkeypatch: pytest.Monke
     monkeypatch.setattr(work, "drawn", lambda *a: signal.raise_signal(signal.SIGINT))
     code, out, err = run("sample", "table", "-o", "never.npy")
     assert (code, out) == (130, "")
-    assert "interrupted" in err
+    assert "interrupted; finished models and checkpoints of those in training are kept" in err
+    assert "anything else it begins anew" in err
     assert not Path("never.npy").exists()
 
 

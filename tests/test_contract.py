@@ -355,7 +355,7 @@ def test_wrong_questions_are_refused(word: str):
 @each_model
 def test_closed_form_models_take_no_steps(word: str):
     if issubclass(model_class(word), ClosedForm):
-        with pytest.raises(InputError, match="closed form; leave out the budget and the steps"):
+        with pytest.raises(InputError, match="not for a time; leave out the budget and the steps"):
             jensen.fit(split_of("real vectors"), word, steps=3, progress=False)
 
 

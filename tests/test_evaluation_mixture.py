@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file
 
 import jensen
 from jensen.evaluation.panels.mixture import in_data_units, mixture
+from jensen.evaluation.panels.run import model, training
 from jensen.evaluation.story import gather
 
 DRAW = np.random.default_rng(0)
@@ -43,6 +45,23 @@ def test_ellipses_are_where_the_rows_are(tmp_path):
 def test_the_curve_stands_where_the_number_was_chosen(tmp_path):
     text = mixture(story(tmp_path, ROWS, restarts=1, max_components=4))
     assert "The number was chosen by mean log-likelihood of validation rows" in text
+
+
+@pytest.mark.parametrize(("most", "how"), [(1000, "converged"), (1, "did NOT converge")])
+def test_a_fit_by_em_is_no_closed_form(tmp_path, most, how):
+    rows = np.random.default_rng(0).normal(size=(200, 2))
+    told = story(tmp_path, rows, n_components=2, restarts=1, max_iterations=most)
+    iterations = told.config["fit"]["iterations"]
+    assert f"fitted by EM, which {how} after {iterations} iteration{'s' if iterations > 1 else ''}." in str(
+        training(told)
+    )
+
+
+def test_the_numbers_in_it_are_those_of_the_weights_file(tmp_path):
+    told = story(tmp_path, np.random.default_rng(0).normal(size=(200, 2)), n_components=3)
+    held = sum(tensor.size for tensor in load_file(tmp_path / "run" / "model.safetensors").values())
+    assert held >= 3 * (1 + 2 + 4)
+    assert f"{held} in the weights file" in str(model(told))
 
 
 def test_not_converged_is_said(tmp_path):

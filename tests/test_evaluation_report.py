@@ -15,9 +15,10 @@ from jensen.__main__ import main
 from jensen.data import Examples, Levels, Split
 from jensen.errors import InputError
 from jensen.evaluation import panels
-from jensen.evaluation.charts import steps_figure
+from jensen.evaluation.charts import dots_figure, steps_figure
 from jensen.evaluation.numbers import Unit, cost
 from jensen.evaluation.page import text
+from jensen.evaluation.panels import comparison
 from jensen.evaluation.panels.comparison import TOO_FEW, UNKNOWN, _reading_own, _reading_train, minus
 from jensen.evaluation.report import write_report
 from jensen.files import write_json
@@ -185,6 +186,26 @@ def test_the_chart_of_steps_is_of_the_steps_between_x_1_and_x_t(full):
     assert line.get_xdata().tolist() == [3.0, -1.0, -5.0]
     assert line.get_ydata().tolist() == [5.0, 6.0, 1.0]
     assert axes.get_xlim() == (3.0, -5.0)
+
+
+def test_the_mark_says_the_kind(diffusion, monkeypatch):
+    """A lower bound of log p is an upper bound of the cost: the truth lies to the left."""
+    path, split = diffusion
+    seen = []
+
+    def spied(names, *numbers, **rest):
+        seen.append(dict(zip(names, numbers[-1], strict=True)))
+        return dots_figure(names, *numbers, **rest)
+
+    monkeypatch.setattr(comparison, "dots_figure", spied)
+    controls = {"independent": summary(-25.25, 0.2, "exact"), "gaussian": summary(-25.0, 0.2, "estimate")}
+    write_json(path / "evaluation.json", {**EVALUATION, "controls": controls})
+    assert "a triangle is a bound" in read(write_report(path, split, None)).text
+    (path / "evaluation.json").unlink()
+    assert {"diffusion": "<", "independent": "o", "gaussian": "D"} in seen
+    assert {"test rows": "<", "training rows": "<", "its own samples": "<"} in seen
+    axes = dots_figure(["a", "b"], [1.0, 2.0], [0.1, 0.1], ["<", "D"], unit="nats").axes[0]
+    assert [line.get_marker() for line in axes.get_lines() if len(line.get_xdata()) == 1][-1] == "D"
 
 
 def test_hostile_names_are_text(diffusion, full):

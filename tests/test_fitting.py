@@ -65,7 +65,7 @@ def test_other_levels_of_the_same_rows_are_another_request(tmp_path: Path):
     [
         ({"model": "bogus"}, "unknown model 'bogus'; known models are "),
         ({"bogus": 1}, "no setting 'bogus'; it has none"),
-        ({"steps": 5}, "closed form"),
+        ({"steps": 5}, "'independent' is fitted to convergence, not for a time"),
         ({"model": "diffusion", "steps": 0}, "steps must be between 1 .*, got 0"),
         ({"model": "diffusion", "steps": 5, "budget": "5m"}, "not both .*'5m' and 5"),
         ({"model": "diffusion", "budget": "5 minutes"}, "got '5 minutes'"),

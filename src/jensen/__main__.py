@@ -41,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
     if result == INTERRUPTED:  # typer turns Ctrl-C into this code
         _complain(
-            "interrupted; a fit keeps its checkpoint and the same command goes on, any other command has written nothing"
+            "interrupted; finished models and checkpoints of those in training are kept and the same command goes on from "
+            "them, anything else it begins anew"
         )
     return result if isinstance(result, int) else 0
 

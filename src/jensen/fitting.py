@@ -190,7 +190,7 @@ def checked(
     if budget is not None and steps is not None:
         raise InputError(f"give a budget or a number of steps, not both (got {budget!r} and {steps})")
     if not trained and (budget is not None or steps is not None):
-        raise InputError(f"model {word!r} is fitted in closed form; leave out the budget and the steps")
+        raise InputError(f"model {word!r} is fitted to convergence, not for a time; leave out the budget and the steps")
     if budget is not None:
         seconds(budget)
     if steps is not None and not 1 <= steps <= 10**9:

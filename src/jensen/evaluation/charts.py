@@ -21,6 +21,8 @@ from jensen.evaluation.figures import (
 from jensen.evaluation.vectors import histogram
 
 Array = np.ndarray[Any, Any]
+# of costs, by the kind of log-likelihood: a triangle points to where the true cost of a bound may lie
+MARKS = {"exact": "o", "lower bound": "<", "upper bound": ">", "estimate": "D"}
 
 
 def curve_figure(
@@ -72,11 +74,17 @@ def steps_figure(
 
 
 def dots_figure(
-    names: Sequence[str], values: Sequence[float], errors: Sequence[float], *, unit: str, theme: Theme = LIGHT
+    names: Sequence[str],
+    values: Sequence[float],
+    errors: Sequence[float],
+    marks: Sequence[str],
+    *,
+    unit: str,
+    theme: Theme = LIGHT,
 ) -> Figure:
-    """Numbers with their standard errors, one a line, the first on top and in another colour."""
+    """Numbers with their standard errors, one a line and each with its own mark, the first on top and in another colour."""
     figure = blank(4.6, 0.75 + 0.36 * len(names), theme)
-    dots(figure.add_subplot(), names, values, errors, ["o"] * len(names), unit=unit, theme=theme)
+    dots(figure.add_subplot(), names, values, errors, marks, unit=unit, theme=theme)
     return figure
 
 
@@ -90,7 +98,7 @@ def dots(
     unit: str,
     theme: Theme = LIGHT,
 ) -> None:
-    """The same into given axes, each number with its own mark."""
+    """The same into given axes."""
     quiet(axes, theme)
     axes.grid(False)
     axes.grid(True, axis="x", color=theme.rule, linewidth=0.5)

@@ -12,12 +12,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jensen.evaluation.charts import dots
+from jensen.evaluation.charts import MARKS, dots
 from jensen.evaluation.compare.text import kind, unit
 from jensen.evaluation.figures import FONT, LIGHT, SIZE, Theme, blank
 from jensen.evaluation.numbers import cost, part, real, word
 
-MARKS = {"exact": "o", "lower bound": "<", "upper bound": ">", "estimate": "D"}
 FAR = 5.0  # times as far from the best as the next
 Row = Mapping[str, Any]
 

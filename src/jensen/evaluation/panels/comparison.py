@@ -7,7 +7,7 @@ from typing import Any, get_args
 from matplotlib.figure import Figure
 
 from jensen.data.space import Levels
-from jensen.evaluation.charts import dots_figure
+from jensen.evaluation.charts import MARKS, dots_figure
 from jensen.evaluation.figures import Theme
 from jensen.evaluation.numbers import cost, part, quoted, real, word
 from jensen.evaluation.page import (
@@ -27,6 +27,10 @@ from jensen.evaluation.story import Story
 from jensen.evaluation.verdict import LEAST_ROWS, verdict
 from jensen.likelihood import Kind, plus_minus
 
+LEGEND = (
+    "Bars are ± one standard error. A dot is exact; a triangle is a bound and points to where the true cost may lie; "
+    "a diamond is an estimate."
+)
 TOO_FEW = "Too few rows to tell."
 UNKNOWN = "The standard error is unknown, so nothing can be said."
 
@@ -42,12 +46,13 @@ def controls(story: Story) -> Html:
     if len(scored) < 2:
         return panel(title, missing(_why_no_controls(story, found)))
     names, costs = [name for name, _, _ in scored], [c for _, _, c in scored]
+    marks = [MARKS.get(word(ll, "kind"), "o") for _, ll, _ in scored]
     unit = f"{story.unit.name}{' of −log p' if story.unit.name == 'nats' else ''} (further left is better)"
 
     def draw(theme: Theme) -> Figure:
-        return dots_figure(names, [v for v, _ in costs], [e for _, e in costs], unit=unit, theme=theme)
+        return dots_figure(names, [v for v, _ in costs], [e for _, e in costs], marks, unit=unit, theme=theme)
 
-    chart = themed(draw, "Costs of the model and the controls with error bars", "Bars are ± one standard error.")
+    chart = themed(draw, "Costs of the model and the controls with error bars", LEGEND)
     rows = [(name, number(quoted(ll)[0]), word(ll, "kind")) for name, ll, _ in scored]
     left_out = [
         missing(f"{name}: {word(part(found, name), 'problem')}") for name in found if word(part(found, name), "problem")
@@ -146,12 +151,12 @@ def self_check(story: Story) -> Html:
     label = {"test": "test rows", "train": "training rows", "samples": "its own samples"}
     counts = {name: real(part(record, name), "examples") or 0 for name in costs}
     rows = [(label[name], number(plus_minus(*c)), f"{counts[name]:,.0f}") for name, c in costs.items() if c]
+    marks = [MARKS.get(word(part(record, name), "kind"), "o") for name, c in costs.items() if c]
     names, found = [label[n] for n, c in costs.items() if c], [c for c in costs.values() if c]
 
     def draw(theme: Theme) -> Figure:
-        return dots_figure(
-            names, [v for v, _ in found], [e for _, e in found], unit=f"−log p, {story.unit.name}", theme=theme
-        )
+        axis = f"−log p, {story.unit.name}"
+        return dots_figure(names, [v for v, _ in found], [e for _, e in found], marks, unit=axis, theme=theme)
 
     gap = minus(own, test)
     readings = [
@@ -180,7 +185,7 @@ def self_check(story: Story) -> Html:
             themed(
                 draw,
                 "−log p of test rows, training rows and samples",
-                "Bars are ± one standard error; left is likelier.",
+                f"{LEGEND} Left is likelier.",
             ),
             table(("rows", f"−log p, {story.unit.name}", "how many"), rows),
         ),

@@ -13,7 +13,7 @@ from jensen.data.facts import describe
 from jensen.data.space import Levels
 from jensen.evaluation.charts import curve_figure
 from jensen.evaluation.figures import Theme
-from jensen.evaluation.numbers import part, real
+from jensen.evaluation.numbers import counted, part, real
 from jensen.evaluation.page import (
     Html,
     details,
@@ -26,6 +26,7 @@ from jensen.evaluation.page import (
 from jensen.evaluation.panels.common import themed
 from jensen.evaluation.plots import show_figure
 from jensen.evaluation.story import Story
+from jensen.models.model import ClosedForm
 
 
 def training(story: Story) -> Html:
@@ -33,13 +34,7 @@ def training(story: Story) -> Html:
     title = "Training"
     points = [r for r in story.history if real(r, "step") is not None]
     if not points:
-        closed = "training" not in story.config
-        why = (
-            "fitted in closed form, in one go; there is no curve"
-            if closed
-            else "history.jsonl is not in the run folder"
-        )
-        return panel(title, missing(f"{story.model}: {why}."))
+        return panel(title, missing(f"{story.model}: {_why_no_curve(story)}."))
     steps = [real(r, "step") or 0.0 for r in points]
     losses = [(s, loss) for s, r in zip(steps, points, strict=True) if (loss := real(r, "loss")) is not None]
     shift = _unit_shift(story)
@@ -65,6 +60,16 @@ def training(story: Story) -> Html:
         *_held_out_parts(story, points, steps),
         *([facts(lines, "compact")] if lines else []),
     )
+
+
+def _why_no_curve(story: Story) -> str:
+    if "training" in story.config:
+        return "history.jsonl is not in the run folder"
+    network, report = story.pipeline.model, part(story.config, "fit")
+    if not (isinstance(network, ClosedForm) and network.iterative):
+        return "fitted in closed form, in one go; there is no curve"
+    iterations, how = real(report, "iterations"), "converged" if report.get("converged") is True else "did NOT converge"
+    return "fitted by EM" + ("" if iterations is None else f", which {how} after {counted(iterations, 'iteration')}")
 
 
 def _unit_shift(story: Story) -> float:
@@ -159,7 +164,7 @@ def model(story: Story) -> Html:
         ("model", f"{story.model}: {network.summary}"),
         ("from", network.paper),
         ("command", command(story)),
-        ("numbers in it", f"{sum(p.numel() for p in network.parameters()):,} trained parameters"),
+        ("numbers in it", f"{sum(tensor.numel() for tensor in network.state_dict().values()):,} in the weights file"),
         ("seed", _plain(request.get("seed"))),
         ("versions", ", ".join(f"{name} {version}" for name, version in part(config, "versions").items())),
     ]
