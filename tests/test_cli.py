@@ -392,6 +392,13 @@ def test_fit_says_what_was_found_and_again_the_same(run: Any, world: Path):
     assert "steps was 4, now 5" in refused(run(*words[:7], "5", *TINY))
 
 
+def test_a_fit_draws_its_samples_under_the_columns_names(run: Any, monkeypatch: pytest.MonkeyPatch):
+    names: list[Any] = []
+    monkeypatch.setattr(work, "save_grid", lambda *given, **options: names.append(options["names"]))
+    assert run("fit", "t.csv", "-m", "gaussian", "-o", "named")[0] == 0
+    assert names == [["height", "weight"]]
+
+
 def test_options_of_fit_reach_the_fit_and_divergence_is_1(run: Any, monkeypatch: pytest.MonkeyPatch):
     seen: dict[str, Any] = {}
 

@@ -57,6 +57,8 @@ def test_too_few_rows() -> None:
     assert len(load_data(np.zeros((10, 2))).valid) == 1
     with pytest.raises(InputError, match="the array has 9 rows; at least 10 are needed"):
         load_data(np.zeros((9, 2)))
+    with pytest.raises(InputError, match="the array has 1 row; at least 10 are needed"):
+        load_data(np.zeros((1, 2)))
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63])

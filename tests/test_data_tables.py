@@ -65,7 +65,7 @@ def test_saved_row_index_is_pointed_out(tmp_path: Path) -> None:
     [
         ("", "is empty"),
         ("\n1,2\n", "begins with an empty line"),
-        ("a,b\n", r"\(0, 2\)"),
+        ("a,b\n", "has a header and no rows; add at least one line of numbers"),
         (BODY + "1,2\n", "line 21 has 2 cells, but the first line has 3"),
         (BODY + "1,2,3,4\n", "line 21 has 4 cells"),
         (BODY + "1,two,3\n", "line 21, column 2: 'two' is not a number; leave the cell empty"),

@@ -96,6 +96,15 @@ def test_a_drawing_keeps_the_way_to_its_first_rows(chain: Pipeline):
     assert float(ends.square().mean().sqrt()) == pytest.approx(scale, rel=0.2)
 
 
+@pytest.mark.parametrize("word", ["diffusion", "gaussian"])
+def test_as_many_steps_of_drawing_are_told_as_were_announced(word: str, chain: Pipeline, split: Split):
+    pipeline = chain if word == "diffusion" else jensen.fit(split, word, progress=False)
+    announced, taken = list[int](), list[int]()
+    drawing.draw(pipeline, announced.append, taken.append)
+    assert len(announced) == 1
+    assert announced[0] == sum(taken) > 0
+
+
 def test_single_steps_sum_to_the_bound(chain: Pipeline, split: Split):
     """Six steps, each looked at: with the prior term they add up to the bound of the same rows, in the model's units;
     4.5 standard errors of both (failure rate 7e-6).

@@ -66,7 +66,7 @@ def test_the_numbers_in_it_are_those_of_the_weights_file(tmp_path):
 
 def test_not_converged_is_said(tmp_path):
     text = mixture(story(tmp_path, ROWS, n_components=4, restarts=1, max_iterations=1, tolerance=1e-12))
-    assert "EM did NOT converge after 1 iterations" in text
+    assert "EM did NOT converge after 1 iteration." in text
 
 
 def test_means_of_images_and_other_models(tmp_path):
@@ -113,6 +113,18 @@ def test_a_component_that_no_row_is_likeliest_in_is_counted(tmp_path):
     text = mixture(told)
     assert "0 % belong to one component with a probability above 0.9; the largest cluster has 100 %." in text
     assert "2 components are the likeliest of none of them" in text
+
+
+def test_one_component_is_one(tmp_path):
+    told = story(tmp_path, DRAW.normal(size=(60, 3)), n_components=2, restarts=1)
+    model = told.pipeline.components
+    model.means.copy_(model.means[:1].expand(2, -1).clone())
+    model.spread_covariances.copy_(model.spread_covariances[:1].expand(2, -1, -1).clone())
+    model.weights.copy_(torch.tensor([0.75, 0.25]))
+    told.config["fit"] = {"n_components": 1, "iterations": 1, "converged": True}
+    text = mixture(told)
+    assert "1 component, covariance full. EM converged after 1 iteration." in text
+    assert " 1 component is the likeliest of none of them." in text
 
 
 def test_bic_is_called_bic(tmp_path):

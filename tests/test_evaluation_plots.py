@@ -11,6 +11,8 @@ from jensen.data import Levels, Real, load_data
 from jensen.data.examples import Examples
 from jensen.diffusion.schedule import Cosine, LogSNRUniform, alpha, sigma
 from jensen.errors import InputError
+from jensen.evaluation import images
+from jensen.evaluation.charts import curve_figure
 from jensen.evaluation.figures import figure_png, printable, save_figure
 from jensen.evaluation.images import CELL, GAP, grid, save_grid, save_images, to_pixels
 from jensen.evaluation.neighbours import affordable, nearest
@@ -99,6 +101,24 @@ def test_vectors_with_missing_cells_are_shown(tmp_path, dims):
     x[::3, 0] = np.nan
     save_figure(show_figure(load_data(x)), tmp_path / "show.png")
     assert Image.open(tmp_path / "show.png").width > 500
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"), [(["mass", "speed"], ("mass", "speed")), (None, ("dimension 1", "dimension 2"))]
+)
+def test_vectors_are_drawn_under_their_names(tmp_path, monkeypatch, names, shown):
+    drawn = []
+    monkeypatch.setattr(images, "save_figure", lambda figure, path: drawn.extend(figure.axes))
+    save_grid(torch.randn(20, 2), Real(), tmp_path / "x.png", names=names)
+    assert (drawn[0].get_xlabel(), drawn[0].get_ylabel()) == shown
+
+
+@pytest.mark.parametrize("last", [1, 2, 3, 7, 40, 30000])
+def test_the_ticks_of_a_count_are_whole(last):
+    figure = curve_figure(range(1, last + 1), {"held-out": [0.5] * last}, xlabel="components", ylabel="nats a row")
+    ticks = figure.axes[0].get_xticks()
+    assert all(float(tick).is_integer() for tick in ticks)
+    assert figure.axes[0].get_xlabel() == "components"
 
 
 def test_hostile_class_names_are_drawn_as_text():

@@ -295,6 +295,7 @@ def test_one_or_two_test_rows_allow_no_verdict(tmp_path, rows):
     assert ("± is one standard error of the mean" in page.text) == (rows == 2)
     assert ("± unknown" in page.text) == (rows == 1)
     assert rows == 2 or "± 0 " not in page.text
+    assert ("Of 1 test row " in page.text) == (rows == 1)
     for reading in ("better than", "worse than", "likely to it than", "by heart", "Within two standard errors"):
         assert reading not in page.text
 

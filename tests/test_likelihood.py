@@ -126,6 +126,7 @@ def test_the_printed_line():
     spread = torch.tensor([-1.0, 1.0]) * 0.02 * 64 * math.log(2)
     ll = make(-2.13 * 64 * math.log(2) + spread, kind="lower bound", method="vlb", event_shape=(1, 8, 8))
     assert str(ll) == "≤ 2.13 ± 0.02 bits/dim  (bound, vlb; 2 examples × 64 dims; ± 1 SE)"
+    assert "; 1 example × 1 dim; " in str(make(torch.tensor([-1.0]), event_shape=(1,)))
 
 
 @pytest.mark.parametrize(

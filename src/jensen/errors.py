@@ -37,3 +37,13 @@ def brief(value: Any, most: int = 60) -> str:
     """
     text = repr(value)
     return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
+def plural(noun: str, count: float) -> str:
+    """The noun as it stands behind a number.
+
+    Example:
+        >>> plural("row", 1), plural("row", 0)
+        ('row', 'rows')
+    """
+    return noun if count == 1 else f"{noun}s"

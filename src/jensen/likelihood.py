@@ -18,6 +18,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
+from jensen.errors import plural
+
 Kind = Literal["exact", "lower bound", "upper bound", "estimate"]
 BITS = 1 / math.log(2)
 _SHORT = {"exact": "exact", "lower bound": "bound", "upper bound": "upper bound", "estimate": "estimate"}
@@ -150,8 +152,10 @@ class LogLikelihood:
     def describe(self) -> str:
         """What stands in the brackets behind the number."""
         kind = _SHORT[self.kind] if self.kind == self.method else f"{_SHORT[self.kind]}, {self.method}"
-        zero = f"; {_rows(self.impossible)} of probability zero" if self.impossible else ""
-        return f"{kind}; {len(self)} examples × {self.dims} dims; ± 1 SE{zero}"
+        zero = f"; {self.impossible} {plural('row', self.impossible)} of probability zero" if self.impossible else ""
+        return (
+            f"{kind}; {len(self)} {plural('example', len(self))} × {self.dims} {plural('dim', self.dims)}; ± 1 SE{zero}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able summary; null where a thing does not apply."""
@@ -177,7 +181,9 @@ class LogLikelihood:
                 for name, v in self.terms.items()
             },
             "diagnostics": dict(self.diagnostics),
-            "note": f"{_rows(self.impossible)} of probability zero" if self.impossible else None,
+            "note": f"{self.impossible} {plural('row', self.impossible)} of probability zero"
+            if self.impossible
+            else None,
         }
 
 
@@ -257,10 +263,6 @@ def _standard_error(value: Tensor) -> float:
     if len(value) < 2 or not bool(torch.isfinite(value).all()):
         return math.nan
     return float(value.std()) / math.sqrt(len(value))
-
-
-def _rows(count: int) -> str:
-    return f"{count} row{'' if count == 1 else 's'}"
 
 
 def _finite(number: float) -> float | None:

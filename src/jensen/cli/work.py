@@ -47,7 +47,7 @@ def finish(folder: Run, pipeline: Pipeline, split: Split) -> dict[str, Any]:
     if result and all(folder.file(name).is_file() for name in ("samples.png", "report.html")):
         return result
     drawing = pictured(pipeline)
-    save_grid(drawing.samples, pipeline.space, folder.file("samples.png"))
+    save_grid(drawing.samples, pipeline.space, folder.file("samples.png"), names=split.facts.get("columns"))
     result = result or evaluated(folder, pipeline, split, drawing.samples)
     write_page(folder, split, None, drawing)
     return result

@@ -12,7 +12,7 @@ import torch
 from jensen.data.examples import Examples, Split
 from jensen.data.rows import Array, Rows, Source
 from jensen.data.space import Space
-from jensen.errors import InputError
+from jensen.errors import InputError, plural
 
 MIN_ROWS = 10
 SHARES = {"valid": 10, "test": 20}  # percent of the rows that are cut
@@ -45,7 +45,7 @@ def _cut_positions(rows: int, missing: list[str], seed: int, where: str, least: 
         return {}
     if rows < least:
         raise InputError(
-            f"{where} has {rows} rows; at least {least} are needed to cut {' and '.join(missing)} from them"
+            f"{where} has {rows} {plural('row', rows)}; at least {least} are needed to cut {' and '.join(missing)} from them"
         )
     sizes = [max(1, rows * SHARES[name] // 100) if rows >= MIN_ROWS else 0 for name in missing]
     order = np.random.default_rng(seed).permutation(rows)

@@ -45,6 +45,8 @@ def _read(text: TextIO, where: str) -> Source:
     columns = tuple(cell.strip() for cell in head) if _is_header(head, where) else ()
     values = array("d", () if columns else _numbers(head, 1, len(head), where))
     _append_rows(values, reader, len(head), where)
+    if not values:
+        raise InputError(f"{where} has a header and no rows; add at least one line of numbers")
     x = np.frombuffer(values, np.float64).reshape(-1, len(head))
     return Source("csv", {"all": Rows(x)}, columns=columns, notes=_notes(columns))
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from jensen.evaluation.figures import (
     LIGHT,
@@ -34,7 +34,7 @@ def curve_figure(
     log: bool = False,
     theme: Theme = LIGHT,
 ) -> Figure:
-    """One or more curves over training steps; values that are not finite leave a gap; `log` is
+    """One or more curves over a count, such as training steps; values that are not finite leave a gap; `log` is
     followed where they are positive and differ by more than a factor of ten.
     """
     figure = blank(4.6, 2.7, theme)
@@ -43,6 +43,7 @@ def curve_figure(
         axes.plot(
             x, np.array(values, float), "-", color=theme.colours[number % 10], linewidth=1.5, marker="o", markersize=2.5
         )
+    axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     known = [v for values in lines.values() for v in values if math.isfinite(v)]
     if log and known and min(known) > 0 and max(known) > 10 * min(known):
         axes.set_yscale("log")

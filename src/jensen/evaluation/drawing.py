@@ -64,7 +64,10 @@ def draw(
     count = enough_rows(pipeline.event_shape, IMAGES) // 4 * 4 if image else CLOUD_ROWS
     model, steps = pipeline.model, drawing_steps(pipeline)
     if not isinstance(model, ChainModel) or steps is None:
-        return Drawing(pipeline.sample(count, seed=SEED), f"drawn exactly, seed {SEED}")
+        on_start(1)
+        samples = pipeline.sample(count, seed=SEED)
+        on_step(1)
+        return Drawing(samples, f"drawn exactly, seed {SEED}")
     chain, kept = model.chain(steps), FILM_ROWS if image else count
     wanted, frames = set(chosen_steps(steps, FILM_COLUMNS)), list[Frame]()
     on_start(steps * -(-count // pipeline.sampling_batch()))

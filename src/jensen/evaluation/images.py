@@ -110,6 +110,7 @@ def save_grid(
     columns: int | None = None,
     captions: Sequence[str] | None = None,
     value_range: Range | None = None,
+    names: Sequence[str] | None = None,
 ) -> None:
     """Write rows as one PNG: images as a grid, vectors as a scatter plot or histograms.
 
@@ -120,10 +121,11 @@ def save_grid(
         columns: images in a row of the grid; about a square if None.
         captions: a line under each image.
         value_range: what black and white stand for in real-valued images; their own finite range if None.
+        names: of the columns of vectors, where they have any.
     """
     path = check_png(path)
     if not is_image(tuple(x.shape[1:])):
-        save_figure(vectors_figure({"rows": x}), path)
+        save_figure(vectors_figure({"rows": x}, names), path)
         return
     content = png(grid(to_pixels(x, space, value_range), columns=columns, captions=captions))
     with written_whole(path) as aside:

@@ -38,16 +38,6 @@ def reals(record: Any, name: str) -> list[float]:
     return [float(v) for v in value] if good and value is not None else []
 
 
-def counted(count: float, noun: str) -> str:
-    """So many of a thing.
-
-    Example:
-        >>> counted(1, "row"), counted(2000, "row")
-        ('1 row', '2,000 rows')
-    """
-    return f"{count:,.0f} {noun}{'' if count == 1 else 's'}"
-
-
 @dataclass(frozen=True)
 class Unit:
     """What costs are given in: bits/dim for masses, nats a row for densities; `scale` turns nats into it."""

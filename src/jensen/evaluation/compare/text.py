@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jensen.errors import plural
 from jensen.evaluation.numbers import Unit, part, real, unit_of, word
 from jensen.likelihood import plus_minus
 
 NONE = "–"
+PARTS = (("test", "test"), ("train", "training"))
 
 
 def lines(record: Mapping[str, Any]) -> list[str]:
@@ -50,7 +52,8 @@ def about(record: Mapping[str, Any]) -> str:
     """What was compared on what."""
     data = record["data"]
     shape = " × ".join(map(str, data["event_shape"]))
-    return f"{source(record)}: {data['rows']['test']:,} test rows of {shape}, {data['space']}; {data['rows']['train']:,} training rows"
+    test, train = (f"{data['rows'][name]:,} {said} {plural('row', data['rows'][name])}" for name, said in PARTS)
+    return f"{source(record)}: {test} of {shape}, {data['space']}; {train}"
 
 
 def notes(record: Mapping[str, Any]) -> list[str]:

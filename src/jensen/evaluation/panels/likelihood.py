@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from jensen.data.space import Levels
+from jensen.errors import plural
 from jensen.evaluation.charts import steps_figure
 from jensen.evaluation.figures import Theme
 from jensen.evaluation.numbers import cost, part, quoted, real, reals, word
@@ -107,7 +108,7 @@ def _error_line(ll: dict[str, Any]) -> Html:
             f" {sampled * scale:.2g}{unit} of it come from the choice of test rows and {drawn * scale:.2g} from random draws (the two add "
             "up in squares)."
         )
-    count = f" of the mean over {rows:,.0f} test rows" if rows else ""
+    count = f" of the mean over {rows:,.0f} test {plural('row', rows)}" if rows else ""
     return join(
         strong("± is one standard error"),
         f"{count}: the mean over infinitely many such rows lies within it about two times in three.{parts} "

@@ -6,6 +6,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from jensen.errors import plural
 from jensen.evaluation.charts import curve_figure
 from jensen.evaluation.figures import Theme
 from jensen.evaluation.images import grid, png, to_pixels
@@ -46,8 +47,8 @@ def _found(story: Story) -> list[str | Html]:
     ends = reals({"v": [real(s, "penalised_nats_per_row") for s in starts]}, "v") if isinstance(starts, list) else []
     spread = f" The {len(ends)} starts ended within {max(ends) - min(ends):.2g} nats a row." if len(ends) > 1 else ""
     return [
-        f"{count:.0f} components, covariance {part(story.config, 'model', 'options').get('covariance', 'full')}. "
-        f"EM {how} after {iterations:.0f} iterations{expected}.{spread}"
+        f"{count:.0f} {plural('component', count)}, covariance {part(story.config, 'model', 'options').get('covariance', 'full')}. "
+        f"EM {how} after {iterations:.0f} {plural('iteration', iterations)}{expected}.{spread}"
     ]
 
 
@@ -127,10 +128,14 @@ def _whose(story: Story, rows: Tensor) -> list[Html]:
     sure = float((shares.max(1).values > SURE).double().mean())
     counts = torch.bincount(shares.argmax(1), minlength=shares.shape[1])
     empty = int((counts == 0).sum())
-    none = f" {empty} components are the likeliest of none of them." if empty else ""
+    none = (
+        f" {empty} {plural('component', empty)} {'is' if empty == 1 else 'are'} the likeliest of none of them."
+        if empty
+        else ""
+    )
     return [
         paragraph(
-            f"Of {len(rows):,} test rows {100 * sure:.0f} % belong to one component with a probability above {SURE:g}; "
+            f"Of {len(rows):,} test {plural('row', len(rows))} {100 * sure:.0f} % belong to one component with a probability above {SURE:g}; "
             f"the largest cluster has {100 * float(counts.max()) / len(rows):.0f} %.{none} "
             "`jensen evaluate RUN -o scores.csv` writes the probabilities of every row.",
             style="note",

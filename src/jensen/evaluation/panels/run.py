@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 
 from jensen.data.facts import describe
 from jensen.data.space import Levels
+from jensen.errors import plural
 from jensen.evaluation.charts import curve_figure
 from jensen.evaluation.figures import Theme
-from jensen.evaluation.numbers import counted, part, real
+from jensen.evaluation.numbers import part, real
 from jensen.evaluation.page import (
     Html,
     details,
@@ -69,7 +70,9 @@ def _why_no_curve(story: Story) -> str:
     if not (isinstance(network, ClosedForm) and network.iterative):
         return "fitted in closed form, in one go; there is no curve"
     iterations, how = real(report, "iterations"), "converged" if report.get("converged") is True else "did NOT converge"
-    return "fitted by EM" + ("" if iterations is None else f", which {how} after {counted(iterations, 'iteration')}")
+    return "fitted by EM" + (
+        "" if iterations is None else f", which {how} after {iterations:,.0f} {plural('iteration', iterations)}"
+    )
 
 
 def _unit_shift(story: Story) -> float:
@@ -139,7 +142,10 @@ def data(story: Story) -> Html:
         ("classes", classes + (", …" if len(found["classes"]) > 50 else "")),
         ("constant", f"{found['constant_dimensions']:,} of {story.dims:,} dimensions"),
         ("missing", f"{found['missing_cells']:,} cells"),
-        ("repeated", f"{found['duplicate_rows']:,} rows; {found['test_rows_in_train']:,} test rows are also in train"),
+        (
+            "repeated",
+            f"{found['duplicate_rows']:,} {plural('row', found['duplicate_rows'])}; {found['test_rows_in_train']:,} test {plural('row', found['test_rows_in_train'])} also in train",
+        ),
         ("fingerprint", split.fingerprint),
         *(("note", str(note)) for note in found["notes"]),
     ]
