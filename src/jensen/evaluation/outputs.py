@@ -68,7 +68,7 @@ def write_samples(path: Path, rows: Any, pipeline: Pipeline, columns: Sequence[s
     """
     suffix = path.suffix.lower()
     if suffix == ".png":
-        save_grid(rows, pipeline.space, path)
+        save_grid(rows, pipeline.space, path, names=columns or pipeline.config["data"]["facts"].get("columns"))
         return
     if suffix == "":
         save_images(rows, pipeline.space, path)

@@ -31,11 +31,6 @@ class Prior:
     rows: float
     mode: Tensor
 
-    @property
-    def variances(self) -> Tensor:
-        """The diagonal of V, `(d,)`."""
-        return self.mode.diagonal() if self.mode.ndim == 2 else self.mode
-
     def log_weights(self, weights: Tensor) -> float:
         """a Σ log w_k."""
         return self.counts * float(weights.log().sum()) if self.counts else 0.0

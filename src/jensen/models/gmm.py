@@ -24,7 +24,7 @@ from jensen.data.codec import Affine, fit_codec
 from jensen.data.examples import Batch, Split
 from jensen.data.space import Real, Space
 from jensen.distributions.conditional import Conditional
-from jensen.errors import InputError
+from jensen.errors import InputError, plural
 from jensen.likelihood import LogLikelihood
 from jensen.mixture.covariance import WHOLE_DIMS, covariance_of
 from jensen.mixture.density import Density
@@ -359,7 +359,7 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
             value=value,
             kind="exact",
             measure="Lebesgue",
-            of=f"a mixture of {len(self.weights)} normals, {self.covariance_word}",
+            of=f"a mixture of {len(self.weights)} {plural('normal', len(self.weights))}, {self.covariance_word}",
             method=self.method_or_default(method),
             event_shape=self.event_shape,
         )
