@@ -39,6 +39,10 @@ FAST = {
     "gaussian": Fast(),
     "gmm": Fast(fit={"n_components": 2}),
     "jittered": Fast(fit={"scale": 0.3}),
+    "ar": Fast(
+        fit={"steps": 150, "size": "tiny", "batch_size": 64, "patience": 0, "dropout": 0.0, "precision": "float32"},
+        on_level_images={"steps": 30, "batch_size": 32},
+    ),
     "diffusion": Fast(
         fit={
             "steps": 150,

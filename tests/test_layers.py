@@ -15,7 +15,7 @@ LAYERS = (
     ("nn",),
     ("data",),
     ("bounds",),
-    ("diffusion", "mixture"),
+    ("diffusion", "mixture", "autoregressive"),
     ("training",),
     ("models",),
     ("config",),

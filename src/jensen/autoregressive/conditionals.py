@@ -139,7 +139,7 @@ class Normals(Law):
 def _place(logits: Tensor, u: Tensor) -> Tensor:
     """The number of the category at which the distribution function passes u, `(n,)`."""
     cumulative = logits.double().softmax(-1).cumsum(-1)
-    found = torch.searchsorted(cumulative, u.double()[:, None].to(cumulative), right=True)[:, 0]
+    found = torch.searchsorted(cumulative, u.double()[:, None].contiguous(), right=True)[:, 0]
     return found.clamp(max=logits.shape[-1] - 1)
 
 

@@ -69,5 +69,3 @@ class DiscretisedLogistic(Distribution):
     def quantise(self, y: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """The level nearest to each value of y."""
         return self.first + self.step * ((y - self.first) / self.step).round().clamp(0, self.k - 1)
-
-

@@ -7,6 +7,7 @@ from jensen.models.model import Model
 
 MODELS: dict[str, str] = {
     "diffusion": "jensen.models.ddpm:DDPM",
+    "ar": "jensen.models.ar:Autoregressive",
     "gmm": "jensen.models.gmm:GaussianMixture",
     "gaussian": "jensen.models.gaussian:Gaussian",
     "independent": "jensen.models.independent:Independent",

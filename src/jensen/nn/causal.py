@@ -9,7 +9,7 @@ order is the Jacobian ∂out_d/∂x_e, which is zero for every e ≥ d.
 row, the channels of a pixel in turn. The first convolution leaves the pixel itself out, the others look at it, at the one
 to its left and at three above; kernels are two rows high, so that of their six weights only one is masked. Nothing is
 normalised across pixels, which would leak. `Recurrent` is for sequences: a gated recurrent unit over the values in
-row-major order (Cho et al. 2014).
+row-major order (Cho et al. 2014). `Vector` is for vectors: a perceptron with masked weights (`jensen.nn.masked`).
 
 Sampling is cached: a network keeps what it has computed and a new dimension costs one pixel's work, so a whole sample
 costs one pass.
@@ -26,19 +26,18 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from jensen.nn.layers import FourierFeatures, PositionEmbedding, zero_init
+from jensen.nn.masked import Masked
 
-__all__ = ["Causal", "Raster", "Recurrent"]
+__all__ = ["Causal", "Raster", "Recurrent", "Vector"]
 
-Draw = Callable[[Tensor, int], Tensor]  # (outputs (n, ·) of a dimension, its place in the flattened row) → its values (n,)
+Draw = Callable[
+    [Tensor, int], Tensor
+]  # (outputs (n, ·) of a dimension, its place in the flattened row) → its values (n,)
 FREQUENCIES = 4
 
 
 class Causal(nn.Module, ABC):
-    """Rows (B, *event) → (B, *event, outputs).
-
-    Attributes:
-        head: the last layer, whose bias is the output where nothing is known.
-    """
+    """Rows (B, *event) → (B, *event, outputs)."""
 
     event: tuple[int, ...]
 
@@ -47,17 +46,12 @@ class Causal(nn.Module, ABC):
         """x (B, *event) → (B, *event, outputs)."""
 
     @abstractmethod
-    def heads(self) -> list[nn.Linear]:
-        """The last layers, whose biases are the outputs of an untrained network."""
+    def bias(self, start: Tensor) -> None:
+        """Make `start (outputs,)` what an untrained network puts out for every dimension."""
 
+    @abstractmethod
     def generate(self, n: int, draw: Draw) -> Tensor:
-        """Rows (n, *event) drawn a dimension at a time, by a pass for each."""
-        like = next(self.parameters())
-        flat = like.new_zeros(n, math.prod(self.event), dtype=torch.float64)
-        for place in range(flat.shape[1]):
-            out = self(flat.reshape(n, *self.event).to(like.dtype)).flatten(1, -2)[:, place]
-            flat[:, place] = draw(out, place)
-        return flat.reshape(n, *self.event)
+        """Rows (n, *event) float64, drawn a dimension at a time."""
 
 
 class Lift(nn.Module):
@@ -88,7 +82,14 @@ class CausalConv(nn.Module):
     mask: Tensor
 
     def __init__(
-        self, channels_in: int, channels_out: int, rows: int = 2, reach: int = 1, dilation: int = 1, *, strict: bool = False
+        self,
+        channels_in: int,
+        channels_out: int,
+        rows: int = 2,
+        reach: int = 1,
+        dilation: int = 1,
+        *,
+        strict: bool = False,
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(channels_in, channels_out, (rows, 2 * reach + 1), dilation=dilation)
@@ -96,8 +97,9 @@ class CausalConv(nn.Module):
         mask = torch.ones(1, 1, rows, 2 * reach + 1)
         mask[..., -1, reach + (0 if strict else 1) :] = 0
         self.register_buffer("mask", mask, persistent=False)
-        seen = mask.mean() * self.conv.weight[0].numel()  # as if the masked weights were not there
-        nn.init.uniform_(self.conv.weight, -1 / math.sqrt(seen), 1 / math.sqrt(seen))
+        seen = rows * (2 * reach + 1) - reach - (1 if strict else 0)
+        bound = 1 / math.sqrt(seen * channels_in)  # torch's, as if the masked weights were not there
+        nn.init.uniform_(self.conv.weight, -bound, bound)
 
     def forward(self, h: Tensor) -> Tensor:
         """h (B, C, H, W) → (B, channels_out, H, W)."""
@@ -173,9 +175,12 @@ class Raster(Causal):
         self.head = nn.ModuleList(zero_init(nn.Linear(width, outputs)) for _ in range(channels))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing from torch's stubs
 
-    def heads(self) -> list[nn.Linear]:
-        """One a channel."""
-        return [head for head in self.head if isinstance(head, nn.Linear)]
+    @torch.no_grad()
+    def bias(self, start: Tensor) -> None:
+        """For every channel."""
+        for head in self.head:
+            assert isinstance(head, nn.Linear)
+            head.bias.copy_(start)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, C, H, W) → (B, C, H, W, outputs)."""
@@ -242,9 +247,10 @@ class Recurrent(Causal):
         self.last = zero_init(nn.Linear(2 * width, outputs))
         self.register_buffer("where", torch.arange(dims) % inner, persistent=False)
 
-    def heads(self) -> list[nn.Linear]:
-        """The one."""
-        return [self.last]
+    @torch.no_grad()
+    def bias(self, start: Tensor) -> None:
+        """For every dimension alike."""
+        self.last.bias.copy_(start)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (B, *event) → (B, *event, outputs)."""
@@ -265,4 +271,44 @@ class Recurrent(Causal):
             h, state = self.unit(torch.cat([before, place], -1), state)
             flat[:, d] = draw(self.last(self.norm(torch.cat([h, place], -1)))[:, 0], d)
             before = self.lift(flat[:, d : d + 1].to(like.dtype))
+        return flat.reshape(n, *self.event)
+
+
+class Vector(Causal):
+    """Vectors, dimension by dimension; rows of any shape are flattened.
+
+    Args:
+        event: of a row.
+        outputs: numbers a dimension.
+        width: of the hidden layers.
+        depth: residual blocks.
+        dropout: inside the blocks.
+    """
+
+    def __init__(self, event: tuple[int, ...], outputs: int, *, width: int, depth: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.event = event
+        self.lift = Lift()
+        self.masked = Masked(math.prod(event), outputs, width, depth, inputs_per_dim=Lift.features, dropout=dropout)
+
+    @torch.no_grad()
+    def bias(self, start: Tensor) -> None:
+        """For every dimension alike."""
+        self.masked.head.bias.copy_(start.repeat(self.masked.dims))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (B, *event) → (B, *event, outputs)."""
+        return self.masked(self.lift(x.flatten(1))).reshape(*x.shape, -1)
+
+    @torch.no_grad()
+    def generate(self, n: int, draw: Draw) -> Tensor:
+        """Rows (n, *event), one pass in all."""
+        weight = self.masked.head.weight
+        flat = weight.new_zeros(n, self.masked.dims, dtype=torch.float64)
+
+        def choose(d: int, outputs: Tensor) -> Tensor:
+            flat[:, d] = draw(outputs, d)
+            return self.lift(flat[:, d].to(weight.dtype))
+
+        self.masked.in_order(choose, n)
         return flat.reshape(n, *self.event)
