@@ -84,7 +84,8 @@ class Logistics(Law):
 
     def draw(self, parameters: Tensor, u: Tensor) -> Tensor:
         """A component's level."""
-        logits, loc, scale = (_at(t, _place(parameters[:, : self.components], u[:, 0])) for t in self._read(parameters))
+        logits, loc, scale = self._read(parameters)
+        loc, scale = _picked(logits, u[:, 0], loc, scale)
         return self._law(loc.double(), scale.double()).icdf(u[:, 1].double())
 
     def start(self, counts: Tensor | None) -> Tensor | None:
@@ -121,7 +122,8 @@ class Normals(Law):
 
     def draw(self, parameters: Tensor, u: Tensor) -> Tensor:
         """A component's quantile."""
-        logits, loc, scale = (_at(t, _place(parameters[:, : self.components], u[:, 0])) for t in self._read(parameters))
+        logits, loc, scale = self._read(parameters)
+        loc, scale = _picked(logits, u[:, 0], loc, scale)
         middle = u[:, 1].double().clamp(2.0**-54, 1 - 2.0**-53)
         return loc.double() + scale.double() * torch.special.ndtri(middle)
 
@@ -143,5 +145,7 @@ def _place(logits: Tensor, u: Tensor) -> Tensor:
     return found.clamp(max=logits.shape[-1] - 1)
 
 
-def _at(t: Tensor, index: Tensor) -> Tensor:
-    return t.gather(-1, index[:, None])[:, 0]
+def _picked(logits: Tensor, u: Tensor, *of_components: Tensor) -> tuple[Tensor, ...]:
+    """What belongs to the component that u picks, `(n,)` each."""
+    place = _place(logits, u)[:, None]
+    return tuple(t.gather(-1, place)[:, 0] for t in of_components)

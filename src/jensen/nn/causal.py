@@ -250,6 +250,7 @@ class Recurrent(Causal):
     @torch.no_grad()
     def bias(self, start: Tensor) -> None:
         """For every dimension alike."""
+        assert isinstance(self.last, nn.Linear)
         self.last.bias.copy_(start)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -294,6 +295,7 @@ class Vector(Causal):
     @torch.no_grad()
     def bias(self, start: Tensor) -> None:
         """For every dimension alike."""
+        assert self.masked.head.bias is not None
         self.masked.head.bias.copy_(start.repeat(self.masked.dims))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -154,6 +154,12 @@ def compare(
 def _made(plan: Plan, split: Split, folder: Folder | None, progress: bool, say: Say) -> Comparison:
     """Every model with every seed, one after another; the table so far is kept after each."""
     attempts: dict[str, list[Attempt]] = {}
+    request, facts = plan.request(split), _facts(split)
+
+    def so_far(*, finished: bool) -> Comparison:
+        entries = tuple(Entry(word, tuple(found)) for word, found in attempts.items())
+        return Comparison(request, facts, entries, plan.asked, finished)
+
     wanted = [(word, seed) for word in plan.words for seed in plan.seeds_of(word)]
     for number, (word, seed) in enumerate(wanted, 1):
         say(f"[{number}/{len(wanted)}] {word}, seed {seed}")
@@ -162,13 +168,8 @@ def _made(plan: Plan, split: Split, folder: Folder | None, progress: bool, say: 
         if attempts[word][-1].problem:
             say(f"{word}: {attempts[word][-1].problem}")
         if folder is not None and not folder.finished:
-            folder.write(_so_far(plan, split, attempts, finished=False).to_dict())
-    return _so_far(plan, split, attempts, finished=True)
-
-
-def _so_far(plan: Plan, split: Split, attempts: Mapping[str, list[Attempt]], *, finished: bool) -> Comparison:
-    entries = tuple(Entry(word, tuple(found)) for word, found in attempts.items())
-    return Comparison(plan.request(split), _facts(split), entries, plan.asked, finished)
+            folder.write(so_far(finished=False).to_dict())
+    return so_far(finished=True)
 
 
 def _facts(split: Split) -> dict[str, Any]:
