@@ -48,6 +48,28 @@ def test_an_output_depends_on_all_inputs_before_it_and_on_no_other(
         assert (float(found[d, e]) > 1e-9) == (place[e] < place[d]), (d, e)
 
 
+@pytest.mark.parametrize("groups", [[[0, 2, 4], [1, 3]], [[1], [0, 3, 4], [2]], [[0, 1, 2, 3, 4]]])
+@pytest.mark.parametrize("context_dim", [0, 2])
+def test_dimensions_at_one_place_do_not_see_each_other(groups: list[list[int]], context_dim: int):
+    """And going by place sees what a pass sees, all dimensions of a place at once."""
+    network = generic(5, 3, 7, 2, groups, context_dim)
+    x = torch.randn(4, 5, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    context = torch.ones(4, 2, dtype=torch.float64) if context_dim else None
+    found = jacobian(network, x, context)
+    place = {d: r for r, group in enumerate(groups) for d in group}
+    for d, e in itertools.product(range(5), repeat=2):
+        assert (float(found[d, e]) > 1e-9) == (place[e] < place[d]), (d, e)
+    out, asked = network(x, context), []
+
+    def choose(group: list[int], outputs: Tensor) -> Tensor:
+        asked.append(group)
+        torch.testing.assert_close(outputs, out[:, group], rtol=0, atol=1e-12)
+        return x[:, group]
+
+    assert torch.equal(network.by_place(choose, 4, context), x)
+    assert asked == groups
+
+
 def test_rows_do_not_see_each_other():
     network = generic(3, 2, 8, 1)
     full = torch.func.jacrev(network)(torch.ones(2, 3, dtype=torch.float64))
@@ -150,6 +172,7 @@ def test_what_a_hostile_file_puts_under_the_mask_is_not_seen():
         ({"dims": 0}, "dims must be at least 1, got 0"),
         ({"width": 0}, "width must be at least 1, got 0"),
         ({"order": [0, 0, 1]}, r"each of 0 to 2 once, got \[0, 0, 1\]"),
+        ({"order": [[0, 1], [], [2]]}, r"each of 0 to 2 once, got \[\[0, 1\], \[\], \[2\]\]"),
         ({"width": 100_000}, r"100000 × 100000 weights, at most 268,435,456"),
     ],
 )
