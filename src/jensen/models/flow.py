@@ -73,13 +73,22 @@ class Flow(GradientModel, DensityModel):
         dims = math.prod(self.event_shape)
         _check(dims, layers, bins, bound, width or 64, depth, dropout or 0.0)
         kind = _default_kind(dims) if kind == "auto" else kind
-        shape = {"bins": bins, "width": width or 64, "depth": depth, "bound": bound, "dropout": dropout or 0.0}
-        self.whitening = Whitening(dims)
-        maps: list[Bijection] = [self.whitening]
+        maps: list[Bijection] = [Whitening(dims)]
         for number in range(layers):
             maps += [Linear(dims)] if linear and number else []
-            maps += [MaskedSpline(dims, _order(kind, dims, number), **shape)]  # type: ignore[arg-type]
+            maps += [
+                MaskedSpline(
+                    dims,
+                    _order(kind, dims, number),
+                    bins=bins,
+                    bound=bound,
+                    width=width or 64,
+                    depth=depth,
+                    dropout=dropout or 0.0,
+                )
+            ]
         self.map = Chain(*maps)
+        self._at_once = max(1, CELLS_AT_ONCE // (dims * parameters_of(bins)))  # rows whose splines are held together
 
     @classmethod
     def codec(cls, split: Split) -> Affine:
@@ -107,7 +116,9 @@ class Flow(GradientModel, DensityModel):
             train.batch(slice(start, min(start + 1024, WHITENING_ROWS))).x.flatten(1).double().cpu()
             for start in range(0, min(len(train), WHITENING_ROWS), 1024)
         ])  # fmt: skip
-        self.whitening.set(*_normal_of(rows))
+        whitening = self.map.maps[0]
+        assert isinstance(whitening, Whitening)
+        whitening.set(*_normal_of(rows))
 
     def objective(self) -> Objective:
         """-log p, a dimension."""
@@ -130,13 +141,13 @@ class Flow(GradientModel, DensityModel):
     ) -> LogLikelihood:
         """log p(x), exact: networks in float32, all else in float64."""
         self.eval()
-        parts = x.flatten(1).double().split(self._at_once())
+        parts = x.flatten(1).double().split(self._at_once)
         on_calls(len(x))
         return LogLikelihood(
             value=torch.cat([log_density(self.map, part) for part in parts]),
             kind="exact",
             measure="Lebesgue",
-            of="a normalising flow",
+            of="normalising flow",
             method=self.method_or_default(method),
             event_shape=self.event_shape,
             precision="float32",
@@ -146,15 +157,10 @@ class Flow(GradientModel, DensityModel):
     def sample(self, n: int, context: Tensor | None = None, seed: int = 0, *, start: int = 0) -> Tensor:
         """f⁻¹ of normal draws."""
         self.eval()
-        dims = len(self.whitening.mean)
+        dims = math.prod(self.event_shape)
         z = sample_noise(seed).normal(sample_ids(n, start), (dims,)).double().to(self.device)
-        x = torch.cat([self.map.inverse(part) for part in z.split(self._at_once())])
+        x = torch.cat([self.map.inverse(part) for part in z.split(self._at_once)])
         return x.reshape(n, *self.event_shape)
-
-    def _at_once(self) -> int:
-        """How many rows' splines to hold at a time."""
-        outputs = next(m for m in self.map.maps if isinstance(m, MaskedSpline)).network.outputs
-        return max(1, CELLS_AT_ONCE // (len(self.whitening.mean) * outputs))
 
 
 class FlowObjective(Objective):
