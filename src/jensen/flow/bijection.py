@@ -101,6 +101,9 @@ class MaskedSpline(Bijection):
     own this is an autoregressive flow: one pass forward, one piece of a pass a dimension back. With two places it is a
     coupling layer: one pass either way (Durkan et al. 2019, "Neural spline flows", section 4).
 
+    The network sees x clamped to the bound: an outlier in one dimension then cannot drive the splines of the others, however
+    far out it is. Any function of the x before d makes a density; this one stays in the range that was trained on.
+
     Args:
         dims: D.
         order: the places of the dimensions, as `jensen.nn.masked.Masked` takes them.
@@ -130,8 +133,7 @@ class MaskedSpline(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The splines of x, and the sum of their log-slopes."""
-        own = self.network.head.weight.dtype
-        numbers = self.network(x.to(own), None if context is None else context.to(own))
+        numbers = self.network(self._seen(x), self._own(context))
         z, log_slope = Spline.from_numbers(numbers.to(x), self.bound)(x)
         return z, log_slope.sum(1)
 
@@ -141,11 +143,17 @@ class MaskedSpline(Bijection):
 
         def choose(group: list[int], numbers: Tensor) -> Tensor:
             x[:, group], _ = Spline.from_numbers(numbers.to(z), self.bound).inverse(z[:, group])
-            return x[:, group]
+            return self._seen(x[:, group])
 
-        own = self.network.head.weight.dtype
-        self.network.by_place(choose, len(z), None if context is None else context.to(own))
+        self.network.by_place(choose, len(z), self._own(context))
         return x
+
+    def _seen(self, x: Tensor) -> Tensor:
+        """What the network sees of x."""
+        return x.clamp(-self.bound, self.bound).to(self.network.head.weight)
+
+    def _own(self, context: Tensor | None) -> Tensor | None:
+        return None if context is None else context.to(self.network.head.weight)
 
 
 class Chain(Bijection):
