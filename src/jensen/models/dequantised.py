@@ -212,9 +212,15 @@ def dequantised(model: DensityModel, space: Levels) -> Dequantised:
     Args:
         model: a density model on Real.
         space: the levels, in the model's units.
+
+    Raises:
+        TypeError: a model that is fitted in neither way.
     """
-    kind = DequantisedClosedForm if isinstance(model, ClosedForm) else DequantisedGradient
-    return kind(model, space)
+    if isinstance(model, ClosedForm):
+        return DequantisedClosedForm(model, space)
+    if isinstance(model, GradientModel):
+        return DequantisedGradient(model, space)
+    raise TypeError(f"{type(model).__name__} is fitted neither in one go nor by gradients")
 
 
 class _DequantisedRows:

@@ -42,7 +42,7 @@ class Flow(GradientModel, DensityModel):
         space: where rows live.
         kind: "autoregressive" (each dimension given all before it) or "coupling" (one half given the other, sampled in
             one pass); "auto" is autoregressive up to 64 dimensions.
-        layers: spline layers.
+        layers: spline layers; None for 4. A fit chooses by the number of training rows.
         bins: of each spline.
         bound: splines are the identity outside [-bound, bound], in units in which the data are whitened.
         width: units of the networks; None for 64. A fit chooses by the number of training rows.
@@ -61,7 +61,7 @@ class Flow(GradientModel, DensityModel):
         space: Space,
         *,
         kind: Literal["auto", "autoregressive", "coupling"] = "auto",
-        layers: int = 4,
+        layers: int | None = None,
         bins: int = 8,
         bound: float = 5.0,
         width: int | None = None,
@@ -71,7 +71,12 @@ class Flow(GradientModel, DensityModel):
     ) -> None:
         super().__init__(event_shape, space)
         dims = math.prod(self.event_shape)
-        _check(dims, layers, bins, bound, width or 64, depth, dropout or 0.0)
+        layers, width, dropout = (
+            4 if layers is None else layers,
+            64 if width is None else width,
+            0.0 if dropout is None else dropout,
+        )
+        _check(dims, layers, bins, bound, width, depth, dropout)
         kind = _default_kind(dims) if kind == "auto" else kind
         maps: list[Bijection] = [Whitening(dims)]
         for number in range(layers):
@@ -82,9 +87,9 @@ class Flow(GradientModel, DensityModel):
                     _order(kind, dims, number),
                     bins=bins,
                     bound=bound,
-                    width=width or 64,
+                    width=width,
                     depth=depth,
-                    dropout=dropout or 0.0,
+                    dropout=dropout,
                 )
             ]
         self.map = Chain(*maps)
@@ -193,12 +198,18 @@ def _order(kind: str, dims: int, number: int) -> list[int] | list[list[int]]:
 
 
 def _regularised(rows: int) -> dict[str, Any]:
-    """Width and dropout of the networks: small where rows are few."""
-    return {"width": 64 if rows >= 1000 else 32, "dropout": 0.0 if rows >= 5000 else 0.1 if rows >= 500 else 0.3}
+    """Layers, width and dropout of the networks: few, small and much where rows are few."""
+    few = rows < 1000
+    return {
+        "layers": 2 if few else 4,
+        "width": 32 if few else 64,
+        "dropout": 0.3 if rows < 500 else 0.1 if rows < 5000 else 0.0,
+    }
 
 
 def _decay(rows: int) -> float:
-    return 0.01
+    """Weight decay, towards the normal that the flow starts as: strong where rows are few."""
+    return 1.0 if rows < 1000 else 0.01
 
 
 def _normal_of(rows: Tensor) -> tuple[Tensor, Tensor]:
