@@ -41,7 +41,7 @@ FAST = {
     "jittered": Fast(fit={"scale": 0.3}),
     "flow": Fast(
         fit={
-            "steps": 40,
+            "steps": 25,
             "layers": 2,
             "width": 16,
             "depth": 1,

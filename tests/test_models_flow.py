@@ -14,10 +14,12 @@ from sklearn.covariance import LedoitWolf
 from torch import Tensor
 
 import jensen
+from jensen import fitting
 from jensen.config import built, skeleton
 from jensen.data.examples import Examples
 from jensen.data.space import Real
 from jensen.errors import InputError
+from jensen.evaluation.panels import run
 from jensen.models.flow import Flow
 from jensen.training import loop
 
@@ -203,3 +205,17 @@ def test_a_config_is_weighed_before_memory_is_taken():
         n: t.shape for n, t in pipeline.model.state_dict().items()
     }
     assert not any(p.is_meta for p in built(config).model.parameters())
+
+
+def test_what_is_exact_is_not_called_a_bound_while_it_trains_nor_in_the_report():
+    real, levels = correlated(40, 2), np.random.default_rng(0).integers(0, 4, (40, 2)).astype(np.uint8)
+    metrics = {"held_out": -3.0, "loss": 1.0, "rows_per_second": 1.0}
+    found = {}
+    for name, x in (("real", real), ("levels", levels)):
+        split = jensen.load_data(x, levels=4 if name == "levels" else None)
+        pipeline = jensen.fit(split, "flow", steps=1, progress=False, **SMALL)
+        found[name] = (fitting._behind_the_bar(pipeline)(metrics), *run._held_out_words(pipeline.model))
+    assert "≥" not in found["real"][0]
+    assert "held-out ≤ " in found["levels"][0]
+    assert [words[1] for words in found.values()] == ["−log p", "bound on −log p"]
+    assert not any("variance and emission" in words[3] for words in found.values())
