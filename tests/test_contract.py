@@ -46,6 +46,7 @@ FAST = {
             "width": 16,
             "depth": 1,
             "bins": 4,
+            "lr": 2e-3,
             "batch_size": 64,
             "patience": 0,
             "dropout": 0.0,

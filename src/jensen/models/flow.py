@@ -31,6 +31,7 @@ MOST_DIMENSIONS = 4096  # W then takes 128 MiB, and each A 64
 MOST_WEIGHTS = 1 << 28  # of all networks together: 1 GiB
 AUTOREGRESSIVE_UP_TO = 64  # dimensions; beyond, masked networks grow with their square, and samples take as many pieces
 WHITENING_ROWS = 20_000
+FEW_ROWS = 1000  # below, flows overfit: they are smaller and trained with more restraint
 CELLS_AT_ONCE = 1 << 22
 
 
@@ -109,10 +110,13 @@ class Flow(GradientModel, DensityModel):
 
     @classmethod
     def training_settings(cls, split: Split, options: Mapping[str, Any]) -> TrainingSettings:
-        """Batches that suit the rows; float32, in which the linear maps' determinants are those of the maps."""
+        """Slow and with strong decay towards the normal where rows are few; float32, in which the linear maps are those whose
+        determinants are counted.
+        """
         rows = len(split.train)
+        rate, decay = (3e-4, 1.0) if rows < FEW_ROWS else (1e-3, 0.01)
         return TrainingSettings(
-            batch_size=min(256, max(1, rows // 2)), lr=1e-3, weight_decay=_decay(rows), precision="float32"
+            batch_size=min(256, max(1, rows // 2)), lr=rate, weight_decay=decay, precision="float32"
         )
 
     def initialise(self, train: Rows) -> None:
@@ -199,17 +203,12 @@ def _order(kind: str, dims: int, number: int) -> list[int] | list[list[int]]:
 
 def _regularised(rows: int) -> dict[str, Any]:
     """Layers, width and dropout of the networks: few, small and much where rows are few."""
-    few = rows < 1000
+    few = rows < FEW_ROWS
     return {
         "layers": 2 if few else 4,
         "width": 32 if few else 64,
         "dropout": 0.3 if rows < 500 else 0.1 if rows < 5000 else 0.0,
     }
-
-
-def _decay(rows: int) -> float:
-    """Weight decay, towards the normal that the flow starts as: strong where rows are few."""
-    return 1.0 if rows < 1000 else 0.01
 
 
 def _normal_of(rows: Tensor) -> tuple[Tensor, Tensor]:
