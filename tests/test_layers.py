@@ -15,7 +15,7 @@ LAYERS = (
     ("nn",),
     ("data",),
     ("bounds",),
-    ("diffusion", "mixture", "autoregressive"),
+    ("diffusion", "mixture", "autoregressive", "flow"),
     ("training",),
     ("models",),
     ("config",),

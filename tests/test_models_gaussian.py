@@ -12,7 +12,7 @@ import jensen
 from jensen.data.examples import Examples
 from jensen.data.space import Levels, Real
 from jensen.errors import InputError
-from jensen.models.dequantised import Dequantised
+from jensen.models.dequantised import DequantisedClosedForm
 from jensen.models.gaussian import Gaussian
 
 MIX = np.random.default_rng(7).normal(size=(5, 5))
@@ -90,12 +90,12 @@ def test_a_constant_column_is_refused():
         jensen.fit(x, "gaussian", progress=False)
 
 
-def dequantised(scale: float) -> tuple[Dequantised, torch.Tensor, np.ndarray]:
+def dequantised(scale: float) -> tuple[DequantisedClosedForm, torch.Tensor, np.ndarray]:
     """A normal of that many level steps on 9 levels, and the exact mass of each cell."""
     inner = Gaussian((1,), Real())
     inner.mean.fill_(4.3)
     inner.factor.fill_(scale)
-    model = Dequantised(inner, Levels(9))
+    model = DequantisedClosedForm(inner, Levels(9))
     y = model.levels.values()[:, None]
     law = stats.norm(4.3, scale)
     return model, y, np.log(law.cdf(y[:, 0] + 1) - law.cdf(y[:, 0]))
@@ -132,7 +132,7 @@ def test_dequantised_rows_are_fitted_spread_over_their_cells():
     """
     space, n = Levels(5, -3.0, 2.0), 20_000
     x = space.values()[torch.randint(5, (n, 1), generator=torch.Generator().manual_seed(0))]
-    model = Dequantised(Gaussian((1,), Real()), space)
+    model = DequantisedClosedForm(Gaussian((1,), Real()), space)
     model.fit(Examples(x, torch.arange(n)))
     inner = model.model
     assert isinstance(inner, Gaussian)

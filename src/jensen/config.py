@@ -18,7 +18,7 @@ from jensen.data.files import require_memory
 from jensen.data.space import Levels, Real, Space, space_from_dict
 from jensen.errors import InputError, brief
 from jensen.models import model_class
-from jensen.models.dequantised import Dequantised
+from jensen.models.dequantised import dequantised
 from jensen.models.model import DensityModel, Model, settings_of
 from jensen.models.pipeline import DTYPES, Pipeline
 from jensen.settings import check, fits, plain
@@ -133,5 +133,5 @@ def _wrapped(kind: type[Model], event: tuple[int, ...], space: Space, options: d
     if isinstance(space, Levels) and Levels not in kind.spaces:
         inner = build(event, Real(), **options)
         assert isinstance(inner, DensityModel)
-        return Dequantised(inner, space)
+        return dequantised(inner, space)
     return build(event, space, **options)

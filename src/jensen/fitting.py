@@ -22,7 +22,7 @@ from jensen.data.examples import Split
 from jensen.data.space import Levels, space_to_dict
 from jensen.errors import InputError
 from jensen.models import model_class
-from jensen.models.model import ClosedForm, GradientModel, Model, Watch, settings_of
+from jensen.models.model import ClosedForm, DensityModel, GradientModel, Model, Watch, settings_of
 from jensen.models.pipeline import Encoded, Pipeline
 from jensen.noise import Noise
 from jensen.settings import check, seconds
@@ -322,7 +322,8 @@ def _learn(pipeline: Pipeline, config: dict[str, Any], split: Split, run: Run | 
     fitter.keep_best()
     if fitter.skipped:
         say(f"{fitter.skipped} steps were skipped because loss or gradient was not finite")
-    with bar("calibrating", model.calibration_calls(len(split.valid)), shown=progress) as shown:
+    calls = model.calibration_calls(len(split.valid))
+    with bar("calibrating", calls, shown=progress and calls > 0) as shown:
         model.calibrate(pipeline.encoded(split.valid), config["training"]["seed"], lambda calls: shown.advance(calls))
 
 
@@ -344,14 +345,16 @@ def _learn_at_once(
 
 
 def _behind_the_bar(pipeline: Pipeline) -> Callable[[dict[str, float]], str]:
-    """Loss, held-out bound in the units of the data, rows a second."""
+    """Loss, held-out log-likelihood or its bound in the units of the data, rows a second."""
     mass = isinstance(pipeline.space, Levels)
     dims = int(np.prod(pipeline.event_shape))
+    exact = isinstance(pipeline.model, DensityModel) and pipeline.model.methods[0] == "exact"
+    at_most, at_least = ("", "") if exact else ("≤ ", "≥ ")
     shift = 0.0 if mass else float(pipeline.codec.log_abs_det(torch.zeros(1, *pipeline.event_shape))[0])
 
     def text(metrics: dict[str, float]) -> str:
         value = metrics["held_out"] + shift
-        bound = f"≤ {-value / dims / np.log(2):.3f} bits/dim" if mass else f"≥ {value:.3f} nats"
+        bound = f"{at_most}{-value / dims / np.log(2):.3f} bits/dim" if mass else f"{at_least}{value:.3f} nats"
         return f"loss {metrics['loss']:.3f} · held-out {bound} · {metrics['rows_per_second']:.0f} rows/s"
 
     return text

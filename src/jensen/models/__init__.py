@@ -6,6 +6,7 @@ from jensen.errors import InputError, did_you_mean
 from jensen.models.model import Model
 
 MODELS: dict[str, str] = {
+    "flow": "jensen.models.flow:Flow",
     "diffusion": "jensen.models.ddpm:DDPM",
     "ar": "jensen.models.ar:Autoregressive",
     "gmm": "jensen.models.gmm:GaussianMixture",

@@ -6,6 +6,9 @@ A level y stands for the cell [y, y + Δ)^D; with u uniform on it,
 
 by Jensen's inequality (Theis et al. 2016, "A note on the evaluation of generative models", section 3.1). It is exact
 where p is constant on the cell.
+
+How the density is fitted decides where u comes from: a model that fits itself sees every row with one u, which depends on
+the row's id alone, so that its objective is one function; one that is trained by gradients sees a fresh u at every step.
 """
 
 import math
@@ -19,15 +22,25 @@ from jensen.data.examples import Batch
 from jensen.data.space import Levels
 from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood
-from jensen.models.model import UNWATCHED, ClosedForm, ComponentModel, DensityModel, OnCalls, Watch, nothing, row_ids
+from jensen.models.model import (
+    UNWATCHED,
+    ClosedForm,
+    ComponentModel,
+    DensityModel,
+    GradientModel,
+    OnCalls,
+    Watch,
+    nothing,
+    row_ids,
+)
 from jensen.noise import Noise
-from jensen.training.fitter import Rows
+from jensen.training.fitter import Objective, Rows
 
 REPETITIONS, MOST_REPETITIONS = 8, 4000
 
 
-class Dequantised(ClosedForm, DensityModel):
-    """`model` on cells of the levels.
+class Dequantised(DensityModel):
+    """`model` on cells of the levels, with the parameters it has; `dequantised` adds how it is fitted.
 
     Args:
         model: a density model on Real of the same event shape.
@@ -43,29 +56,6 @@ class Dequantised(ClosedForm, DensityModel):
         super().__init__(model.event_shape, space)
         self.model = model
         self.levels = space
-
-    def fit(self, train: Rows, valid: Rows | None = None, *, seed: int = 0, watch: Watch = UNWATCHED) -> None:
-        """Fit the density to rows dequantised once each, from their ids alone: the same for every seed."""
-        held_out = None if valid is None else _DequantisedRows(valid, self.levels.step)
-        self._closed().fit(_DequantisedRows(train, self.levels.step), held_out, seed=seed, watch=watch)
-
-    def _closed(self) -> ClosedForm:
-        if not isinstance(self.model, ClosedForm):
-            raise TypeError("only closed-form models are fitted here")
-        return self.model
-
-    @property
-    def iterative(self) -> bool:
-        """As the density's."""
-        return self._closed().iterative
-
-    def resolved(self) -> dict[str, Any]:
-        """As the density's."""
-        return self._closed().resolved()
-
-    def report(self) -> dict[str, Any]:
-        """As the density's."""
-        return self._closed().report()
 
     def plan(
         self, pilot: Tensor, ids: Tensor, rows: int, *, tolerance: float, seed: int, **options: Any
@@ -130,6 +120,107 @@ class Dequantised(ClosedForm, DensityModel):
         y = self.model.sample(n, context, seed, start=start)
         index = ((y - self.levels.first) / self.levels.step).floor().clamp(0, self.levels.k - 1)
         return self.levels.first + self.levels.step * index
+
+
+class DequantisedClosedForm(ClosedForm, Dequantised):
+    """A dequantised density that fits itself, to rows dequantised once each, from their ids alone: the same for every
+    seed.
+    """
+
+    model: DensityModel
+
+    def fit(self, train: Rows, valid: Rows | None = None, *, seed: int = 0, watch: Watch = UNWATCHED) -> None:
+        """Fit the density."""
+        held_out = None if valid is None else _DequantisedRows(valid, self.levels.step)
+        self._inner.fit(_DequantisedRows(train, self.levels.step), held_out, seed=seed, watch=watch)
+
+    @property
+    def _inner(self) -> ClosedForm:
+        assert isinstance(self.model, ClosedForm)
+        return self.model
+
+    @property
+    def iterative(self) -> bool:
+        """As the density's."""
+        return self._inner.iterative
+
+    def resolved(self) -> dict[str, Any]:
+        """As the density's."""
+        return self._inner.resolved()
+
+    def report(self) -> dict[str, Any]:
+        """As the density's."""
+        return self._inner.report()
+
+
+class DequantisedGradient(GradientModel, Dequantised):
+    """A dequantised density that is trained by gradients, every step with fresh draws of u."""
+
+    model: DensityModel
+
+    @property
+    def _inner(self) -> GradientModel:
+        assert isinstance(self.model, GradientModel)
+        return self.model
+
+    def initialise(self, train: Rows) -> None:
+        """As the density, on rows dequantised once each."""
+        self._inner.initialise(_DequantisedRows(train, self.levels.step))
+
+    def objective(self) -> Objective:
+        """The density's, of rows with noise."""
+        return DequantisedObjective(self._inner.objective(), self.levels.step)
+
+    def calibration_calls(self, rows: int) -> int:
+        """As the density's."""
+        return self._inner.calibration_calls(rows)
+
+    def calibrate(self, valid: Rows, seed: int, on_calls: OnCalls = nothing) -> None:
+        """As the density, on rows dequantised once each."""
+        self._inner.calibrate(_DequantisedRows(valid, self.levels.step), seed, on_calls)
+
+
+class DequantisedObjective(Objective):
+    """A density's objective at y + u: u depends on the step, by the noise it is given, and on the row.
+
+    Args:
+        density: the objective of the density.
+        step: Δ, the width of a cell.
+    """
+
+    def __init__(self, density: Objective, step: float) -> None:
+        super().__init__()
+        self.density, self.step = density, step
+
+    def forward(self, batch: Batch, noise: Noise) -> Tensor:
+        """The loss of each row."""
+        return self.density(self._spread(batch, noise), noise)
+
+    def held_out(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """The density's terms, and log Δ of each dimension: together a lower bound on log P."""
+        cell = torch.full((len(batch.x),), batch.x[0].numel() * math.log(self.step), dtype=torch.float64)
+        return {**self.density.held_out(self._spread(batch, noise), noise), "cell": cell.to(batch.x.device)}
+
+    def _spread(self, batch: Batch, noise: Noise) -> Batch:
+        x = _spread(batch.x, batch.id, self.step, noise.at("dequantise")).to(batch.x)
+        return Batch(x, batch.id, batch.context, batch.weight)
+
+
+def dequantised(model: DensityModel, space: Levels) -> Dequantised:
+    """`model` on the cells of `space`, fitted as the model is.
+
+    Args:
+        model: a density model on Real.
+        space: the levels, in the model's units.
+
+    Raises:
+        TypeError: a model that is fitted in neither way.
+    """
+    if isinstance(model, ClosedForm):
+        return DequantisedClosedForm(model, space)
+    if isinstance(model, GradientModel):
+        return DequantisedGradient(model, space)
+    raise TypeError(f"{type(model).__name__} is fitted neither in one go nor by gradients")
 
 
 class _DequantisedRows:

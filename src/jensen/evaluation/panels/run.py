@@ -27,11 +27,11 @@ from jensen.evaluation.page import (
 from jensen.evaluation.panels.common import themed
 from jensen.evaluation.plots import show_figure
 from jensen.evaluation.story import Story
-from jensen.models.model import ClosedForm
+from jensen.models.model import ClosedForm, DensityModel, GradientModel, Model
 
 
 def training(story: Story) -> Html:
-    """Loss and held-out bound over the steps."""
+    """Loss and held-out log-likelihood, or its bound, over the steps."""
     title = "Training"
     points = [r for r in story.history if real(r, "step") is not None]
     if not points:
@@ -47,12 +47,14 @@ def training(story: Story) -> Html:
     charts = [_curve(losses, "loss", "Training loss, mean since the point before.", log=True)] if losses else []
     if held:
         best = min(held, key=lambda pair: pair[1])
+        what, how, why = _held_out_words(story.pipeline.model)
         caption = (
-            f"Bound on −log p of validation rows, {story.unit.name}, with averaged weights and the same noise each time; lower is better. "
+            f"{what[0].upper()}{what[1:]} of validation rows, {story.unit.name}, with averaged weights{how}; lower is better. "
             f"Best {best[1]:.4g} at step {best[0]:.0f}: those weights were kept. Not comparable with the number at the top of the page: "
-            "it is scored in the precision of the training and before variance and emission are calibrated."
+            f"it is {why}."
         )
-        charts.append(_curve(held, f"held-out bound, {story.unit.name}", caption))
+        name = "held-out −log p" if what == "−log p" else "held-out bound"
+        charts.append(_curve(held, f"{name}, {story.unit.name}", caption))
     settings = part(story.config, "training")
     lines = [(name.replace("_", " "), _plain(value)) for name, value in settings.items()]
     return panel(
@@ -60,6 +62,18 @@ def training(story: Story) -> Html:
         side_by_side(*charts),
         *_held_out_parts(story, points, steps),
         *([facts(lines, "compact")] if lines else []),
+    )
+
+
+def _held_out_words(network: Model) -> tuple[str, str, str]:
+    """What the stop rule watches, what is the same each time, and why the headline is another number."""
+    exact = isinstance(network, DensityModel) and network.methods[0] == "exact"
+    calibrated = isinstance(network, GradientModel) and network.calibration_calls(1) > 0
+    scored = "scored in the precision of the training"
+    return (
+        "−log p" if exact else "bound on −log p",
+        "" if exact else " and the same noise each time",
+        f"{scored} and before variance and emission are calibrated" if calibrated else f"{scored}, on other rows",
     )
 
 
