@@ -12,12 +12,9 @@ units: that would mix degrees.
 
 Degrees are spread evenly and in rising order over the units of a layer. That makes them a function of the sizes alone,
 and the units that a new input settles a slice: going through the dimensions in order (`in_order`) computes each unit once.
-<<<<<<< HEAD
-=======
 
 Several dimensions may stand at one place: none of them sees another. With two places, half of the dimensions each, this is
 the network of a coupling layer (Dinh et al. 2017): the second half sees the first, and the first sees nothing.
->>>>>>> a18397618ab8df61fdaed3900a8d6916571e159d
 """
 
 from __future__ import annotations
@@ -56,15 +53,9 @@ class MaskedLinear(nn.Linear):
                 "take fewer dimensions, outputs or units"
             )
         super().__init__(len(out_of), len(into))
-<<<<<<< HEAD
-        kept = into[:, None] > out_of if strictly else into[:, None] >= out_of
-        mask = kept.to(self.weight.device, self.weight.dtype)
-        self.register_buffer("mask", mask, persistent=False)
-=======
         into, out_of = (degrees.to(self.weight.device) for degrees in (into, out_of))
         kept = into[:, None] > out_of if strictly else into[:, None] >= out_of
         self.register_buffer("mask", kept.to(self.weight.dtype), persistent=False)
->>>>>>> a18397618ab8df61fdaed3900a8d6916571e159d
 
     def forward(self, x: Float[Tensor, "B n"]) -> Float[Tensor, "B m"]:
         """W x + b with the masked weights."""
@@ -83,11 +74,7 @@ class Masked(nn.Module):
         outputs_per_dim: numbers put out for each of them.
         width: hidden units; raised to the number of degrees, so that every allowed dependency is there.
         depth: residual blocks.
-<<<<<<< HEAD
-        order: the dimensions, first to last; 0 … dims-1 if None.
-=======
         order: the dimensions, first to last, those at one place in a list of their own; 0 … dims-1 if None.
->>>>>>> a18397618ab8df61fdaed3900a8d6916571e159d
         context_dim: size of a context vector that every output may see; 0 for none.
         inputs_per_dim: numbers taken in for each dimension: x is then (B, dims, inputs_per_dim).
         dropout: inside the blocks, the only randomness.
@@ -107,11 +94,7 @@ class Masked(nn.Module):
         outputs_per_dim: int,
         width: int,
         depth: int,
-<<<<<<< HEAD
-        order: Sequence[int] | None = None,
-=======
         order: Sequence[int | Sequence[int]] | None = None,
->>>>>>> a18397618ab8df61fdaed3900a8d6916571e159d
         context_dim: int = 0,
         *,
         inputs_per_dim: int = 1,
@@ -122,20 +105,6 @@ class Masked(nn.Module):
         for name, size in sizes.items():
             if size < 1:
                 raise InputError(f"{name} must be at least 1, got {size}")
-<<<<<<< HEAD
-        self.order = list(range(dims)) if order is None else [int(d) for d in order]
-        if sorted(self.order) != list(range(dims)):
-            raise InputError(f"order must hold each of 0 to {dims - 1} once, got {self.order}")
-        self.dims, self.outputs, self.inputs, self.context_dim = dims, outputs_per_dim, inputs_per_dim, context_dim
-        with torch.device("cpu"):  # degrees decide shapes, also where only shapes are wanted (meta)
-            hidden = _degrees(dims, width, context_dim > 0)
-            ends = torch.searchsorted(hidden, torch.arange(dims)).tolist()  # units of degree below r, for each place r
-            place = torch.arange(dims).repeat_interleave(inputs_per_dim)
-            target = torch.arange(dims).repeat_interleave(outputs_per_dim)
-        self._ends: list[int] = ends
-        # Inside, dimensions stand in their order: what is seen is then always the beginning.
-        self.stem = MaskedLinear(place, hidden)
-=======
         self.groups = [[d] if isinstance(d, int) else list(d) for d in (range(dims) if order is None else order)]
         self.order = [d for group in self.groups for d in group]
         if not all(self.groups) or sorted(self.order) != list(range(dims)):
@@ -150,7 +119,6 @@ class Masked(nn.Module):
         self._ends: list[int] = ends
         # Inside, dimensions stand in their order: what is seen is then always the beginning.
         self.stem = MaskedLinear(own, hidden)
->>>>>>> a18397618ab8df61fdaed3900a8d6916571e159d
         self.context = nn.Linear(context_dim, len(hidden), bias=False) if context_dim else None
         self.blocks = nn.ModuleList(MaskedBlock(hidden, context_dim, dropout) for _ in range(depth))
         self.head = MaskedLinear(hidden, target, strictly=True)
@@ -184,11 +152,6 @@ class Masked(nn.Module):
     ) -> Float[Tensor, "B dims *inputs"]:
         """Go through the dimensions in order, each input chosen once its outputs are known: sampling, or inverting.
 
-<<<<<<< HEAD
-        Every unit is computed once, when the last input it sees is there: the arithmetic of one pass, in `dims` pieces.
-
-=======
->>>>>>> a18397618ab8df61fdaed3900a8d6916571e159d
         Args:
             choose: (dimension d, its outputs (B, outputs_per_dim)) → its input (B,), or (B, inputs_per_dim).
             rows: B.
@@ -197,21 +160,6 @@ class Masked(nn.Module):
         Returns:
             The inputs that were chosen, as `forward` takes them; dropout is never applied.
         """
-<<<<<<< HEAD
-        weight = self.head.weight
-        x = weight.new_zeros(rows, self.dims * self.inputs)
-        # What has been worked out of each layer: the stem, then the inside and the end of each block.
-        layers = [weight.new_zeros(rows, self.stem.out_features) for _ in range(1 + 2 * len(self.blocks))]
-        done = 0
-        for place, d in enumerate(self.order):
-            self._settle(x, layers, slice(done, self._ends[place]), place * self.inputs, context)
-            done = self._ends[place]
-            own = slice(place * self.outputs, (place + 1) * self.outputs)
-            outputs = self.head.part(F.silu(layers[-1][:, :done]), own, done)
-            value = choose(d, outputs)
-            x[:, place * self.inputs : (place + 1) * self.inputs] = value.reshape(rows, self.inputs)
-        chosen = x.unflatten(1, (self.dims, self.inputs))[:, self._places()]
-=======
 
         def choose_each(group: list[int], outputs: Tensor) -> Tensor:
             return torch.stack([choose(d, outputs[:, k]) for k, d in enumerate(group)], 1)
@@ -250,7 +198,6 @@ class Masked(nn.Module):
             x[:, seen : seen + len(group)] = choose(group, outputs).reshape(rows, len(group), self.inputs).to(x)
             seen += len(group)
         chosen = x[:, self._places()]
->>>>>>> a18397618ab8df61fdaed3900a8d6916571e159d
         return chosen.squeeze(2) if self.inputs == 1 else chosen
 
     def _settle(self, x: Tensor, layers: list[Tensor], new: slice, seen: int, context: Tensor | None) -> None:
@@ -268,11 +215,7 @@ class Masked(nn.Module):
             after[:, new] = before[:, new] + block.second.part(F.silu(inside[:, : new.stop]), new, new.stop)
 
     def _places(self) -> list[int]:
-<<<<<<< HEAD
-        """The place of each dimension in the order."""
-=======
         """Where each dimension stands in the order."""
->>>>>>> a18397618ab8df61fdaed3900a8d6916571e159d
         places = [0] * self.dims
         for place, d in enumerate(self.order):
             places[d] = place
@@ -305,15 +248,6 @@ class MaskedBlock(nn.Module):
         return inside
 
 
-<<<<<<< HEAD
-def _degrees(dims: int, width: int, context: bool) -> Tensor:
-    """The degrees of the hidden units, spread evenly over those there are, in rising order.
-
-    Degree dims-1 would see the last input, which no output may see; degree -1 sees the context alone.
-    """
-    lowest = -1 if context or dims == 1 else 0
-    count = dims - 1 - lowest
-=======
 def _degrees(places: int, width: int, context: bool) -> Tensor:
     """The degrees of the hidden units, spread evenly over those there are, in rising order.
 
@@ -321,6 +255,5 @@ def _degrees(places: int, width: int, context: bool) -> Tensor:
     """
     lowest = -1 if context or places == 1 else 0
     count = places - 1 - lowest
->>>>>>> a18397618ab8df61fdaed3900a8d6916571e159d
     width = max(width, count)
     return lowest + torch.arange(width) * count // width
