@@ -16,7 +16,7 @@ LAYERS = (
     ("data",),
     ("bounds",),
     ("diffusion", "mixture"),
-    ("training",),
+    ("training", "estimation"),
     ("models",),
     ("config",),
     ("fitting",),
