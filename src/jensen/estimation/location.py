@@ -13,6 +13,7 @@ unbounded as ν → 0 around any single row; what is found is the best maximum w
 better than the normal (ν = ∞) it is refused.
 """
 
+import math
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -32,6 +33,7 @@ from jensen.estimation.family import Estimate, Family, Parameters, flat, refuse_
 from jensen.estimation.sample import Sample
 
 STARTS = (1.0, 4.0, 30.0)
+LEAST_DF, MOST_DF = 1e-2, 1e6
 
 
 class _LocationScale(Family):
@@ -179,7 +181,13 @@ class StudentTFamily(Family):
             found = self.climbed(sample, start)
         except FitError:
             return None
-        return found if 1e-2 < float(found["df"]) < 1e6 else None
+        return found if float(found["df"]) > LEAST_DF else None
+
+    def mean_log_prob(self, sample: Sample, phi: Tensor) -> Tensor:
+        """As everywhere; a climb that goes on beyond any df is given up."""
+        if float(phi[0].detach()) > math.log(MOST_DF):
+            raise FitError(f"the likelihood rises beyond df = {MOST_DF:g}")
+        return super().mean_log_prob(sample, phi)
 
     def distribution(self, parameters: Mapping[str, Tensor], *, check: bool = True) -> Distribution:
         """Torch's StudentT."""
