@@ -384,6 +384,11 @@ def test_newton_climbs_where_the_curvature_is_wrong():
         maximise(lambda p: p.sum(), torch.zeros(1, dtype=F64), "a slope")
 
 
+def test_lists_lose_no_digits():
+    x = [0.1, 1 / 3, math.pi]
+    assert fit_mle("normal", x).log_likelihood == fit_mle("normal", np.array(x)).log_likelihood
+
+
 def test_it_is_a_public_name():
     assert jensen.fit_mle is fit_mle
     assert fit_mle("normal", torch.tensor([[1.0], [3.0]])).parameters["loc"] == 2.0

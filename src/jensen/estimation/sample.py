@@ -41,7 +41,7 @@ def as_sample(x: Rows, weights: Rows | None = None, axes: int = 1) -> Sample:
     Raises:
         InputError: another shape, no rows, values that are not finite, weights that cannot be.
     """
-    rows = torch.as_tensor(x).detach().cpu().double()
+    rows = torch.as_tensor(x, dtype=torch.float64).detach().cpu()
     if axes == 1 and rows.ndim == 2 and rows.shape[1] == 1:
         rows = rows[:, 0]
     if rows.ndim != axes or len(rows) == 0:
@@ -49,11 +49,8 @@ def as_sample(x: Rows, weights: Rows | None = None, axes: int = 1) -> Sample:
         raise InputError(f"rows must have shape {wanted} with n from 1, got {tuple(rows.shape)}; reshape them")
     if not bool(torch.isfinite(rows).all()):
         raise InputError("a value is NaN or infinite; estimates need finite values: remove or replace such rows")
-    w = (
-        torch.ones(len(rows), dtype=torch.float64)
-        if weights is None
-        else torch.as_tensor(weights).detach().cpu().double()
-    )
+    given = [1.0] * len(rows) if weights is None else weights
+    w = torch.as_tensor(given, dtype=torch.float64).detach().cpu()
     if w.shape != (len(rows),):
         raise InputError(f"weights must be one a row, shape ({len(rows)},), got {tuple(w.shape)}")
     if not bool(torch.isfinite(w).all()) or float(w.min()) < 0 or float(w.sum()) <= 0:
