@@ -73,3 +73,9 @@ def test_the_gap_of_the_logarithm_is_the_gap_of_the_bound():
 def test_probabilities_that_are_none_are_refused(p: list[float]):
     with pytest.raises(InputError, match=r"sum to 1, got a sum of 1"):
         jensen_gap(torch.log, torch.tensor([1.0, 2.0], dtype=F64), torch.tensor(p, dtype=F64))
+
+
+def test_values_that_never_come_up_may_be_impossible():
+    """log 0 = -∞ at probability 0 counts nothing."""
+    x, p = torch.tensor([0.0, 1.0, 4.0], dtype=F64), torch.tensor([0.0, 0.5, 0.5], dtype=F64)
+    assert jensen_gap(torch.log, x, p) == pytest.approx(math.log(2.5) - math.log(2), abs=1e-15)
