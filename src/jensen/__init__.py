@@ -24,6 +24,7 @@ _NAMES = {
     "Split": "jensen.data.examples",
     "compare": "jensen.evaluation.compare",
     "fit": "jensen.fitting",
+    "fit_mle": "jensen.estimation.mle",
     "load": "jensen.fitting",
     "load_data": "jensen.data.sources",
 }
@@ -39,6 +40,7 @@ __all__ = [
     "Split",
     "compare",
     "fit",
+    "fit_mle",
     "load",
     "load_data",
 ]
@@ -48,6 +50,7 @@ if TYPE_CHECKING:
     from jensen.data.sources import load_data
     from jensen.data.space import Levels, Real
     from jensen.errors import InputError
+    from jensen.estimation.mle import fit_mle
     from jensen.evaluation.compare import Comparison, compare
     from jensen.fitting import fit, load
     from jensen.likelihood import LogLikelihood

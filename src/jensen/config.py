@@ -130,6 +130,11 @@ def _check_codec(codec: Affine, space: Space, event: tuple[int, ...]) -> None:
 def _wrapped(kind: type[Model], event: tuple[int, ...], space: Space, options: dict[str, Any]) -> Model:
     """The model, dequantised where it scores real values and the data are levels."""
     build: Callable[..., Model] = kind
+    if isinstance(space, Real) and Real not in kind.spaces:
+        raise InputError(
+            f"{kind.__name__} scores levels (whole numbers from 0), and these data are real values; give uint8 or uint16 "
+            "data with their number of levels (--levels), or fit a model of real values such as gmm"
+        )
     if isinstance(space, Levels) and Levels not in kind.spaces:
         inner = build(event, Real(), **options)
         assert isinstance(inner, DensityModel)

@@ -10,6 +10,7 @@ MODELS: dict[str, str] = {
     "diffusion": "jensen.models.ddpm:DDPM",
     "ar": "jensen.models.ar:Autoregressive",
     "gmm": "jensen.models.gmm:GaussianMixture",
+    "bayes-net": "jensen.models.bayes_net:BayesNet",
     "gaussian": "jensen.models.gaussian:Gaussian",
     "independent": "jensen.models.independent:Independent",
     "jittered": "jensen.models.jittered:Jittered",

@@ -1,0 +1,1 @@
+"""Estimating the parameters of a named family: maximum likelihood, conjugate Bayes, and Jensen's inequality."""

@@ -1,0 +1,1 @@
+"""Directed graphical models of discrete columns: graphs, tables, structure from data, exact inference."""
