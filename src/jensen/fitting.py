@@ -176,7 +176,9 @@ def reload_data(config: dict[str, Any]) -> Split:
         raise InputError(f"the data at {source!r} are no longer those the run was fitted to; give DATA to score others")
     learned = config["request"].get("classes")
     if learned is not None and learned != split.class_fingerprint:
-        raise InputError(f"the labels at {source!r} are no longer those the run was fitted to; give DATA to score others")
+        raise InputError(
+            f"the labels at {source!r} are no longer those the run was fitted to; give DATA to score others"
+        )
     return split
 
 

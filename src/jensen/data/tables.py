@@ -76,9 +76,7 @@ def _read(text: TextIO, where: str, label: str | None) -> Source:
         return Source("csv", {"all": Rows(x)}, columns=columns, notes=_notes(columns))
     codes, names = labels.finished()
     notes = _notes(columns) + many_classes(names, len(x))
-    return Source(
-        "csv", {"all": Rows(x, codes)}, class_names=names, columns=columns, notes=notes, label_column=at + 1
-    )
+    return Source("csv", {"all": Rows(x, codes)}, class_names=names, columns=columns, notes=notes, label_column=at + 1)
 
 
 def _is_position(label: str) -> bool:
@@ -98,7 +96,9 @@ def _label_position(head: list[str], label: str, where: str) -> int:
     if names.count(label) != 1:
         many = "more than one" if label in names else "no"
         near = "" if label in names else did_you_mean(label, names)
-        raise InputError(f"{where} has {many} column {brief(label)}; {near}its first line is {brief(', '.join(names), 200)}")
+        raise InputError(
+            f"{where} has {many} column {brief(label)}; {near}its first line is {brief(', '.join(names), 200)}"
+        )
     return names.index(label)
 
 
