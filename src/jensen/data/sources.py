@@ -130,6 +130,12 @@ def _read(source: Any, size: tuple[int, int] | None, label: str | None) -> tuple
     return read_table(path, label) if reader is read_table else reader(path), f"file {shown(path)}"
 
 
+def is_table(source: str) -> bool:
+    """Whether this is the path of a table in text."""
+    path = Path(source).expanduser()
+    return source not in NAMED and path.is_file() and READERS.get(path.suffix.lower()) is read_table
+
+
 def _named(word: str) -> Source:
     """A named data set; a file of the same name is not silently passed over."""
     found = NAMED[word].load()

@@ -234,6 +234,20 @@ class Pipeline:
                 parts.append(model.responsibilities(batch.x))
         return torch.cat(parts).cpu()
 
+    def class_log_probabilities(self, data: Data, *, batch_size: int = 4096) -> Tensor:
+        """log p(y | x) of each row, `(B, K)` float64, for models of rows and classes; `responsibilities` are its exponential,
+        where those of unlikely classes may be 0.
+
+        Raises:
+            InputError: the data do not fit, or the model has no classes.
+        """
+        model, encoded = self.model, self.encoded(data)
+        if not (isinstance(model, ClassConditional) and isinstance(model, ComponentModel)):
+            raise InputError(f"{type(model).__name__} knows no classes; fit naive-bayes to data with labels")
+        starts = range(0, len(encoded), batch_size)
+        parts = [model.log_joint(encoded.batch(slice(i, i + batch_size)).x).log_softmax(1) for i in starts]
+        return torch.cat(parts).cpu()
+
     def impute(
         self, data: Data, draws: int | None = None, *, seed: int = 0, batch_size: int = 4096
     ) -> Float[Tensor, "..."]:

@@ -7,6 +7,7 @@ from jensen.errors import InputError, brief, did_you_mean
 
 ON_LEVELS, ON_REALS = ("categorical", "bernoulli", "poisson"), ("gaussian", "mixture", "kde")
 MOST_CELLS = 1 << 27  # of all tables together: 1 GiB
+MOST_COLUMNS = 1 << 20
 
 
 def families(family: str, dims: int, space: Space) -> list[str]:
@@ -19,6 +20,8 @@ def families(family: str, dims: int, space: Space) -> list[str]:
         >>> families("poisson, categorical", 2, Levels(5))
         ['poisson', 'categorical']
     """
+    if dims > MOST_COLUMNS:
+        raise InputError(f"naive Bayes takes rows of at most {MOST_COLUMNS:,} values, got {dims:,}; resize the data")
     known = ON_LEVELS if isinstance(space, Levels) else ON_REALS
     words = [word.strip() for word in family.split(",", dims)]
     words = words * dims if len(words) == 1 else words
