@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from jensen.data.examples import Examples
-from jensen.errors import InputError, brief
+from jensen.errors import InputError, brief, listed
 
 MANY = 20  # a column with more different values than this, and fewer than ROWS_A_CLASS rows for each, is hardly a class
 ROWS_A_CLASS = 5
@@ -84,7 +84,7 @@ def renamed(rows: Examples, own: Sequence[str], names: Sequence[str]) -> Example
         return rows
     strange = [own[code] for code in rows.context.unique().tolist() if own[code] not in names]
     if strange:
-        raise InputError(f"the class {brief(strange[0])} is none of the model's: {brief(', '.join(names), 200)}")
+        raise InputError(f"the class {brief(strange[0])} is none of the model's: {listed(names)}")
     code = {name: number for number, name in enumerate(names)}
     places = torch.tensor([code.get(name, -1) for name in own])
     return replace(rows, context=places[rows.context])

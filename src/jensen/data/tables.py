@@ -19,7 +19,7 @@ import numpy as np
 from jensen.data.files import check_regular, opened, require_memory, shown
 from jensen.data.labels import Labels, many_classes
 from jensen.data.rows import LARGEST, TOO_LARGE, Rows, Source
-from jensen.errors import InputError, brief, did_you_mean
+from jensen.errors import InputError, brief, did_you_mean, listed
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 MAX_LINE = 1 << 24
@@ -96,9 +96,7 @@ def _label_position(head: list[str], label: str, where: str) -> int:
     if names.count(label) != 1:
         many = "more than one" if label in names else "no"
         near = "" if label in names else did_you_mean(label, names)
-        raise InputError(
-            f"{where} has {many} column {brief(label)}; {near}its first line is {brief(', '.join(names), 200)}"
-        )
+        raise InputError(f"{where} has {many} column {brief(label)}; {near}its first line is {listed(names)}")
     return names.index(label)
 
 

@@ -65,8 +65,9 @@ def calibration(log_p: Tensor, y: Tensor, names: tuple[str, ...] = (), *, seed: 
         seed: of the draws behind the p-value.
 
     Returns:
-        `rows`, `classes`, `accuracy`, `log_loss_nats`, `brier` with `…_stderr` and `…_claimed`, `brier_z`,
-        `calibration_error`, `calibration_error_claimed`, `p_value`, `bins` and `by_class`.
+        `rows`, `classes`, `accuracy`, `log_loss_nats`, `brier` with `…_stderr` and `…_claimed`, the 95 % interval
+        `accuracy_low`, `accuracy_high` (the standard error is 0 where all are right), `brier_z`, `calibration_error`,
+        `calibration_error_claimed`, `p_value`, `bins` and `by_class`.
     """
     p = log_p.exp()
     square = p.square().sum(1)
@@ -80,6 +81,7 @@ def calibration(log_p: Tensor, y: Tensor, names: tuple[str, ...] = (), *, seed: 
         "rows": len(y),
         "classes": log_p.shape[1],
         **_mean("accuracy", right, confidence),
+        **dict(zip(("accuracy_low", "accuracy_high"), wilson(int(right.sum()), len(right)), strict=True)),
         **_mean("log_loss_nats", loss, -torch.special.xlogy(p, p).sum(1)),
         **_mean("brier", brier, 1 - square),
         "brier_z": float((brier - 1 + square).sum() / variance.sqrt()) if float(variance) > 1e-12 else None,
@@ -116,25 +118,32 @@ def _calibration_error(confidence: Tensor, right: Tensor, seed: int) -> tuple[fl
 
 
 def _bins(confidence: Tensor, right: Tensor) -> list[dict[str, Any]]:
-    """The bins that hold rows, with Wilson's 95 % interval of the share that is right (Wilson 1927)."""
+    """The bins that hold rows, with an interval of the share that is right."""
     number, found = _bin(confidence), []
     for b in number.unique().tolist():
         own = number == b
-        n, share = int(own.sum()), float(right[own].mean())
-        middle = (share + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
-        reach = Z95 * math.sqrt(share * (1 - share) / n + Z95**2 / (4 * n**2)) / (1 + Z95**2 / n)
+        n, good = int(own.sum()), int(right[own].sum())
+        low, high = wilson(good, n)
         found.append(
             {
                 "from": b / BINS,
                 "to": (b + 1) / BINS,
                 "rows": n,
                 "confidence": float(confidence[own].mean()),
-                "accuracy": share,
-                "accuracy_low": max(0.0, middle - reach),
-                "accuracy_high": min(1.0, middle + reach),
+                "accuracy": good / n,
+                "accuracy_low": low,
+                "accuracy_high": high,
             }
         )
     return found
+
+
+def wilson(good: int, n: int) -> tuple[float, float]:
+    """The 95 % interval of a probability, of whose n trials so many were good (Wilson 1927); right with few, and with all."""
+    share, more = good / n, Z95**2 / n
+    reach = Z95 * math.sqrt(share * (1 - share) / n + more / (4 * n))
+    low, high = ((share + more / 2 + side * reach) / (1 + more) for side in (-1, 1))
+    return max(0.0, low), min(1.0, high)
 
 
 def _by_class(y: Tensor, right: Tensor, classes: int, names: tuple[str, ...]) -> list[dict[str, Any]]:
@@ -146,11 +155,19 @@ def _by_class(y: Tensor, right: Tensor, classes: int, names: tuple[str, ...]) ->
 
 def described(found: dict[str, Any]) -> str:
     """The line a person reads."""
-    loss = _told(found, "log_loss_nats")
+    rows, right = real(found, "rows") or 0.0, real(found, "accuracy") or 0.0
     return (
-        f"accuracy {_told(found, 'accuracy')}, log loss {loss} nats, Brier {_told(found, 'brier')} "
-        f"({real(found, 'rows') or 0:.0f} {plural('row', real(found, 'rows') or 0)}); {verdict(found)}"
+        f"{right * rows:.0f} of {rows:.0f} {plural('row', rows)} right: accuracy {accuracy(found)}, log loss "
+        f"{_told(found, 'log_loss_nats')} nats, Brier {_told(found, 'brier')}; {verdict(found)}"
     )
+
+
+def accuracy(found: dict[str, Any]) -> str:
+    """The accuracy with its 95 % interval."""
+    value, low, high = (real(found, name) for name in ("accuracy", "accuracy_low", "accuracy_high"))
+    if value is None or low is None or high is None:
+        return "unknown"
+    return f"{value:.3f} (95 %: {low:.3f} to {high:.3f})"
 
 
 def _told(found: dict[str, Any], name: str) -> str:
@@ -163,7 +180,7 @@ def verdict(found: dict[str, Any]) -> str:
     error, claimed, p = (real(found, name) for name in ("calibration_error", "calibration_error_claimed", "p_value"))
     if error is None or claimed is None or p is None:
         return "calibration unknown"
-    numbers = f"calibration error {error:.3f}, {claimed:.3f} expected of true probabilities, p = {p:.3g}"
+    numbers = f"calibration error {error:.3f}, {claimed:.3f} expected of true probabilities, p = {p:.2g}"
     if p > SURE:
         return f"{numbers}: nothing speaks against its probabilities"
     accuracy, confidence = real(found, "accuracy") or 0.0, real(found, "accuracy_claimed") or 0.0

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from jensen.errors import InputError, brief, did_you_mean, plural
+from jensen.errors import InputError, brief, did_you_mean, listed, plural
 
 Context = int | str | Sequence[int | str] | Tensor | np.ndarray[Any, Any]
 
@@ -38,7 +38,7 @@ def class_codes(context: Context, rows: int, classes: int, names: Sequence[str] 
         )
     outside = codes[(codes < 0) | (codes >= classes)]
     if len(outside):
-        known = f": {brief(', '.join(names), 200)}" if names else ""
+        known = f": {listed(names)}" if names else ""
         raise InputError(f"context must be classes from 0 to {classes - 1}{known}, got {int(outside[0])}")
     return codes
 
@@ -66,5 +66,5 @@ def _code(word: str, names: Sequence[str]) -> int:
         return list(names).index(word)
     if not names and word.isascii() and word.isdecimal() and len(word) < 10:
         return int(word)
-    known = f"classes are {brief(', '.join(names), 200)}" if names else "classes are known by their codes 0, 1, … alone"
+    known = f"classes are {listed(names)}" if names else "classes are known by their codes 0, 1, … alone"
     raise InputError(f"unknown class {brief(word)}; {did_you_mean(word, names)}{known}")

@@ -82,7 +82,7 @@ class Kernels(Family):
 
     def scorer(self) -> Scorer:
         """log-mean-exp over the stored cells, some of them at a time."""
-        constant = -(self.bandwidth.log() + 0.5 * math.log(2 * math.pi) + self.count.log())
+        constant = -(self.bandwidth.log() + 0.5 * math.log(2 * math.pi) + self.count.double().log())
 
         def score(x: Tensor) -> Tensor:
             total = x.new_full((len(x), self.classes, self.dims), -math.inf)

@@ -24,7 +24,7 @@ from jensen.naive_bayes.family import Ascents, Family, Scorer, over_observed, pi
 from jensen.naive_bayes.labelled import Labelled, Moments, moments
 from jensen.noise import Noise
 
-STARTS, SETTINGS = 2, Settings(tolerance=1e-7, max_iterations=1000)
+STARTS, SETTINGS = 2, Settings(tolerance=1e-5, max_iterations=1000)
 DIAGONAL = covariance_of("diag", 1, 1)
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from jensen.errors import plural
-from jensen.evaluation.calibration import verdict
+from jensen.evaluation.calibration import accuracy, verdict
 from jensen.evaluation.figures import Theme
 from jensen.evaluation.numbers import part, real, word
 from jensen.evaluation.page import Html, number, panel, paragraph, side_by_side, table
@@ -16,7 +16,7 @@ from jensen.evaluation.story import Story
 from jensen.likelihood import plus_minus
 
 BIN = ("from", "to", "rows", "confidence", "accuracy", "accuracy_low", "accuracy_high")
-MEASURES = (("accuracy", "accuracy"), ("log_loss_nats", "log loss, nats"), ("brier", "Brier score"))
+MEASURES = (("log_loss_nats", "log loss, nats"), ("brier", "Brier score"))
 MOST_CLASSES = 30
 
 
@@ -55,7 +55,8 @@ def _diagram(bins: list[dict[str, Any]]) -> Html:
 
 
 def _measures(found: dict[str, Any]) -> Html:
-    lines = []
+    sure = real(found, "accuracy_claimed")
+    lines = [("accuracy", number(accuracy(found)), number("" if sure is None else f"{sure:.3g}"))]
     for name, called in MEASURES:
         value, stderr, claimed = (real(found, key) for key in (name, f"{name}_stderr", f"{name}_claimed"))
         told = "infinite" if value is None else plus_minus(value, math.nan if stderr is None else stderr)
