@@ -160,7 +160,7 @@ def test_models_and_data_are_listed(run: Any):
             ["fit", "t.csv", "-o", "x", "-m", "naive-bayes"],
             "these data have none; give a table's column of classes with --label",
         ),
-        (["fit", "classes.csv", "-o", "x", "-m", "naive-bayes"], "'yes' is not a number; "),
+        (["fit", "classes.csv", "-o", "x", "-m", "naive-bayes"], "'no' is not a number; "),
         (
             ["fit", "classes.csv", "-o", "x", "-m", "gaussian", "--label", "tal"],
             "no column 'tal'; did you mean 'tall'?",

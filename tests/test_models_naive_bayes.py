@@ -248,6 +248,31 @@ def test_the_bound_at_the_exact_posterior_is_the_likelihood(family: str):
     assert drawn.shape == (3, 2, 2)
 
 
+def test_classes_belong_to_rows_in_every_batch():
+    """Each row has its own class, for scoring and for drawing, whatever the batches."""
+    pipeline = one("gaussian")
+    value = pipeline.log_likelihood(REALS, CODES).value
+    order = np.random.default_rng(1).permutation(300)
+    assert torch.equal(value, pipeline.log_likelihood(REALS, CODES, batch_size=7).value)
+    assert torch.equal(value[order], pipeline.log_likelihood(REALS[order], CODES[order], batch_size=11).value)
+    new = pipeline.sample(40, CODES[:40], seed=5)
+    assert torch.equal(new, pipeline.sample(40, CODES[:40], seed=5, batch_size=7))
+    for k in range(3):
+        own = torch.from_numpy(CODES[:40] == k)
+        assert torch.equal(new[own], pipeline.sample(40, k, seed=5)[own])
+
+
+def test_a_row_with_nothing_observed_has_log_likelihood_zero():
+    """To the bit, although Σ p(y) as it is stored need not be 1 to the bit: here it is not."""
+    model = NaiveBayes((1,), Real(), n_classes=3)
+    hole, sums = torch.full((1, 1), math.nan), []
+    for seed in range(20):
+        model.weights.copy_(torch.from_numpy(np.random.default_rng(seed).dirichlet(np.ones(3))))
+        sums.append(float(model.weights.log().logsumexp(0)))
+        assert float(model.log_likelihood(hole).value) == 0
+    assert any(sums)
+
+
 def test_a_mixed_model_is_its_columns():
     """p(x | y) of "kde,gaussian" is the kde's first column times the normals' second one."""
     both, first, second = (fitted(REALS, family=f) for f in ("kde,gaussian", "kde", "gaussian"))
