@@ -1,6 +1,7 @@
 """Naive Bayes: Bayes' rule by hand, sums by enumeration, marginals by completion, and scikit-learn as a cross-check."""
 
 import itertools
+import json
 import math
 from dataclasses import replace
 from fractions import Fraction
@@ -401,3 +402,27 @@ def test_a_constant_column_is_refused():
     constant[:, 1] = 3.0
     with pytest.raises(InputError, match=r"column 2 .* is constant in the training rows \(value 3\)"):
         fitted(constant)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("model", "options", "n_classes"), 10**9, "n_classes must be from 1"),
+        (("model", "options", "n_classes"), 4, "weights|shape"),
+        (("model", "options", "family"), "gaussian,", "family must be auto, gaussian"),
+        (("data", "event_shape"), [1 << 29], "at most 1,048,576 values"),
+        (("data", "class_names"), [1, 2], "data.class_names must be"),
+        (("data", "facts", "label"), 7, "data.facts.label must be"),
+    ],
+)
+def test_a_hostile_config_is_refused_in_one_line(tmp_path, place: tuple[str, ...], value: Any, message: str):
+    one("gaussian").save(tmp_path / "run")
+    path = tmp_path / "run" / "config.json"
+    config = inner = json.loads(path.read_text())
+    for name in place[:-1]:
+        inner = inner[name]
+    inner[place[-1]] = value
+    path.write_text(json.dumps(config))
+    with pytest.raises(InputError, match=message) as error:
+        jensen.load(tmp_path / "run")
+    assert "\n" not in str(error.value)
