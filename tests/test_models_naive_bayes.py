@@ -422,6 +422,7 @@ def test_a_hostile_config_is_refused_in_one_line(tmp_path, place: tuple[str, ...
     for name in place[:-1]:
         inner = inner[name]
     inner[place[-1]] = value
+    config["codec"] = {"type": "affine", "shift": 0.0, "scale": 1.0}
     path.write_text(json.dumps(config))
     with pytest.raises(InputError, match=message) as error:
         jensen.load(tmp_path / "run")
