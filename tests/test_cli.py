@@ -37,6 +37,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(path / "parts.npz", x_train=ROWS[:40], x_test=ROWS[40:])
     jensen.fit(str(path / "t.csv"), "gaussian", run=path / "table", progress=False)
     jensen.fit(jensen.load_data(str(path / "images.npy"), levels=4), "independent", run=path / "pixels", progress=False)
+    lines = [f"{a},{'yes' if b > 0 else 'no'},{b}" for a, b in ROWS.tolist()]
+    (path / "classes.csv").write_text("height,tall,weight\n" + "\n".join(lines) + "\n")
+    labelled = jensen.load_data(str(path / "classes.csv"), label="tall")
+    jensen.fit(labelled, "naive-bayes", run=path / "bayes", progress=False)
     options: dict[str, Any] = {"timesteps": 5, "size": "tiny", "batch_size": 20, "precision": "float32"}
     jensen.fit(str(path / "t.csv"), "diffusion", run=path / "chain", progress=False, steps=5, **options)
     return path
@@ -151,6 +155,27 @@ def test_models_and_data_are_listed(run: Any):
         (["sample", "table", "-o", "x.npy", "-n", "-1"], "got -1"),
         (["sample", "table", "-o", "x.npy", "-n", "1000000000000"], "do not fit in memory"),
         (["sample", "table", "-o", "x.npy", "--context", "3"], "takes no context, got '3'"),
+        (["sample", "bayes", "-o", "x.npy", "--context", "perhaps"], "unknown class 'perhaps'; classes are no, yes"),
+        (
+            ["fit", "t.csv", "-o", "x", "-m", "naive-bayes"],
+            "these data have none; give a table's column of classes with --label",
+        ),
+        (["fit", "classes.csv", "-o", "x", "-m", "naive-bayes"], "'no' is not a number; "),
+        (
+            ["fit", "classes.csv", "-o", "x", "-m", "gaussian", "--label", "tal"],
+            "no column 'tal'; did you mean 'tall'?",
+        ),
+        (
+            ["fit", "images.npy", "-o", "x", "-m", "gaussian", "--label", "2"],
+            "label is an option for tables, got label=2",
+        ),
+        (
+            ["fit", "classes.csv", "-o", "x", "-m", "naive-bayes", "--label", "2", "--set", "family=poisson"],
+            "does not suit real values",
+        ),
+        (["fit", "classes.csv", "-o", "bayes", "-m", "naive-bayes", "--label", "2"], "holds another run: "),
+        (["evaluate", "bayes", "t.csv", "--label", "tall"], "no column 'tall'"),
+        (["evaluate", "bayes", "classes.csv", "--label", "weight"], "is not a number"),
         (["sample", "table", "-o", "x.npy", "--sampler", "ddim"], "leave out --sampler"),
         (["sample", "chain", "-o", "x.npy", "--sampler", "bogus"], "unknown sampler 'bogus'"),
         (["sample", "chain", "-o", "x.npy", "--steps", "0"], "got 0"),
@@ -491,3 +516,71 @@ def test_info_says_what_is_wrong_with_a_run(run: Any, world: Path, tmp_path: Pat
         assert "cut short" in found["problem"]
     weights.write_bytes((world / "table/model.safetensors").read_bytes())
     assert "damaged: " in run("info", str(tmp_path))[1]
+
+
+# Classes
+
+
+def test_evaluate_tells_the_classes(run: Any, world: Path):
+    split = jensen.load_data(str(world / "classes.csv"), label="tall")
+    model = jensen.load(world / "bayes")
+    found = one_object(run("evaluate", "bayes", "--json")[1])
+    right = (model.responsibilities(split.test).argmax(1) == split.test.context).double()
+    assert found["classification"]["accuracy"] == pytest.approx(float(right.mean()))
+    assert found["classification"]["rows"] == 12
+    assert one_object(run("evaluate", "bayes", "classes.csv", "--json")[1])["classification"]["rows"] == 12
+    assert f"classes      {int(right.sum())} of 12 rows right: accuracy " in run("evaluate", "bayes")[1]
+    assert "classification" not in one_object(run("evaluate", "table", "--json")[1])
+    assert run("evaluate", "bayes", "-o", "classes_scores.csv")[0] == 0
+    lines = (world / "classes_scores.csv").read_text().splitlines()
+    assert lines[0] == "id,value,stderr,component,p0,p1"
+    shares = [[float(cell) for cell in line.split(",")[4:]] for line in lines[1:]]
+    np.testing.assert_allclose(shares, model.responsibilities(split.test).numpy(), rtol=1e-5, atol=1e-12)
+
+
+def test_rows_without_the_label_have_a_likelihood(run: Any, world: Path):
+    """The same rows with one class alone, with a class the model does not know, and without their label."""
+    for name, kind in (("one", "yes"), ("odd", "odd")):
+        lines = "".join(f"{a},{kind},{b}\n" for a, b in ROWS[:12].tolist())
+        (world / f"{name}.csv").write_text("height,tall,weight\n" + lines)
+    (world / "bare.csv").write_text("height,weight\n" + "".join(f"{a},{b}\n" for a, b in ROWS[:12].tolist()))
+    found = {name: run("evaluate", "bayes", f"{name}.csv", "--json") for name in ("one", "odd", "bare")}
+    values = {name: one_object(out)["log_likelihood"]["mean_nats"] for name, (_, out, _) in found.items()}
+    assert values["one"] == values["odd"] == values["bare"]
+    classified = one_object(found["one"][1])["classification"]
+    assert [c["rows"] for c in classified["by_class"]] == [0, 12]
+    truth = jensen.load(world / "bayes").responsibilities(ROWS[:12])[:, 1]
+    assert classified["log_loss_nats"] == pytest.approx(-float(truth.log().mean()))
+    assert all("classification" not in one_object(found[name][1]) for name in ("odd", "bare"))
+    assert "classes of the rows are left out: the class 'odd' is none of the model's: no, yes" in found["odd"][2]
+    assert "is none of the model's" in refused(run("evaluate", "bayes", "odd.csv", "--label", "tall"))
+
+
+def test_samples_of_a_class(run: Any, world: Path):
+    code, out, _ = run("sample", "bayes", "-n", "40", "-o", "yes.csv", "--context", "yes")
+    assert (code, out) == (0, "40 samples of class yes (exact draws; seed 0): yes.csv\n")
+    truth = jensen.load(world / "bayes").sample(40, "yes", seed=0).numpy()
+    np.testing.assert_allclose(np.loadtxt(world / "yes.csv", delimiter=",", skiprows=1), truth, rtol=1e-12)
+    assert (world / "yes.csv").read_text().startswith("height,weight\n")
+
+
+def test_the_same_command_with_a_label_finds_the_run(run: Any, world: Path):
+    words = ["fit", "classes.csv", "-m", "naive-bayes", "--label", "tall", "-o", "again"]
+    first, second = run(*words), run(*words)
+    assert (first[0], second[0]) == (0, 0)
+    assert first[1] == second[1]
+    assert "finished already" in second[2]
+    assert "\nclasses      " in first[1]
+    text = (world / "classes.csv").read_text()
+    (world / "again.csv").write_text(text)
+    jensen.fit(jensen.load_data(world / "again.csv", label="tall"), "naive-bayes", run=world / "moved", progress=False)
+    (world / "again.csv").write_text(text.replace("yes", "YES"))
+    assert "the labels at" in refused(run("evaluate", "moved"))
+    assert "classes was" in refused(run("fit", "again.csv", *words[2:-1], "moved"))
+
+
+def test_compare_takes_a_label(run: Any):
+    words = ["compare", "classes.csv", "-m", "naive-bayes", "--label", "tall", "-o", "with_label", "--json"]
+    found = one_object(run(*words)[1])
+    assert found["data"]["options"]["label"] == "tall"
+    assert {m["model"] for m in found["models"]} == {"naive-bayes", "independent", "gaussian", "jittered"}

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pooch
 import pytest
+from sklearn import datasets
 
-from jensen.data import NAMED, Levels, load_data
+from jensen.data import NAMED, Levels, Real, load_data
 from jensen.errors import InputError
 
 
@@ -104,5 +105,22 @@ def test_own_files_are_checked(home: Path, changed: dict[str, np.ndarray], messa
 
 
 def test_every_word_has_a_line() -> None:
-    assert list(NAMED) == ["digits", "mnist", "fashion-mnist"]
+    assert list(NAMED) == ["digits", "iris", "wine", "breast-cancer", "mnist", "fashion-mnist"]
     assert all(named.description and "\n" not in named.description for named in NAMED.values())
+
+
+@pytest.mark.parametrize(
+    ("word", "shape", "first"),
+    [("iris", (150, 4), "setosa"), ("wine", (178, 13), "class_0"), ("breast-cancer", (569, 30), "malignant")],
+)
+def test_tables_of_scikit_learn(word: str, shape: tuple[int, int], first: str) -> None:
+    """Its rows, classes and columns' names, unchanged."""
+    split, found = load_data(word), getattr(datasets, f"load_{word.replace('-', '_')}")()
+    whole = split.all_rows()
+    assert whole.x.shape == shape
+    assert np.array_equal(whole.x.numpy(), found.data)
+    assert whole.context is not None
+    assert np.array_equal(whole.context.numpy(), found.target)
+    assert split.space == Real()
+    assert split.class_names[0] == first
+    assert split.facts["columns"] == list(found.feature_names)

@@ -75,7 +75,10 @@ def test_split_passes_through() -> None:
 
 
 def test_unknown_word_names_the_known() -> None:
-    with pytest.raises(InputError, match=r"'digit' is neither a known data set .*digits, mnist, fashion-mnist.*file"):
+    with pytest.raises(
+        InputError,
+        match=r"'digit' is neither a known data set .*digits, iris, wine, breast-cancer, mnist, fashion-mnist.*file",
+    ):
         load_data("digit")
 
 

@@ -16,6 +16,7 @@ LAYERS = (
     ("data",),
     ("bounds",),
     ("diffusion", "mixture", "autoregressive", "flow", "graphical"),
+    ("naive_bayes",),
     ("training", "estimation"),
     ("models",),
     ("config",),
@@ -25,7 +26,13 @@ LAYERS = (
     ("__main__",),
 )
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
-INSIDE_MODELS = {"model": 0, "networks": 0, "chain": 1, "dequantised": 1}  # contracts and shared parts; families are 2
+INSIDE_MODELS = {
+    "model": 0,
+    "networks": 0,
+    "context": 0,
+    "chain": 1,
+    "dequantised": 1,
+}  # contracts and shared parts; families are 2
 FILES = sorted(ROOT.rglob("*.py"))
 
 

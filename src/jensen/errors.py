@@ -39,6 +39,17 @@ def brief(value: Any, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
+def listed(words: Iterable[str], most: int = 200) -> str:
+    """Words with commas between them as they stand in a message, cut where they are long.
+
+    Example:
+        >>> listed(["a", "b"])
+        'a, b'
+    """
+    text = " ".join(", ".join(words).split())
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def plural(noun: str, count: float) -> str:
     """The noun as it stands behind a number.
 

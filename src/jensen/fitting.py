@@ -22,7 +22,15 @@ from jensen.data.examples import Split
 from jensen.data.space import Levels, space_to_dict
 from jensen.errors import InputError
 from jensen.models import model_class
-from jensen.models.model import ClosedForm, DensityModel, GradientModel, Model, Watch, settings_of
+from jensen.models.model import (
+    ClassConditional,
+    ClosedForm,
+    DensityModel,
+    GradientModel,
+    Model,
+    Watch,
+    settings_of,
+)
 from jensen.models.pipeline import Encoded, Pipeline
 from jensen.noise import Noise
 from jensen.settings import check, seconds
@@ -78,7 +86,8 @@ def fit(
         "model": model,
         "data": split.fingerprint,
         "space": str(split.space),
-        **{name: split.facts.get(name) for name in ("size", "levels", "layout", "split_seed")},
+        **{name: split.facts.get(name) for name in ("size", "levels", "layout", "label", "split_seed")},
+        **_classes_of(kind, split),
         "settings": settings,
         "budget": budget,
         "steps": steps,
@@ -97,6 +106,11 @@ def fit(
     folder.tidy()
     say(f"finished already: {folder.path}")
     return pipeline
+
+
+def _classes_of(kind: type[Model], split: Split) -> dict[str, Any]:
+    """The labels a model learns from are part of what is asked for; to other models they are nothing."""
+    return {"classes": split.class_fingerprint} if issubclass(kind, ClassConditional) else {}
 
 
 def _made(
@@ -161,13 +175,18 @@ def reload_data(config: dict[str, Any]) -> Split:
     source = facts.get("source", "array")
     if source == "array":
         raise InputError("the run was fitted to an array in memory, which cannot be found again; give DATA")
-    options = {name: facts.get(name) for name in ("levels", "layout")}
+    options = {name: facts.get(name) for name in ("levels", "layout", "label")}
     size = facts.get("size")
     if not is_known(source):
         raise InputError(f"the data the run was fitted to are no longer at {source!r}; give DATA, or put them back")
     split = load_data(source, size=tuple(size) if size else None, split_seed=facts.get("split_seed", 0), **options)
     if split.fingerprint != config["data"]["fingerprint"]:
         raise InputError(f"the data at {source!r} are no longer those the run was fitted to; give DATA to score others")
+    learned = config["request"].get("classes")
+    if learned is not None and learned != split.class_fingerprint:
+        raise InputError(
+            f"the labels at {source!r} are no longer those the run was fitted to; give DATA to score others"
+        )
     return split
 
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jensen.cli.options import Data, Json, Layout, LevelsOption, RunFolder, Seed, Size, SplitSeed
+from jensen.cli.options import Data, Json, Label, Layout, LevelsOption, RunFolder, Seed, Size, SplitSeed
 
 app = typer.Typer(
     help="Fit generative models to data, say how likely data are under them, draw new data.",
@@ -35,6 +35,7 @@ def fit(
     size: Size = None,
     levels: LevelsOption = None,
     layout: Layout = None,
+    label: Label = None,
     split_seed: SplitSeed = 0,
     as_json: Json = False,
 ) -> None:
@@ -51,7 +52,7 @@ def fit(
 
     chosen = parse(settings or [])
     fitting.checked(model, chosen, budget=budget, steps=steps, seed=seed)
-    split = load_split(data, size, levels, layout, split_seed)
+    split = load_split(data, size, levels, layout, label, split_seed)
     pipeline = fitting.fit(split, model, run=run, budget=budget, steps=steps, seed=seed, overwrite=overwrite, **chosen)
     print_result(Run(run), finish(Run(run), pipeline, split), as_json)
 
@@ -75,6 +76,7 @@ def compare(
     size: Size = None,
     levels: LevelsOption = None,
     layout: Layout = None,
+    label: Label = None,
     split_seed: SplitSeed = 0,
     as_json: Json = False,
 ) -> None:
@@ -92,7 +94,7 @@ def compare(
     chosen = comparing.by_model(parse(settings or []))
     options: dict[str, Any] = {"budget": budget, "steps": steps, "seeds": seeds, "seed": seed, "settings": chosen}
     comparing.planned(models, **options)
-    split = load_split(data, size, levels, layout, split_seed)
+    split = load_split(data, size, levels, layout, label, split_seed)
     found = comparing.compare(split, models, run=folder, overwrite=overwrite, **options)
     if as_json:
         print_json({**found.to_dict(), "run": str(folder)})
@@ -128,12 +130,14 @@ def evaluate(
     size: Size = None,
     levels: LevelsOption = None,
     layout: Layout = None,
+    label: Label = None,
     as_json: Json = False,
 ) -> None:
     """Log-likelihood of held-out rows under a fitted model, with what the number is and its error bars."""
     from jensen.cli.inputs import rows_to_score, scoring_options
-    from jensen.cli.printing import print_breakdown, print_json
+    from jensen.cli.printing import print_breakdown, print_classes, print_json
     from jensen.cli.work import scored
+    from jensen.evaluation.calibration import classification
     from jensen.evaluation.likelihood import summary
     from jensen.evaluation.outputs import check_not_data, check_output, write_scores
     from jensen.fitting import load
@@ -142,17 +146,20 @@ def evaluate(
     pipeline = load(run)
     check_not_data(output, data, pipeline.config["data"]["facts"].get("source"))
     options = scoring_options(pipeline, method, tolerance, steps, every_step)
-    rows = rows_to_score(pipeline, data, size, levels, layout)
+    rows = rows_to_score(pipeline, data, size, levels, layout, label)
     ll = scored(pipeline, rows, seed=seed, **options)
     if output:
         clusters = pipeline.responsibilities(rows, seed=seed) if pipeline.components else None
         write_scores(output, rows, ll, clusters)
     word, source = pipeline.config["model"]["word"], data or pipeline.config["data"]["facts"].get("source")
+    classes = classification(pipeline, rows, seed=seed)
     if as_json:
-        print_json({"model": word, "data": source, "log_likelihood": summary(ll)})
+        extra = {} if classes is None else {"classification": classes}
+        print_json({"model": word, "data": source, "log_likelihood": summary(ll), **extra})
         return
     typer.echo(f"{word} on {source}: {ll}")
     print_breakdown(summary(ll))
+    print_classes(classes)
     if output:
         typer.echo(f"scores: {output}")
 
@@ -168,7 +175,10 @@ def sample(
     sampler: Annotated[str | None, typer.Option(help="Diffusion: ancestral (default) or ddim.")] = None,
     steps: Annotated[int | None, typer.Option(help="Diffusion: sampling steps (default: all T).")] = None,
     eta: Annotated[float | None, typer.Option(help="DDIM: share of the bridge's noise, 0 (default) to 1.")] = None,
-    context: Annotated[str | None, typer.Option(help="What to condition on, for models that take a condition.")] = None,
+    context: Annotated[
+        str | None,
+        typer.Option(metavar="CLASS", help="The class to draw from, for models of classes: its name or code."),
+    ] = None,
     seed: Seed = 0,
 ) -> None:
     """Draw new rows: same shape, type and range as the data. The same seed gives the same rows."""
@@ -177,6 +187,7 @@ def sample(
     from jensen.errors import InputError
     from jensen.evaluation.outputs import SAMPLE_SUFFIXES, check_format, check_not_data, check_output, write_samples
     from jensen.fitting import load
+    from jensen.models.model import ClassConditional
 
     check_output(output, SAMPLE_SUFFIXES)
     pipeline = load(run)
@@ -187,11 +198,12 @@ def sample(
         raise InputError(f"--eta is for --sampler ddim, got --eta {eta:g} with {sampler or 'the default sampler'}")
     if n < 1:
         raise InputError(f"-n, the number of samples, must be at least 1, got {n}")
-    if context is not None:
+    if context is not None and not isinstance(pipeline.model, ClassConditional):
         raise InputError(f"this model is unconditional and takes no context, got {context!r}; leave --context out")
-    rows, how = drawn(pipeline, n, seed, sampler, steps, eta)
+    rows, how = drawn(pipeline, n, seed, sampler, steps, eta, context)
     write_samples(output, rows, pipeline)
-    typer.echo(f"{n} samples ({how}; seed {seed}): {output}")
+    of = "" if context is None else f" of class {context}"
+    typer.echo(f"{n} samples{of} ({how}; seed {seed}): {output}")
 
 
 @app.command()
@@ -211,6 +223,7 @@ def impute(
     size: Size = None,
     levels: LevelsOption = None,
     layout: Layout = None,
+    label: Label = None,
 ) -> None:
     """Fill in the missing cells of DATA from the observed ones of their rows; observed cells stay as they are."""
     from jensen.cli.inputs import rows_to_fill
@@ -224,7 +237,7 @@ def impute(
     if draws is not None and not 1 <= draws <= (1 if output.suffix.lower() == ".csv" else 10_000):
         raise InputError(f"--draws must be from 1 to 10000, and 1 for a .csv, got {draws}; use .npy or .npz for more")
     check_not_data(output, data)
-    rows, columns = rows_to_fill(pipeline, data, size, levels, layout)
+    rows, columns = rows_to_fill(pipeline, data, size, levels, layout, label)
     filled = pipeline.impute(rows, draws, seed=seed)
     write_samples(output, filled[0] if output.suffix.lower() == ".csv" and draws else filled, pipeline, columns)
     cells = int((~rows.batch(slice(None)).mask).sum())
@@ -241,6 +254,7 @@ def show(
     size: Size = None,
     levels: LevelsOption = None,
     layout: Layout = None,
+    label: Label = None,
     split_seed: SplitSeed = 0,
     as_json: Json = False,
 ) -> None:
@@ -252,7 +266,7 @@ def show(
     from jensen.evaluation.plots import save_figure, show_figure
 
     check_output(output, (".png",))
-    split = load_split(data, size, levels, layout, split_seed)
+    split = load_split(data, size, levels, layout, label, split_seed)
     facts = describe(split)
     if output:
         save_figure(show_figure(split), output)
@@ -274,6 +288,7 @@ def noise(
     size: Size = None,
     levels: LevelsOption = None,
     layout: Layout = None,
+    label: Label = None,
     split_seed: SplitSeed = 0,
 ) -> None:
     """Draw the forward process x_0 … x_T on the data, with α and σ under it."""
@@ -283,7 +298,7 @@ def noise(
     from jensen.models.ddpm import schedule_named
 
     check_output(output, (".png",))
-    split = load_split(data, size, levels, layout, split_seed)
+    split = load_split(data, size, levels, layout, label, split_seed)
     chosen = schedule_named(schedule, split.space)
     save_figure(noise_figure(split, chosen, seed=seed), output)
     typer.echo(f"forward process ({schedule}): {output}")

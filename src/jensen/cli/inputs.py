@@ -1,21 +1,30 @@
 """What a command works on: the rows of DATA, the run's own data, the options of a diffusion chain."""
 
+import math
 import re
+import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jensen.data import Examples, Split, load_data, require_complete
+from jensen.data.labels import renamed
+from jensen.data.sources import is_table
+from jensen.data.tables import holds_label
 from jensen.errors import InputError
 from jensen.fitting import reload_data
 from jensen.models.chain import ChainModel
+from jensen.models.model import ClassConditional
 from jensen.models.pipeline import Pipeline
 
 MOST_STEPS = 100_000
 
 
-def load_split(data: str, size: str | None, levels: int | None, layout: str | None, split_seed: int) -> Split:
+def load_split(
+    data: str, size: str | None, levels: int | None, layout: str | None, label: str | None, split_seed: int
+) -> Split:
     """DATA as the options say."""
-    return load_data(data, size=_parsed_size(size), levels=levels, layout=layout, split_seed=split_seed)
+    return load_data(data, size=_parsed_size(size), levels=levels, layout=layout, label=label, split_seed=split_seed)
 
 
 def _parsed_size(size: str | None) -> tuple[int, int] | None:
@@ -28,29 +37,57 @@ def _parsed_size(size: str | None) -> tuple[int, int] | None:
 
 
 def rows_to_score(
-    pipeline: Pipeline, data: str | None, size: str | None, levels: int | None, layout: str | None
+    pipeline: Pipeline,
+    data: str | None,
+    size: str | None,
+    levels: int | None,
+    layout: str | None,
+    label: str | None = None,
 ) -> Examples:
-    """The run's own test rows; or DATA's test rows if it has such a part or is the run's data; or all of DATA."""
+    """The run's own test rows; or DATA's test rows if it has such a part or is the run's data; or all of DATA. Their classes,
+    if they have any, are the model's.
+    """
     if data is None:
         return reload_data(pipeline.config).test
-    split = _like_the_runs(pipeline.config["data"]["facts"], data, size, levels, layout)
+    split = _like_the_runs(pipeline, data, size, levels, layout, label)
     own = split.fingerprint == pipeline.config["data"]["fingerprint"]
     rows = split.test if own or "test" in split.facts.get("given_parts", []) else split.all_rows()
     if not pipeline.model.accepts_missing:
         require_complete(split.facts, rows)
-    return pipeline.check(rows)
+    return _with_own_classes(pipeline, pipeline.check(rows), split, asked=label is not None)
+
+
+def _with_own_classes(pipeline: Pipeline, rows: Examples, split: Split, *, asked: bool) -> Examples:
+    """Rows with the codes that the model has for their classes; without classes, and a word on stderr, if it has others."""
+    if not isinstance(pipeline.model, ClassConditional):
+        return rows
+    try:
+        return renamed(rows, split.class_names, pipeline.config["data"].get("class_names") or ())
+    except InputError as error:
+        if asked:
+            raise
+        print(f"the classes of the rows are left out: {error}", file=sys.stderr)
+        return replace(rows, context=None)
 
 
 def rows_to_fill(
-    pipeline: Pipeline, data: str, size: str | None, levels: int | None, layout: str | None
+    pipeline: Pipeline,
+    data: str,
+    size: str | None,
+    levels: int | None,
+    layout: str | None,
+    label: str | None = None,
 ) -> tuple[Examples, list[str] | None]:
     """Every row of DATA, in its order, and the names of its columns if it has any."""
-    split = _like_the_runs(pipeline.config["data"]["facts"], data, size, levels, layout)
+    split = _like_the_runs(pipeline, data, size, levels, layout, label)
     return pipeline.check(split.all_rows()), split.facts.get("columns")
 
 
-def _like_the_runs(facts: dict[str, Any], data: str, size: str | None, levels: int | None, layout: str | None) -> Split:
+def _like_the_runs(
+    pipeline: Pipeline, data: str, size: str | None, levels: int | None, layout: str | None, label: str | None
+) -> Split:
     """DATA, read as the run's data were where the options do not say otherwise."""
+    facts = pipeline.config["data"]["facts"]
     kept = facts if facts.get("kind") == "images" and Path(data).is_dir() else {}
     fitted_size = tuple(kept["size"]) if kept.get("size") else None
     split = load_data(
@@ -58,6 +95,7 @@ def _like_the_runs(facts: dict[str, Any], data: str, size: str | None, levels: i
         size=_parsed_size(size) or fitted_size,
         levels=levels if levels is not None else _same_levels(facts, data),
         layout=layout,
+        label=label if label is not None else _same_label(pipeline, data),
         split_seed=facts.get("split_seed", 0),  # the run's own data must fall into the run's own parts
         to_fit=False,
     )
@@ -80,6 +118,14 @@ def _check_columns(fitted: list[str], found: list[str], data: str) -> None:
 def _same_levels(facts: dict[str, Any], data: str) -> int | None:
     """Whole-number arrays have the levels that were declared for the run."""
     return facts.get("levels") if Path(data).suffix in (".npy", ".npz") else None
+
+
+def _same_label(pipeline: Pipeline, data: str) -> str | None:
+    """A table that has the run's label has it here too; one without it is rows without classes."""
+    label = pipeline.config["data"]["facts"].get("label")
+    if label is None or not is_table(data):
+        return None
+    return label if holds_label(Path(data).expanduser(), label, math.prod(pipeline.event_shape)) else None
 
 
 def own_data(pipeline: Pipeline) -> tuple[Split | None, str | None]:

@@ -17,4 +17,8 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and no
 Size = Annotated[str | None, typer.Option(metavar="HxW", help="Resize a folder's images, for example 32x32.")]
 LevelsOption = Annotated[int | None, typer.Option("--levels", help="Number of discrete values of whole-number arrays.")]
 Layout = Annotated[str | None, typer.Option(help="Order of the axes of one image in an array: HW, CHW or HWC.")]
+Label = Annotated[
+    str | None,
+    typer.Option("--label", metavar="COLUMN", help="A table's column of classes: its name, or its number from 1."),
+]
 SplitSeed = Annotated[int, typer.Option(help="Seed of the split where the data give none.")]

@@ -5,6 +5,7 @@ from typing import Any
 
 import typer
 
+from jensen.evaluation.calibration import described
 from jensen.evaluation.numbers import part, real, word
 from jensen.likelihood import BITS
 from jensen.training.run import Run
@@ -23,6 +24,7 @@ def print_result(folder: Run, result: dict[str, Any], as_json: bool) -> None:
     ll = part(result, "log_likelihood")
     typer.echo(f"{word(result, 'model'):<12} {word(ll, 'quote')}")
     print_breakdown(ll)
+    print_classes(part(result, "classification"))
     for name in part(result, "controls"):
         control = part(result, "controls", name)
         typer.echo(f"{name:<12} {word(control, 'quote') or word(control, 'problem')}  [control]")
@@ -44,6 +46,12 @@ def print_breakdown(summary: dict[str, Any]) -> None:
     calls = real(part(summary, "diagnostics"), "network_calls_per_example")
     cost = f"; {calls:.0f} network calls an example" if calls else ""
     typer.echo(f"             = {parts} ({unit}; {word(summary, 'of')}{cost})")
+
+
+def print_classes(classification: dict[str, Any] | None) -> None:
+    """How well a model of classes tells them, and whether its probabilities hold; nothing where there are none."""
+    if classification:
+        typer.echo(f"{'classes':<12} {described(classification)}")
 
 
 def _in_words(summary: dict[str, Any]) -> str:

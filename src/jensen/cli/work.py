@@ -21,17 +21,25 @@ from jensen.training.run import Run
 
 
 def drawn(
-    pipeline: Pipeline, n: int, seed: int, sampler: str | None, steps: int | None, eta: float | None
+    pipeline: Pipeline,
+    n: int,
+    seed: int,
+    sampler: str | None,
+    steps: int | None,
+    eta: float | None,
+    context: str | None = None,
 ) -> tuple[Tensor, str]:
     """Samples, and how they were drawn."""
     model = pipeline.model
     if not isinstance(model, ChainModel):
         if sampler is not None or steps is not None:
             raise InputError("only diffusion models have samplers and steps; leave out --sampler and --steps")
-        return pipeline.sample(n, seed=seed), "exact draws"
+        return pipeline.sample(n, context, seed=seed), "exact draws"
     solver, count = model.sampler(sampler, eta=eta or 0.0), model.chain(steps).steps
     with bar("sampling", count * -(-n // pipeline.sampling_batch())) as shown:
-        rows = pipeline.sample(n, seed=seed, sampler=solver, steps=steps, watch=lambda i, x, denoised: shown.advance())
+        rows = pipeline.sample(
+            n, context, seed=seed, sampler=solver, steps=steps, watch=lambda i, x, denoised: shown.advance()
+        )
     return rows, solver.describe(count)
 
 

@@ -122,6 +122,17 @@ class Split:
         parts = (part.digest() for part in (self.train, self.valid, self.test))
         return hashlib.sha256("".join(parts).encode()).hexdigest()[:16]
 
+    @property
+    def class_fingerprint(self) -> str | None:
+        """A hash of the classes' names and of every training row's class, which `fingerprint` leaves out; None without
+        classes.
+        """
+        if self.train.context is None:
+            return None
+        digest = hashlib.sha256(repr(self.class_names).encode())
+        digest.update(self.train.context.contiguous().numpy().tobytes())
+        return digest.hexdigest()[:16]
+
 
 def as_examples(data: "Examples | Tensor | np.ndarray[Any, Any]") -> Examples:
     """Examples from a tensor or an array of shape `(N, *event)`; ids are row numbers. Examples pass through."""

@@ -1,5 +1,6 @@
 """Missing cells (NaN), told by their place: the line of a table, the row of anything else."""
 
+import math
 from typing import Any
 
 from jensen.data.examples import Examples
@@ -41,4 +42,6 @@ def _place(facts: dict[str, Any], row: int, cell: tuple[int, ...]) -> str:
         where = "the array" if facts.get("source", "array") == "array" else repr(facts["source"])
         return f"{where}, row {row}: cell {cell[0] if len(cell) == 1 else cell}"
     name = f" ({columns[cell[0]]!r})" if columns else ""
-    return f"table {facts['source']!r}, line {row + (2 if columns else 1)}: column {cell[0] + 1}{name}"
+    column = cell[0] + 1
+    column += column >= (facts.get("label_column") or math.inf)  # the label's column is not among the cells
+    return f"table {facts['source']!r}, line {row + (2 if columns else 1)}: column {column}{name}"

@@ -1,6 +1,6 @@
 """Data sets with a name: one visible table from word to loader.
 
-`digits` ships with scikit-learn. `mnist` and `fashion-mnist` are four IDX files, each looked for in
+`digits`, `iris`, `wine` and `breast-cancer` ship with scikit-learn. `mnist` and `fashion-mnist` are four IDX files, each looked for in
 `$JENSEN_DATA/<word>/` (gzipped or not), then in the user's cache, then downloaded into it. Files in the cache
 and from the net must have the published sha256; files in `$JENSEN_DATA` are the user's own and are checked for
 structure only, since the same images are passed around in differently compressed files.
@@ -100,6 +100,24 @@ def _digits() -> Source:
     return Source("named", {"all": Rows(x, labels)}, 17, tuple(map(str, digits.target_names)))
 
 
+def _table(name: str) -> Callable[[], Source]:
+    """One of scikit-learn's small tables: float64 rows with classes and names of columns."""
+
+    def load() -> Source:
+        from sklearn import datasets
+
+        found = getattr(datasets, f"load_{name}")()
+        rows = Rows(found.data.astype(np.float64), found.target.astype(np.int64))
+        return Source(
+            "named",
+            {"all": rows},
+            class_names=tuple(map(str, found.target_names)),
+            columns=tuple(map(str, found.feature_names)),
+        )
+
+    return load
+
+
 _MNIST = IdxArchive(
     "mnist",
     ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
@@ -127,6 +145,11 @@ _FASHION = IdxArchive(
 )
 NAMED = {
     "digits": Named("1,797 handwritten digits, 8×8 grey, 17 levels; ships with scikit-learn", _digits),
+    "iris": Named("150 irises of 3 species, 4 lengths and widths; ships with scikit-learn", _table("iris")),
+    "wine": Named("178 wines of 3 growers, 13 chemical measurements; ships with scikit-learn", _table("wine")),
+    "breast-cancer": Named(
+        "569 tumours, malignant or benign, 30 measurements; ships with scikit-learn", _table("breast_cancer")
+    ),
     "mnist": Named("70,000 handwritten digits, 28×28 grey, 256 levels; 11 MB to download", _MNIST),
     "fashion-mnist": Named("70,000 pictures of clothes, 28×28 grey, 256 levels; 30 MB to download", _FASHION),
 }

@@ -41,7 +41,11 @@ class Rows:
 
 @dataclass(frozen=True)
 class Source:
-    """All a reader found. `levels` is set where the format declares it; `notes` are sentences for the user."""
+    """All a reader found. `levels` is set where the format declares it; `notes` are sentences for the user.
+
+    `columns` are the names of the columns that are left when the one with the labels is taken out, which was number
+    `label_column`, counted from 1.
+    """
 
     kind: str
     parts: dict[str, Rows]
@@ -49,3 +53,4 @@ class Source:
     class_names: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    label_column: int | None = None

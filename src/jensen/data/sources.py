@@ -41,17 +41,19 @@ def load_data(
     size: tuple[int, int] | None = None,
     levels: int | None = None,
     layout: str | None = None,
+    label: str | int | None = None,
     split_seed: int = 0,
     to_fit: bool = True,
 ) -> Split:
     """Data from anywhere as a `Split` of train, valid and test rows in data units.
 
     Args:
-        source: a word (digits, mnist, fashion-mnist), a folder of images, a file (.npy, .npz, .csv, .tsv, IDX),
+        source: a word (`jensen data` lists them), a folder of images, a file (.npy, .npz, .csv, .tsv, IDX),
             an array or tensor `(N, ...)`, or a Split, which is returned as it is.
         size: (height, width) to which a folder's images are resized.
         levels: the number of discrete values 0, …, levels - 1; without it 256 for uint8, 65,536 for uint16.
         layout: HW, CHW or HWC, the order of the axes of one image in an array, where its shape leaves a choice.
+        label: the column of a table that holds the rows' classes: its name, or its number counted from 1.
         split_seed: seed of the permutation that cuts the parts the source does not give.
         to_fit: False for rows that are only to be scored or filled in: a source with too few rows to cut parts from is
             then left whole, as train rows.
@@ -67,9 +69,11 @@ def load_data(
     (1259, 179, 359, (1, 8, 8), '17 levels')
     """
     if isinstance(source, Split):
-        return _unchanged(source, size=size, levels=levels, layout=layout, split_seed=split_seed or None)
-    found, where = _read(source, _checked_size(size))
+        return _unchanged(source, size=size, levels=levels, layout=layout, label=label, split_seed=split_seed or None)
+    label = None if label is None else str(label).strip()
+    found, where = _read(source, _checked_size(size), label)
     _refuse_option("size", size, found.kind == "images", "folders of images", found.kind)
+    _refuse_option("label", label, found.kind == "csv", "tables", found.kind)
     _refuse_option("layout", layout, found.kind in LAYOUT_KINDS, "arrays", found.kind)
     found, space = _interpreted(found, levels, layout, where)
     split = cut(found, space, split_seed, where, least=MIN_ROWS if to_fit else 1)
@@ -78,6 +82,7 @@ def load_data(
         "size": None if size is None else list(size),
         "levels": levels,
         "layout": layout,
+        **({"label": label, "label_column": found.label_column} if label is not None else {}),
         **split.facts,
     }
     facts["notes"] += grid_notes(split.train, found.columns)
@@ -104,7 +109,7 @@ def _refuse_option(name: str, value: object, allowed: bool, users: str, kind: st
         raise InputError(f"{name} is an option for {users}, got {name}={value} for data of kind {kind}; leave it out")
 
 
-def _read(source: Any, size: tuple[int, int] | None) -> tuple[Source, str]:
+def _read(source: Any, size: tuple[int, int] | None, label: str | None) -> tuple[Source, str]:
     """What the source holds, and how messages call it."""
     if isinstance(source, np.ndarray | Tensor):
         return Source("array", {"all": Rows(as_array(source))}), "the array"
@@ -121,7 +126,14 @@ def _read(source: Any, size: tuple[int, int] | None) -> tuple[Source, str]:
         )
     if path.is_dir():
         return read_folder(path, size), f"folder {shown(path)}"
-    return _reader(path)(path), f"file {shown(path)}"
+    reader = _reader(path)
+    return read_table(path, label) if reader is read_table else reader(path), f"file {shown(path)}"
+
+
+def is_table(source: str) -> bool:
+    """Whether this is the path of a table in text."""
+    path = Path(source).expanduser()
+    return source not in NAMED and path.is_file() and READERS.get(path.suffix.lower()) is read_table
 
 
 def _named(word: str) -> Source:
@@ -163,7 +175,8 @@ def _read_idx(path: Path) -> Source:
 def _interpreted(found: Source, levels: int | None, layout: str | None, where: str) -> tuple[Source, Space]:
     """The source with its arrays as rows of one space."""
     declared = levels if levels is not None else found.levels
-    settled = layout or ("CHW" if found.kind in ("images", "named") else None)
+    pictures = found.kind in ("images", "named") and found.levels is not None
+    settled = layout or ("CHW" if pictures else None)
     read = {part: interpret(rows.x, declared, settled, _part_name(where, part)) for part, rows in found.parts.items()}
     parts = {part: found.parts[part].with_x(x) for part, (x, _) in read.items()}
     return replace(found, parts=parts), next(iter(read.values()))[1]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from jensen.data.examples import Examples, Split
 from jensen.errors import InputError
+from jensen.evaluation.calibration import classification
 from jensen.evaluation.drawing import drawing_steps
 from jensen.fitting import fit
 from jensen.likelihood import BITS, Difference, LogLikelihood
@@ -112,6 +113,7 @@ def evaluate_run(
     """
     word = pipeline.config["model"]["word"]
     controls, problems = controls_on(split, split.test, seed) if word not in CONTROLS else ({}, {})
+    classes = classification(pipeline, split.test, split.class_names, seed=seed)
     return {
         "model": word,
         "data": {"source": split.facts.get("source", "array"), "fingerprint": split.fingerprint},
@@ -121,5 +123,6 @@ def evaluate_run(
         "differences": {word: difference_dict(model - control) for word, control in controls.items()},
         "per_step": per_step(pipeline, split.test, seed),
         "self_check": self_check(pipeline, split, samples, seed),
+        **({} if classes is None else {"classification": classes}),
         "seed": seed,
     }

@@ -14,6 +14,7 @@ MODELS: dict[str, str] = {
     "gaussian": "jensen.models.gaussian:Gaussian",
     "independent": "jensen.models.independent:Independent",
     "jittered": "jensen.models.jittered:Jittered",
+    "naive-bayes": "jensen.models.naive_bayes:NaiveBayes",
 }
 
 

@@ -158,6 +158,18 @@ class ComponentModel(LatentModel):
         return self.log_joint(x).softmax(1)
 
 
+class ClassConditional(ABC):
+    """A model that takes classes as its context: codes 0, …, n_classes - 1, one a row. Given them, `log_likelihood` is
+    log p(x | y) and `sample` draws from p(x | y). One that is a `ComponentModel` too has p(y): its components are the
+    classes, and its responsibilities p(y | x).
+    """
+
+    @property
+    @abstractmethod
+    def n_classes(self) -> int:
+        """How many classes there are."""
+
+
 class Imputer(ABC):
     """A model that fills in missing cells."""
 

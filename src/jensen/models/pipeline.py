@@ -19,8 +19,18 @@ from jensen.data.examples import Batch, Examples, as_examples
 from jensen.data.space import Levels, Space
 from jensen.errors import InputError, did_you_mean
 from jensen.likelihood import LogLikelihood, concatenate
+from jensen.models.context import Context, class_codes
 from jensen.models.dequantised import Dequantised
-from jensen.models.model import ClosedForm, ComponentModel, DensityModel, Imputer, Model, enough_rows, keywords
+from jensen.models.model import (
+    ClassConditional,
+    ClosedForm,
+    ComponentModel,
+    DensityModel,
+    Imputer,
+    Model,
+    enough_rows,
+    keywords,
+)
 from jensen.noise import Noise
 from jensen.training.fitter import Rows
 
@@ -96,7 +106,7 @@ class Pipeline:
     def log_likelihood(
         self,
         data: Data,
-        context: Tensor | None = None,
+        context: Context | None = None,
         *,
         method: str | None = None,
         seed: int = 0,
@@ -110,7 +120,8 @@ class Pipeline:
 
         Args:
             data: Examples, tensor or array `(B, *event_shape)` in data units.
-            context: what the rows are conditioned on; no model takes one yet.
+            context: the classes of the rows, for models that take classes (`ClassConditional`): one for all or one for
+                each, codes or names. The value is then log p(x | y). Classes that Examples bring along are not used.
             method: how; the model's first method if None.
             seed: of all Monte-Carlo draws.
             tolerance: the Monte-Carlo standard error wanted for the mean, in bits/dim for masses and nats/dim for
@@ -124,7 +135,7 @@ class Pipeline:
             InputError: the data do not fit the model, or the model has no likelihood.
         """
         model, rows = self.density(), self.check(data)
-        _refuse_context(context)
+        classes = None if context is None else self.codes(context, len(rows))
         _check_batch_size(batch_size)
         if tolerance is not None and not tolerance > 0:
             raise InputError(f"tolerance must be positive, got {tolerance}")
@@ -141,17 +152,26 @@ class Pipeline:
         parts = []
         for start in range(0, len(rows), batch_size):
             batch = encoded.batch(slice(start, start + batch_size))
-            ll = model.log_likelihood(batch.x, method=method, ids=batch.id, seed=seed, on_calls=on_calls, **plan)
+            y = None if classes is None else classes[start : start + batch_size].to(batch.x.device)
+            ll = model.log_likelihood(batch.x, y, method=method, ids=batch.id, seed=seed, on_calls=on_calls, **plan)
             if ll.measure == "Lebesgue":
                 ll = ll.shifted("units", self.codec.log_abs_det(rows.x[start : start + batch_size]))
             parts.append(ll)
         return concatenate(parts, rows=rows.digest())
 
     def sample(
-        self, n: int, context: Tensor | None = None, *, seed: int = 0, batch_size: int | None = None, **options: Any
+        self, n: int, context: Context | None = None, *, seed: int = 0, batch_size: int | None = None, **options: Any
     ) -> Tensor:
-        """Draw n new rows: same dtype, shape and range as the training data; the batch size does not change them."""
-        _refuse_context(context)
+        """Draw n new rows: same dtype, shape and range as the training data; the batch size does not change them.
+
+        Args:
+            n: how many.
+            context: the classes to draw from, for models that take classes: one for all or one for each, codes or names.
+            seed: of the draws.
+            batch_size: rows at a time.
+            **options: the model's own.
+        """
+        self._refuse_context(context)
         if batch_size is not None:
             _check_batch_size(batch_size)
         if not isinstance(n, int) or n < 1:
@@ -162,11 +182,32 @@ class Pipeline:
                 f"{n} samples of shape {self.event_shape} do not fit in memory; draw fewer at a time, with other seeds"
             )
         size = batch_size or self.sampling_batch()
-        parts = [
-            self.decode(self.model.sample(min(size, n - start), None, seed, start=start, **options))
-            for start in range(0, n, size)
-        ]
+        classes = None if context is None else self.codes(context, n)
+        parts = []
+        for start in range(0, n, size):
+            y = None if classes is None else classes[start : start + size].to(self.model.device)
+            parts.append(self.decode(self.model.sample(min(size, n - start), y, seed, start=start, **options)))
         return torch.cat(parts)
+
+    def codes(self, context: Context, rows: int) -> Tensor:
+        """Classes as codes `(rows,)`, checked.
+
+        Raises:
+            InputError: the model takes no classes, or they are none of its own.
+        """
+        self._refuse_context(context)
+        assert isinstance(self.model, ClassConditional)
+        names = self.config["data"].get("class_names") or ()
+        return class_codes(context, rows, self.model.n_classes, names)
+
+    def _refuse_context(self, context: Context | None) -> None:
+        if context is not None and not isinstance(self.model, ClassConditional):
+            raise InputError("this model is unconditional and takes no context; leave it out")
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the model's components are the classes of the data, so that `responsibilities` are p(y | x)."""
+        return isinstance(self.model, ClassConditional) and isinstance(self.model, ComponentModel)
 
     @property
     def components(self) -> ComponentModel | None:
@@ -191,6 +232,20 @@ class Pipeline:
             else:
                 assert isinstance(model, ComponentModel)
                 parts.append(model.responsibilities(batch.x))
+        return torch.cat(parts).cpu()
+
+    def class_log_probabilities(self, data: Data, *, batch_size: int = 4096) -> Tensor:
+        """log p(y | x) of each row, `(B, K)` float64, for models of rows and classes; `responsibilities` are its exponential,
+        where those of unlikely classes may be 0.
+
+        Raises:
+            InputError: the data do not fit, or the model has no classes.
+        """
+        model, encoded = self.model, self.encoded(data)
+        if not (isinstance(model, ClassConditional) and isinstance(model, ComponentModel)):
+            raise InputError(f"{type(model).__name__} knows no classes; fit naive-bayes to data with labels")
+        starts = range(0, len(encoded), batch_size)
+        parts = [model.log_joint(encoded.batch(slice(i, i + batch_size)).x).log_softmax(1) for i in starts]
         return torch.cat(parts).cpu()
 
     def impute(
@@ -309,11 +364,6 @@ def refuse_unknown(options: Mapping[str, Any], known: list[str], what: str) -> N
         near = did_you_mean(unknown[0], known)
         listed = f"known are {', '.join(known)}" if known else "there are none"
         raise InputError(f"{what} has no option {unknown[0]!r}; {near}{listed}; leave it out")
-
-
-def _refuse_context(context: object) -> None:
-    if context is not None:
-        raise InputError("this model is unconditional and takes no context; leave it out")
 
 
 def _check_values(x: Tensor, space: Space, accepts_missing: bool) -> None:

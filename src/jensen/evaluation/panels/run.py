@@ -208,7 +208,7 @@ def command(story: Story) -> str:
     words += ["--seed", str(request["seed"])] if request.get("seed") is not None else []
     for name, value in part(request, "settings").items():
         words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
-    for name in ("size", "levels", "layout", "split_seed"):
+    for name in ("size", "levels", "layout", "label", "split_seed"):
         words += [f"--{name.replace('_', '-')}", _option(known[name])] if known.get(name) else []
     return shlex.join(words)
 

@@ -1,0 +1,1 @@
+"""Class-conditional distributions of single columns: the parts of `models.naive_bayes`."""
