@@ -71,7 +71,9 @@ def repeat(x, share, seed):
         "column mean": np.zeros_like(rows),
     }
     errors = {name: rows_filled[holes] - truth for name, rows_filled in filled.items()}
-    print(f"repeat {seed} done, {gmm.config['model']['options']['n_components']} components", file=sys.stderr, flush=True)
+    print(
+        f"repeat {seed} done, {gmm.config['model']['options']['n_components']} components", file=sys.stderr, flush=True
+    )
     draws = gmm.impute(rows, DRAWS, seed=seed).numpy()[:, holes]
     models = {"gmm": gmm, "one normal": one, "independent": independent}
     return {

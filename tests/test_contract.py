@@ -417,3 +417,29 @@ def test_arrays_and_tensors_are_scored_alike():
     value = pipeline.log_likelihood(x).value
     assert torch.equal(value, pipeline.log_likelihood(x.numpy()).value)
     assert torch.equal(value, pipeline.log_likelihood(as_examples(x)).value)
+
+
+@each_model
+def test_missing_cells_of_levels_are_marginalised_or_refused(word: str):
+    """The value of a row with a missing cell is log Σ over its completions, for a mass; a bound may lie below that."""
+    pipeline = fitted(word, "level vectors")
+    k = split_of("level vectors").space.k
+    row, hole = torch.tensor([[2.0, math.nan], [math.nan, math.nan]]), torch.arange(k, dtype=torch.uint8)
+    if not pipeline.model.accepts_missing:
+        with pytest.raises(InputError, match=r"3 cells are missing \(NaN\)"):
+            pipeline.log_likelihood(row, **how_to_score(word, "level vectors"))
+        return
+    every = torch.stack([torch.full_like(hole, 2), hole], 1)
+    ll = pipeline.log_likelihood(row, **how_to_score(word, "level vectors"))
+    whole = pipeline.log_likelihood(every, **how_to_score(word, "level vectors"))
+    assert float(ll.value[1]) == pytest.approx(0.0, abs=1e-12)
+    if ll.kind == "exact":
+        assert float(ll.value[0]) == pytest.approx(float(whole.value.logsumexp(0)), abs=1e-9)
+    else:
+        assert abs(float(ll.value[0] - whole.value.logsumexp(0))) < 0.5
+    holes = np.where(np.arange(2 * ROWS).reshape(ROWS, 2) % 7 == 0, np.nan, rows_of("level vectors"))
+    again = fitted_to(word, with_classes(jensen.load_data(holes, levels=5)))
+    assert (
+        abs(again.log_likelihood(split_of("level vectors").test.x.float()).mean - scored(word, "level vectors").mean)
+        < 0.3
+    )

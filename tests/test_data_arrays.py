@@ -121,7 +121,9 @@ def test_declared_levels() -> None:
         (levels(20, 3), 300, r"levels=300.*uint8.*at most 256"),
         (levels(20, 3), 1, r"between 2 and 65536, got 1"),
         (levels(20, 3, dtype="int64"), None, r"int64.*--levels K.*astype\('float32'\)"),
-        (levels(20, 3, dtype="float32"), 256, r"levels=256.*float32.*astype\('uint8'\)"),
+        (levels(20, 3, dtype="float32") + 0.5, 256, r"value \d+.5 in row 0, which is none of the levels 0, …, 255"),
+        (np.array([[3.0]] * 12 + [[np.nan], [17.0]]), 17, r"value 17.0 in row 13, outside 0, …, 16"),
+        (np.array([[3.0]] * 12 + [[-np.inf]]), 17, r"value -inf in row 12, outside 0, …, 16"),
         (levels(20, 3, dtype="complex64"), None, "complex64"),
         (np.full((20, 3), "a"), None, "<U1"),
         (np.full((20, 3), None), None, "object"),
@@ -177,3 +179,14 @@ def test_values_beyond_float32_are_too_large_and_not_missing() -> None:
     assert (
         float(torch.cat([part.x for part in (load_data(x).train, load_data(x).valid, load_data(x).test)]).max()) == 3e38
     )
+
+
+def test_floats_are_levels_with_missing_cells_where_levels_says_so() -> None:
+    x = levels(40, 3).astype("float64") % 5
+    x[3, 1] = x[7, 2] = np.nan
+    split = load_data(x, levels=5)
+    assert split.space == Levels(5)
+    assert split.train.x.dtype == torch.float32
+    np.testing.assert_array_equal(split.all_rows().x.numpy(), x)
+    assert int(split.all_rows().batch(slice(0, 40)).mask.sum()) == 118
+    assert not split.facts["notes"]

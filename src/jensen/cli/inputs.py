@@ -117,7 +117,7 @@ def _check_columns(fitted: list[str], found: list[str], data: str) -> None:
 
 def _same_levels(facts: dict[str, Any], data: str) -> int | None:
     """Whole-number arrays have the levels that were declared for the run."""
-    return facts.get("levels") if Path(data).suffix in (".npy", ".npz") else None
+    return facts.get("levels") if Path(data).suffix in (".npy", ".npz", ".csv", ".tsv") else None
 
 
 def _same_label(pipeline: Pipeline, data: str) -> str | None:

@@ -3,7 +3,8 @@
 uint8 and uint16 are levels (256 and 65,536 of them unless `levels` says otherwise), bool is two levels, floats are
 real values. Images of levels end up as `(N, C, H, W)`: from `(N, H, W)` grey, from `(N, C, H, W)`, or from
 `(N, H, W, C)`, with C ≤ 4 and `layout` (HW, CHW, HWC) to tell where the shape alone does not. Levels of shape
-`(N, D)` are vectors. Floats keep their shape unless `layout` is given. NaN is a missing cell; inf is refused.
+`(N, D)` are vectors. Floats keep their shape unless `layout` is given. NaN is a missing cell; inf is refused. Floats are
+levels where `levels` says so, and are then whole numbers or NaN: that is how levels with missing cells are written.
 """
 
 from typing import Any
@@ -42,16 +43,12 @@ def interpret(x: Array, levels: int | None, layout: str | None, where: str) -> t
     """The array as rows of a space: channels first for images of levels, in a dtype that `Examples` takes."""
     if x.ndim < 2 or 0 in x.shape:
         raise InputError(f"{where} must have shape (rows, ...) without a zero, got {x.shape}; one column is (rows, 1)")
-    if x.dtype.kind == "f":
-        return _reals(x, levels, layout, where)
+    if x.dtype.kind == "f" and levels is None:
+        return _reals(x, layout, where)
     return _levels(x, levels, layout, where)
 
 
-def _reals(x: Array, levels: int | None, layout: str | None, where: str) -> tuple[Array, Space]:
-    if levels is not None:
-        raise InputError(
-            f"levels={levels} was given, but {where} holds {x.dtype}; convert it with .astype('uint8') first"
-        )
+def _reals(x: Array, layout: str | None, where: str) -> tuple[Array, Space]:
     if x.dtype.itemsize > 8:
         raise InputError(f"{where} holds {x.dtype}; convert it with .astype('float64')")
     x = x.astype(np.float32) if x.dtype == np.float16 else x
@@ -70,16 +67,20 @@ def _check_size(x: Array, start: int, where: str) -> None:
 
 
 def _levels(x: Array, levels: int | None, layout: str | None, where: str) -> tuple[Array, Space]:
-    x, space = _as_unsigned(x, levels, where)
+    x, space = _declared_levels(x, levels, where)
     for start in range(0, len(x), CHECK_ROWS):
         _check_range(x[start : start + CHECK_ROWS], space, start, where)
-    if x.dtype not in (np.uint8, np.uint16):
+    if x.dtype.kind == "f":
+        x = x.astype(np.float32)  # holds 65,536 levels exactly, and NaN
+    elif x.dtype not in (np.uint8, np.uint16):
         x = x.astype(np.uint8 if space.k <= 256 else np.uint16)
     return _images(x, layout, where), space
 
 
-def _as_unsigned(x: Array, levels: int | None, where: str) -> tuple[Array, Levels]:
-    """The array with its declared levels; integers other than uint8 and uint16 need `levels` to be levels at all."""
+def _declared_levels(x: Array, levels: int | None, where: str) -> tuple[Array, Levels]:
+    """The array with its declared levels; all but bool, uint8 and uint16 need `levels` to be levels at all."""
+    if x.dtype.kind == "f" and levels is not None:
+        return x, Levels(levels)
     if x.dtype.kind not in "biu":
         raise InputError(f"{where} holds {x.dtype}; save numbers as uint8, uint16, float32 or float64")
     if x.dtype.kind == "b":
@@ -102,6 +103,13 @@ def _declared(dtype: "np.dtype[Any]", levels: int | None, where: str) -> Levels:
 
 
 def _check_range(x: Array, space: Levels, start: int, where: str) -> None:
+    broken = (x != np.floor(x)) & ~np.isnan(x) if x.dtype.kind == "f" else np.zeros(0, bool)
+    if broken.any():
+        index = tuple(np.argwhere(broken)[0].tolist())
+        raise InputError(
+            f"{where} holds the value {x[index]} in row {start + index[0]}, which is none of the levels "
+            f"0, …, {space.k - 1}; leave out levels={space.k} if these are real numbers"
+        )
     outside = (x < 0) | (x >= space.k)
     if outside.any():
         index = tuple(np.argwhere(outside)[0].tolist())

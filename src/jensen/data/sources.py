@@ -25,7 +25,7 @@ from jensen.data.images import read_folder
 from jensen.data.named import NAMED
 from jensen.data.numpy_files import read_npy, read_npz
 from jensen.data.rows import Array, Rows, Source
-from jensen.data.space import Space
+from jensen.data.space import Real, Space
 from jensen.data.splitting import MIN_ROWS, cut
 from jensen.data.tables import read_table
 from jensen.errors import InputError, brief, did_you_mean
@@ -85,7 +85,8 @@ def load_data(
         **({"label": label, "label_column": found.label_column} if label is not None else {}),
         **split.facts,
     }
-    facts["notes"] += grid_notes(split.train, found.columns)
+    if isinstance(space, Real):
+        facts["notes"] += grid_notes(split.train, found.columns)
     return replace(split, facts=facts)
 
 

@@ -55,7 +55,7 @@ class Dequantised(DensityModel):
     def __init__(self, model: DensityModel, space: Levels) -> None:
         super().__init__(model.event_shape, space)
         self.model = model
-        self.levels = space
+        self.levels, self.accepts_missing = space, model.accepts_missing
 
     def plan(
         self, pilot: Tensor, ids: Tensor, rows: int, *, tolerance: float, seed: int, **options: Any
@@ -88,7 +88,7 @@ class Dequantised(DensityModel):
         if repetitions < 2:
             raise InputError(f"an error bar needs at least 2 repetitions, got {repetitions}")
         density = self._densities(x, row_ids(x, ids), Noise(seed, "dequantise"), repetitions)
-        cell = torch.full((len(x),), math.prod(self.event_shape) * math.log(self.levels.step), dtype=torch.float64)
+        cell = (~x.isnan()).flatten(1).sum(1).double() * math.log(self.levels.step)
         on_calls(len(x) * repetitions)
         return LogLikelihood(
             value=density.mean(1) + cell,

@@ -69,8 +69,9 @@ class Independent(ClosedForm, DensityModel):
         if isinstance(self.space, Levels):
             self.counts.zero_()
             for rows in batches:
-                index = self.space.index(train.batch(rows).x.flatten(1).double()).T
-                self.counts.scatter_add_(1, index, torch.ones_like(index))
+                x = train.batch(rows).x.flatten(1).double().T
+                index = self.space.index(x.nan_to_num(nan=self.space.first))
+                self.counts.scatter_add_(1, index, (~x.isnan()).long())
             return
         seen = sum(_observed(train, rows).sum(0) for rows in batches)
         assert isinstance(seen, Tensor)
@@ -98,7 +99,8 @@ class Independent(ClosedForm, DensityModel):
         flat = x.flatten(1).double()
         if isinstance(self.space, Levels):
             table = self._log_probabilities()
-            cells = table.T.gather(0, self.space.index(flat))
+            cells = table.T.gather(0, self.space.index(flat.nan_to_num(nan=self.space.first)))
+            cells = cells.masked_fill(flat.isnan(), 0.0)
         else:
             cells = Normal(self.mean, self.variance.sqrt(), validate_args=False).log_prob(flat).nan_to_num(nan=0.0)
         on_calls(len(x))

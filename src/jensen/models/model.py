@@ -48,7 +48,7 @@ class Model(nn.Module, ABC):
     summary: ClassVar[str]
     paper: ClassVar[str]
     spaces: ClassVar[tuple[type, ...]] = (Levels, Real)
-    accepts_missing: ClassVar[bool] = False
+    accepts_missing: bool = False
     seeded: ClassVar[bool] = True
 
     def __init__(self, event_shape: tuple[int, ...], space: Space) -> None:

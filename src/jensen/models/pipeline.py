@@ -91,10 +91,10 @@ class Pipeline:
                 f"rows have shape {examples.event_shape}, the model was fitted to {self.event_shape}; "
                 f"give data of that shape{resizing}"
             )
-        if isinstance(self.space, Levels) and examples.x.dtype.is_floating_point:
+        if isinstance(self.space, Levels) and not self._holds_levels(examples.x):
             raise InputError(
                 f"values are {str(examples.x.dtype).removeprefix('torch.')}, the model was fitted to {self.space} "
-                "(whole numbers); give uint8 or uint16 data"
+                "(whole numbers); give uint8 or uint16 data, or floats only where cells are missing (NaN)"
             )
         if not isinstance(self.space, Levels) and not examples.x.dtype.is_floating_point:
             raise InputError(
@@ -102,6 +102,13 @@ class Pipeline:
             )
         _check_values(examples.x, self.space, self.model.accepts_missing)
         return examples
+
+    def _holds_levels(self, x: Tensor) -> bool:
+        """Whether values may be levels: whole-number types, or floats where the model was fitted to such or a cell is
+        missing. Complete floats are more likely to be on another scale.
+        """
+        floats = x.dtype.is_floating_point
+        return not floats or self.dtype.is_floating_point or bool(x.isnan().any())
 
     def log_likelihood(
         self,
@@ -368,15 +375,18 @@ def refuse_unknown(options: Mapping[str, Any], known: list[str], what: str) -> N
 
 def _check_values(x: Tensor, space: Space, accepts_missing: bool) -> None:
     if isinstance(space, Levels):
-        top = int(x.to(torch.int32).max())
-        if top >= space.k:
+        odd = x.new_zeros((), dtype=torch.bool)
+        if x.dtype.is_floating_point:
+            odd = (x < 0) | (x != x.floor()) & ~x.isnan()
+        odd = odd | (x.to(torch.float32) >= space.k)
+        if bool(odd.any()):
+            value = float(x.to(torch.float32)[odd][0])
             raise InputError(
-                f"a value is {top}, the model was fitted to {space} (0 to {space.k - 1}); rescale the data"
+                f"a value is {value:g}, the model was fitted to {space} (0 to {space.k - 1}); rescale the data"
             )
-        return
-    if bool(torch.isinf(x).any()):
+    elif bool(torch.isinf(x).any()):
         raise InputError("a value is infinite; densities need finite values: remove or replace such rows")
-    missing = int(torch.isnan(x).sum())
+    missing = int(torch.isnan(x).sum()) if x.dtype.is_floating_point else 0
     if missing and not accepts_missing:
         raise InputError(
             f"{missing} cells are missing (NaN), and this model needs complete rows; drop or fill such rows"
