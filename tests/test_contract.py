@@ -441,5 +441,5 @@ def test_missing_cells_of_levels_are_marginalised_or_refused(word: str):
     again = fitted_to(word, with_classes(jensen.load_data(holes, levels=5)))
     assert (
         abs(again.log_likelihood(split_of("level vectors").test.x.float()).mean - scored(word, "level vectors").mean)
-        < 0.3
+        < 0.5  # classes differ where cells are missing
     )
