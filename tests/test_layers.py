@@ -15,7 +15,7 @@ LAYERS = (
     ("nn",),
     ("data",),
     ("bounds",),
-    ("diffusion", "mixture"),
+    ("diffusion", "mixture", "kernel_density"),
     ("training",),
     ("models",),
     ("config",),

@@ -10,6 +10,7 @@ MODELS: dict[str, str] = {
     "gmm": "jensen.models.gmm:GaussianMixture",
     "gaussian": "jensen.models.gaussian:Gaussian",
     "independent": "jensen.models.independent:Independent",
+    "kde": "jensen.models.kde:KernelDensity",
     "jittered": "jensen.models.jittered:Jittered",
 }
 
