@@ -29,21 +29,21 @@ def mean(sums: Sums, x: Float64[Tensor, "B d"]) -> Float64[Tensor, "B d"]:
     return torch.cat(parts)[: len(x)]
 
 
-def pick(sums: Sums, x: Float64[Tensor, "B d"], u: Float64[Tensor, " B"]) -> Int[Tensor, " B"]:
-    """The stored row where the cumulative sum of r passes u, uniform on [0, 1); -1 where the observed cells are
+def pick(sums: Sums, x: Float64[Tensor, "B d"], u: Float64[Tensor, "B R"]) -> Int[Tensor, "B R"]:
+    """The stored rows where the cumulative sum of r passes each u, uniform on [0, 1); -1 where the observed cells are
     impossible.
     """
     total, parts = sums(x), []
     pieces = (sums.blocks(part) for part in (sums.in_bandwidths(x), total, u))
     for z, log_total, v in zip(*pieces, strict=True):
-        passed, found = z.new_zeros(len(z)), torch.full((len(z),), -1, dtype=torch.int64, device=z.device)
+        passed, found = z.new_zeros(len(z), 1), torch.full(v.shape, -1, dtype=torch.int64, device=z.device)
         for leaf in range(len(sums.leaves)):
             positions = sums.leaves.rows(leaf)
-            cumulative = passed[:, None] + (sums.exponents(leaf, z) - log_total[:, None]).exp().cumsum(1)
-            place = (cumulative <= v[:, None]).sum(1)
+            cumulative = passed + (sums.exponents(leaf, z) - log_total[:, None]).exp().cumsum(1)
+            place = torch.searchsorted(cumulative, v.contiguous(), right=True)
             here = (found < 0) & (place < len(positions))
             found[here] = positions[place[here]]
-            passed = cumulative[:, -1]
+            passed = cumulative[:, -1:]
         found[found < 0] = sums.leaves.order[-1]  # the shares may add up to just below u
         parts.append(found)
-    return torch.cat(parts)[: len(x)].masked_fill_(total == -torch.inf, -1)
+    return torch.cat(parts)[: len(x)].masked_fill_((total == -torch.inf)[:, None], -1)

@@ -25,6 +25,7 @@ from torch import Tensor
 from jensen.noise import Noise
 
 Word = Literal["gaussian", "epanechnikov"]
+WIDE, EXACT_DIMS = 1e3, 16  # bandwidths from the origin; dimensions
 FACTORS = 16  # multiplied up before their logarithm is taken; each is 0 or at least 1e-16
 
 
@@ -76,13 +77,22 @@ class Gaussian(Kernel):
         return -0.5 * u.square()
 
     def log_product(self, x: Tensor, y: Tensor, seen: Tensor | None = None) -> Tensor:
-        """-½ (Σ x² - 2 x·y + Σ y²): one matrix product."""
+        """-½ (Σ x² - 2 x·y + Σ y²): one matrix product; difference by difference where y is wide, and dimensions few."""
+        if y.shape[1] <= EXACT_DIMS and float(y.square().sum(1).amax()) > WIDE**2:
+            return self._exact(x, y, seen)
         if seen is None:
             own, other = x.square().sum(1)[:, None], y.square().sum(1)
             return torch.addmm(-0.5 * (own + other), x, y.T).clamp_(max=0)
         x = x * seen
         own = torch.addmm(x.square().sum(1)[:, None], seen, y.square().T)
         return torch.addmm(-0.5 * own, x, y.T).clamp_(max=0)
+
+    def _exact(self, x: Tensor, y: Tensor, seen: Tensor | None) -> Tensor:
+        total = x.new_zeros(len(x), len(y))
+        for d in range(x.shape[1]):
+            u = x[:, d, None] - y[:, d]
+            total -= 0.5 * (u if seen is None else u * seen[:, d, None]).square()
+        return total
 
     def narrowest_on_levels(self, share: float) -> float:
         """exp(-1/2h²) = share."""

@@ -2,7 +2,8 @@
 
 Stored rows lie in leaves of a k-d tree (`tree`), and rows go through in blocks against one leaf at a time, every pair of a
 block by one matrix product, in float64. No row's sum depends on the rows beside it: leaves are skipped row by row and
-added in one order, and blocks have one shape, since matrix products choose their order of summation by shape.
+added in one order, and blocks have one shape, since matrix products choose their order of summation by shape (and
+functions such as log have other last bits in the odd rest of a vector).
 
 **Gaussian.** The leaf nearest to x comes first, with its largest term found; it gives S alone. A leaf at squared distance
 D (in bandwidths) is skipped where exp(-D/2) ∏_d 1/min Z_d < e^-`DEPTH` S. The weights sum to one, so that all that is
@@ -11,8 +12,8 @@ skipped for a row is together less than e^-25 = 1.4e-11 of its density. Of the o
     Σ_n exp(e_n - log S) = Σ_n 2^(φ(x)·ψ_n),   φ(x) = [x, 1, -‖x‖²/2 - log S] log₂ e,   ψ_n = [x_n, log w_n/Z_n - ‖x_n‖²/2, 1]
 
 from an origin common to all leaves within `COMMON` bandwidths of it, else from the leaf's own centre: an exponent is off by
-about 2e-16 (‖x‖ + ‖x_n‖)², which then is below 1e-10. Should a farther leaf be so much denser that e^709 S is passed, the
-row is given back as infinite, to be done another way.
+about 2e-16 (‖x‖ + ‖x_n‖)², 1e-9 at the most for what counts. A row that wants a leaf wider than `kernels.WIDE`, or one so
+much denser than the nearest that e^709 S is passed, is given back as not finite, to be done another way.
 
 **Epanechnikov.** A leaf none of whose box is within reach adds zero. Products of at most `MOST_DIMS` factors, each of them
 zero or at least 1e-16, do not underflow, so that they are added up as they are.
@@ -25,7 +26,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from jensen.kernel_density.kernels import Gaussian, Kernel
+from jensen.kernel_density.kernels import WIDE, Gaussian, Kernel
 from jensen.kernel_density.tree import Leaves
 
 BLOCK, LEAF = 128, 256
@@ -74,6 +75,7 @@ class Gaussians(Selected):
     def __init__(self, y: Tensor, offsets: Tensor, leaves: Leaves, highest: float) -> None:
         super().__init__(y, offsets, leaves, highest)
         constant = (self.offsets - 0.5 * self.y.square().sum(1))[:, None]
+        self.wide = self.y.square().sum(1).amax(1) > WIDE**2
         self.psi = torch.cat([self.y, constant, torch.ones_like(constant)], 1)
         del self.y, self.offsets
 
@@ -90,7 +92,8 @@ class Gaussians(Selected):
             rows = phi[at] if self.central[leaf] else _phi(z[at] - self.centres[leaf], first[at])
             parts = [(block @ self.psi[leaf]).exp2_().sum(1) for block in blocks(rows, BLOCK)]
             total[at] += torch.cat(parts)[: len(at)]
-        return first + total.log()
+        value = first + torch.cat([block.log() for block in blocks(total, BLOCK)])[: len(total)]
+        return value.masked_fill_((wanted[self.wide].any(0)) | self.wide[nearest], torch.nan)
 
     def _first(self, z: Tensor, nearest: Tensor) -> Tensor:
         """log Σ over the nearest leaf of each row."""
@@ -119,7 +122,7 @@ class Parabolas(Selected):
                     product = product * torch.addcmul(one, u, u, value=-1).clamp_(min=0)
                 parts.append(product.sum(1))
             total[at] += torch.cat(parts)[: len(at)]
-        return total.log()
+        return torch.cat([block.log() for block in blocks(total, BLOCK)])[: len(total)]
 
 
 def selected(

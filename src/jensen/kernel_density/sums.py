@@ -8,7 +8,7 @@ Three ways to the same number, and which one a row takes depends on that row alo
 - rows with missing cells: the same, each stored row with its weight and the factors of the cells that are seen.
 
 Rows are in float64 and blocks have one shape (see there). Squared distances are ‖x‖² - 2 x·y + ‖y‖² from the leaf's centre,
-off by about 2e-16 (‖x‖ + ‖y‖)² bandwidths squared.
+off by about 2e-16 (‖x‖ + ‖y‖)² bandwidths squared; in few dimensions a leaf for which that is much is done by differences.
 """
 
 import math
@@ -90,15 +90,20 @@ class Sums:
 
     def _streamed(self, z: Tensor) -> Tensor:
         """Leaf after leaf, relative to the largest term of each."""
-        total = z.new_full((len(z),), -math.inf)
+        parts = self.blocks(z)
+        totals = [part.new_full((len(part),), -math.inf) for part in parts]
         for leaf in range(len(self.leaves)):
-            parts = [self.exponents(leaf, block).logsumexp(1) for block in self.blocks(z)]
-            total = torch.logaddexp(total, torch.cat(parts)[: len(z)])
-        return total
+            there = self._leaf(leaf)
+            for i, part in enumerate(parts):
+                totals[i] = torch.logaddexp(totals[i], self._exponents(there, part).logsumexp(1))
+        return torch.cat(totals)[: len(z)]
 
     def exponents(self, leaf: int, z: Float64[Tensor, "B d"]) -> Float64[Tensor, "B n"]:
         """log w_n K(z - z_n) for the rows of a leaf, over the observed cells of z, which is in bandwidths."""
-        positions, centre, y = self._leaf(leaf)
+        return self._exponents(self._leaf(leaf), z)
+
+    def _exponents(self, leaf: tuple[Tensor, Tensor, Tensor], z: Tensor) -> Tensor:
+        positions, centre, y = leaf
         away = z - centre
         if not bool(away.isnan().any()):
             return self.kernel.log_product(away, y) + self.offsets[positions]

@@ -337,11 +337,10 @@ class KernelDensity(ClosedForm, DensityModel, Imputer):
         if draws < 1:
             raise InputError(f"the number of draws must be at least 1, got {draws}")
         ids, noise, parts = row_ids(x, ids), Noise(seed, "impute"), []
-        for number in range(draws):
-            which = given.pick(sums, flat, noise.at(number, "row").uniform(ids).to(flat))
-            drawn_rows = self._bumps(which.clamp(min=0), ids, noise.at(number))
-            drawn_rows = torch.where((which < 0)[:, None], math.nan, drawn_rows)
-            parts.append(torch.where(missing, drawn_rows, given_as).reshape(x.shape))
+        u = torch.stack([noise.at(number, "row").uniform(ids) for number in range(draws)], 1)
+        for number, which in enumerate(given.pick(sums, flat, u.to(flat)).T):
+            filled = self._bumps(which.clamp(min=0), ids, noise.at(number)).masked_fill_((which < 0)[:, None], math.nan)
+            parts.append(torch.where(missing, filled, given_as).reshape(x.shape))
         return torch.stack(parts)
 
     @torch.no_grad()
