@@ -142,11 +142,14 @@ def test_a_leaf_that_is_denser_than_the_nearest_one_by_any_factor():
     """The box of a sparse leaf holds x, though its rows are far from it; a farther box has a row beside x: e^709 is
     passed, and the row is done again.
     """
-    corner = torch.tensor([[100.0, 0.0], [-100.0, 0.0]]).repeat(200, 1).double()[:256] + 1e-3 * normal(256, 2)
-    beside = torch.tensor([[0.0, 0.2]]).double() + 1e-6 * normal(256, 2, seed=2).abs()
-    stored, log_w = torch.cat([corner, beside]), torch.full((512,), -math.log(512)).double()
+    corner = torch.tensor([[100.0, -0.1], [-100.0, -0.1]]).repeat(128, 1).double() + 1e-3 * normal(256, 2)
+    corner[0, 1] = 0.1
+    above = torch.tensor([[0.0, 0.2], [0.0, 250.0]]).repeat(128, 1).double()
+    stored, log_w = torch.cat([corner, above]), torch.full((512,), -math.log(512)).double()
     h = torch.ones(2, dtype=torch.float64)
     of, x = Sums(stored, log_w, h, KERNELS["gaussian"], None), torch.zeros(3, 2, dtype=torch.float64)
+    assert of.selected is not None
+    assert bool(of.selected(x).isposinf().all())
     equal(of(x), brute("gaussian", x, stored, log_w, h), 1e-11)
 
 
