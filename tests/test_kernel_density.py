@@ -273,8 +273,10 @@ def test_two_rows_have_their_distance_as_bandwidth():
     )
 
 
-def test_a_compact_kernel_reaches_every_row():
-    """An outlier fixes the least common factor; just below it some row is impossible, and the choice lies above."""
+def test_a_compact_kernel_reaches_every_row(monkeypatch: pytest.MonkeyPatch):
+    """An outlier fixes the least common factor; just below it some row is impossible, and the choice lies above, also
+    where the search looks below.
+    """
     sample = sample_of(80, 2)
     sample.rows[0] = torch.tensor([9.0, -9.0])
     kernel = KERNELS["epanechnikov"]
@@ -285,6 +287,9 @@ def test_a_compact_kernel_reaches_every_row():
     assert bandwidth.objective(sample, h * least * 0.999, kernel) == -math.inf
     for factor in np.geomspace(least * 1.001, 8, 60):
         assert bandwidth.objective(sample, h * factor, kernel) <= found + 1e-9
+    real = bandwidth.nearest
+    monkeypatch.setattr(bandwidth, "nearest", lambda y: 0.5 * real(y))
+    assert bandwidth.objective(sample, bandwidth.best(sample, kernel), kernel) > found - 0.02
     apart = (sample.rows[:, None] - sample.rows).abs() / h
     apart[torch.arange(80), torch.arange(80)] = math.inf
     assert float(apart.amax(2).amin(1).max()) == pytest.approx(least)
