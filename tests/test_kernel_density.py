@@ -181,6 +181,9 @@ def test_leaves_hold_every_row_once_inside_their_box():
     tree = leaves(points, 64)
     assert sorted(tree.order.tolist()) == list(range(1000))
     assert [len(tree.rows(i)) for i in range(len(tree))] == [64] * 15 + [40]
+    for i, j in itertools.combinations(range(len(tree)), 2):
+        apart = (tree.high[i] < tree.low[j]) | (tree.high[j] < tree.low[i])
+        assert bool(apart.any()), "the boxes of two leaves do not overlap"
     x = normal(5, 3, seed=3) * 2
     gaps, most = tree.gaps(x), tree.gaps(x, largest=True)
     for leaf in range(len(tree)):

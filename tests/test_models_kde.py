@@ -120,6 +120,16 @@ def test_few_rows_choose_for_many(monkeypatch: pytest.MonkeyPatch):
     torch.testing.assert_close(other.bandwidths, model.bandwidths, rtol=1e-9, atol=0)
 
 
+def test_which_rows_are_kept_depends_on_ids_alone():
+    x, order = normal(30, 2), torch.randperm(30, generator=torch.Generator().manual_seed(0))
+    model, other = (KernelDensity((2,), Real(), rows=8) for _ in range(2))
+    model.fit(rows_of(x))
+    other.fit(Examples(x[order], order))
+    assert len(model.stored) == 8
+    assert {tuple(row) for row in model.stored.tolist()} == {tuple(row) for row in other.stored.tolist()}
+    assert {tuple(row) for row in model.stored.tolist()} <= {tuple(row) for row in x.tolist()}
+
+
 def test_what_is_out_of_reach_is_impossible_and_counted():
     model = KernelDensity.from_rows(torch.tensor([[0.0], [1.0]]), torch.tensor([0.5]), kernel="epanechnikov")
     ll = model.log_likelihood(torch.tensor([[0.0], [0.25], [0.5], [2.0]]).double())
