@@ -41,6 +41,7 @@ FAST = {
     "bayes-net": Fast(),
     "gaussian": Fast(),
     "gmm": Fast(fit={"n_components": 2}),
+    "kde": Fast(),
     "jittered": Fast(fit={"scale": 0.3}),
     "ar": Fast(
         fit={"steps": 150, "size": "tiny", "batch_size": 64, "patience": 0, "dropout": 0.0, "precision": "float32"},

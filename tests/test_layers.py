@@ -15,7 +15,7 @@ LAYERS = (
     ("nn",),
     ("data",),
     ("bounds",),
-    ("diffusion", "mixture", "autoregressive", "flow", "graphical"),
+    ("diffusion", "mixture", "autoregressive", "flow", "graphical", "kernel_density"),
     ("naive_bayes",),
     ("training", "estimation"),
     ("models",),

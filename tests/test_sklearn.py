@@ -13,13 +13,20 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from jensen import sklearn as estimators
-from jensen.sklearn import Gaussian, GaussianMixture, Independent
+from jensen.sklearn import Gaussian, GaussianMixture, Independent, KernelDensity
 
 X = load_iris().data
 MIXTURE = GaussianMixture(3, restarts=1, random_state=0)
 
 
-@parametrize_with_checks([Independent(random_state=0), Gaussian(random_state=0), GaussianMixture(random_state=0)])
+@parametrize_with_checks(
+    [
+        Independent(random_state=0),
+        Gaussian(random_state=0),
+        GaussianMixture(random_state=0),
+        KernelDensity(random_state=0),
+    ]
+)
 def test_scikit_learns_own_checks(estimator, check):
     check(estimator)
 
@@ -84,6 +91,14 @@ def test_missing_cells_are_marginalised():
     np.testing.assert_allclose(mixture.score_samples(holes), np.log(marginal), rtol=1e-8)
     with pytest.raises(ValueError, match="NaN"):
         Gaussian().fit(holes)
+
+
+def test_kernel_densities_are_sums_of_bumps():
+    """log (1/n) Σ N(x; x_n, diag h²) in the units of X, equal rows and all."""
+    x = X * [1, 10, 0.1, 1000]
+    density = KernelDensity().fit(x)
+    bumps = stats.norm(x[:9, None], density.bandwidths_).logpdf(x).sum(2)
+    np.testing.assert_allclose(density.score_samples(x[:9]), np.logaddexp.reduce(bumps, 1) - np.log(150), rtol=1e-9)
 
 
 def test_grid_search_and_pipelines():

@@ -26,10 +26,11 @@ from jensen.data.examples import Examples, Split
 from jensen.data.space import Real
 from jensen.errors import InputError
 from jensen.fitting import fit
-from jensen.models import gmm, model_class
+from jensen.kernel_density.kernels import Word
+from jensen.models import gmm, kde, model_class
 from jensen.models.pipeline import Pipeline
 
-__all__ = ["Gaussian", "GaussianMixture", "Independent"]
+__all__ = ["Gaussian", "GaussianMixture", "Independent", "KernelDensity"]
 
 Array = NDArray[Any]
 ROWS = 4096  # at a time
@@ -147,6 +148,41 @@ class Gaussian(_Sampled):
 
     def __init__(self, *, random_state: Any = None) -> None:
         self.random_state = random_state
+
+
+class KernelDensity(_Sampled):
+    """A bump around every row (`jensen.models.kde`), after every column is brought to variance 1; rows with missing cells
+    (NaN) are scored, but not kept.
+
+    Args:
+        kernel: gaussian, or epanechnikov (a product of parabolas).
+        bandwidth: loo (leave-one-out likelihood, one for each column), scott, silverman, or a number of standard
+            deviations.
+        rows: how many rows to keep, at most; None for all that fit into memory.
+        random_state: seed of `sample`.
+    """
+
+    word = "kde"
+
+    def __init__(
+        self,
+        *,
+        kernel: Word = "gaussian",
+        bandwidth: float | kde.Rule = "loo",
+        rows: int | None = None,
+        random_state: Any = None,
+    ) -> None:
+        self.kernel = kernel
+        self.bandwidth = bandwidth
+        self.rows = rows
+        self.random_state = random_state
+
+    @property
+    def bandwidths_(self) -> Array:
+        """h_d in the units of X, `(d,)`."""
+        model = self._fitted().model
+        assert isinstance(model, kde.KernelDensity)
+        return (model.bandwidths * self._fitted().codec.scale).numpy()
 
 
 class GaussianMixture(_Density):

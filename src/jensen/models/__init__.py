@@ -13,6 +13,7 @@ MODELS: dict[str, str] = {
     "bayes-net": "jensen.models.bayes_net:BayesNet",
     "gaussian": "jensen.models.gaussian:Gaussian",
     "independent": "jensen.models.independent:Independent",
+    "kde": "jensen.models.kde:KernelDensity",
     "jittered": "jensen.models.jittered:Jittered",
     "naive-bayes": "jensen.models.naive_bayes:NaiveBayes",
 }

@@ -26,6 +26,8 @@ from jensen.data.codec import Affine, fit_codec
 from jensen.data.examples import Split
 from jensen.data.space import Levels, Space
 from jensen.errors import InputError
+from jensen.kernel_density.kernels import KERNELS
+from jensen.kernel_density.levels import drawn, heights, normalisers
 from jensen.likelihood import LogLikelihood
 from jensen.models.model import (
     UNWATCHED,
@@ -140,8 +142,8 @@ class Jittered(ClosedForm, DensityModel):
         which = (noise.at("row").uniform(ids) * len(self.stored)).long().clamp(max=len(self.stored) - 1)
         centre, dims = self.stored[which].double(), self.stored.shape[1]
         if isinstance(self.space, Levels):
-            drawn = self._jittered_levels(centre, noise.at("noise").uniform(ids, (dims,)))
-            return (self.space.first + self.space.step * drawn).reshape(n, *self.event_shape)
+            levels = drawn(self._bump(), centre.long(), noise.at("noise").uniform(ids, (dims,)))
+            return (self.space.first + self.space.step * levels.double()).reshape(n, *self.event_shape)
         return (centre + self._h * noise.at("noise").normal(ids, (dims,)).double()).reshape(n, *self.event_shape)
 
     def _flat(self, x: Tensor) -> Tensor:
@@ -159,26 +161,13 @@ class Jittered(ClosedForm, DensityModel):
         if not isinstance(self.space, Levels):
             one = math.log(self._h) + 0.5 * math.log(2 * math.pi)
             return stored.new_full((len(stored),), stored.shape[1] * one)
-        above = self._bump().cumsum(0) - 1  # Σ_{j=1..m} exp(-j²/2h²)
-        below = stored.long()
-        return (1 + above[below] + above[self.space.k - 1 - below]).log().sum(1)
+        return normalisers(self._bump())[stored.long()].log().sum(1)
 
     def _bump(self) -> Tensor:
         """exp(-j²/2h²) for j = 0 … k-1."""
         assert isinstance(self.space, Levels)
-        offsets = torch.arange(self.space.k, dtype=torch.float64, device=self.stored.device)
-        return (-0.5 * (offsets / self._h).square()).exp()
-
-    def _jittered_levels(self, centre: Tensor, u: Tensor) -> Tensor:
-        """The level at which the distribution function of p(y | centre) passes u."""
-        assert isinstance(self.space, Levels)
-        bump, last = self._bump(), self.space.k - 1
-        sums = torch.cat([bump.flip(0), bump[1:]]).cumsum(0)  # over offsets -(k-1) … k-1
-        sums = torch.cat([sums.new_zeros(1), sums])
-        first = last - centre.long()  # the place of level 0 among the offsets
-        low, high = sums[first], sums[first + last + 1]
-        place = torch.searchsorted(sums, low + u.to(low) * (high - low), right=True) - 1
-        return (place - first).clamp(0, last).double()
+        one = torch.tensor([self._h], dtype=torch.float64, device=self.stored.device)
+        return heights(KERNELS["gaussian"], one, self.space.k)[0]
 
     def _at_once(self, most: int) -> int:
         """How many rows to hold in float64: fewer where they are large."""
