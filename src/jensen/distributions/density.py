@@ -20,6 +20,7 @@ from torch.distributions import (
     OneHotCategorical,
 )
 
+from jensen.distributions.discretised import DiscretisedNormal
 from jensen.distributions.precision import draw
 from jensen.noise import Noise
 
@@ -99,6 +100,8 @@ def _leaf(d: Distribution, x: Tensor) -> Tensor:
     if not bool(inside.all()):
         spare = draw(d, 1, Noise(0, "a value in the support"))[0]
         x = torch.where(inside.reshape(*shape, *[1] * events), x, spare)
+    if isinstance(d, DiscretisedNormal):  # it moves what is no level to the nearest one
+        inside = inside & (d.quantise(x) == x)
     value = _binomial(d, x) if isinstance(d, Binomial) else d.log_prob(x)
     return torch.where(inside, value, -math.inf)
 
