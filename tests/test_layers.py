@@ -14,6 +14,7 @@ LAYERS = (
     ("distributions",),
     ("nn",),
     ("data",),
+    ("importance",),
     ("bounds",),
     ("diffusion", "mixture"),
     ("training",),

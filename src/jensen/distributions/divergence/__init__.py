@@ -2,5 +2,6 @@
 
 from jensen.distributions.divergence.front import divergence
 from jensen.distributions.divergence.result import KINDS, Divergence
+from jensen.distributions.divergence.samples import between_samples, median_distance
 
-__all__ = ["KINDS", "Divergence", "divergence"]
+__all__ = ["KINDS", "Divergence", "between_samples", "divergence", "median_distance"]

@@ -1,7 +1,7 @@
 """Where to start an integral: edges of boxes that no part of either law can hide between.
 
 Around the middle of every component stand edges at a few multiples of its spread; over the whole go edges that double
-their distance, out to 2⁶⁰ spreads on the line, so that a tail like 1/x² is followed down to rounding. The ends of the supports
+their distance, out to 2⁶⁰ spreads on the line and 2¹² in the plane, so that a tail like 1/x² on the line is followed down to rounding. The ends of the supports
 are edges too. In the plane the boxes are turned into the axes of the pooled covariance, unless a support has ends.
 """
 
@@ -17,7 +17,7 @@ from jensen.distributions.precision import draw
 from jensen.noise import Noise
 
 DRAWS = 256
-OCTAVES = {1: 60, 2: 8}
+OCTAVES = {1: 60, 2: 12}
 NEAR = torch.tensor([0.0, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0], dtype=torch.float64)
 NEAR_2D = torch.tensor([0.0, 1.0, 3.0], dtype=torch.float64)
 MOST_COMPONENTS = {1: 64, 2: 4}
@@ -25,13 +25,18 @@ MOST_COMPONENTS = {1: 64, 2: 4}
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes `(n, d)` in coordinates y, with x = centre + axes y; on the line also where the last octaves begin."""
+    """Boxes `(n, d)` in coordinates y, with x = centre + axes y, and how far from 0 the last two octaves begin."""
 
     low: Float64[Tensor, "n d"]
     high: Float64[Tensor, "n d"]
     centre: Float64[Tensor, " d"]
     axes: Float64[Tensor, "d d"]
-    octaves: tuple[float, float] | None = None  # distances from 0 in y
+    octaves: tuple[float, float]
+
+    @property
+    def dims(self) -> int:
+        """1 or 2."""
+        return self.low.shape[1]
 
     def x(self, y: Float64[Tensor, "m d"]) -> Float64[Tensor, "m d"]:
         """The points x of y."""
@@ -53,13 +58,15 @@ def boxes_for(*laws: Distribution) -> Boxes:
     inner = torch.cat([end for pair in bounds for end in pair if len(end) <= MOST_COMPONENTS[1]])
     centre, axes = _frame(torch.cat([g.flatten(0, 1) for g in groups]), turned=dims > 1 and not bool(inner.isfinite().any()))
     inverse = torch.linalg.inv(axes)
+    if dims > 1 and not bool(inner.isfinite().any()):
+        inner, low, high = inner[:0], torch.full_like(low, -math.inf), torch.full_like(high, math.inf)
     spread = [(group - centre) @ inverse.T for group in groups]
     columns = [
-        _column([g[..., axis] for g in spread], *((end[..., axis] - centre[axis]) / axes[axis, axis] for end in (inner, low, high)), dims)
+        _column([g[..., axis] for g in spread], *((end[..., axis] - centre[axis]) / axes[axis, axis].abs() for end in (inner, low, high)), dims)
         for axis in range(dims)
     ]
     lows, highs = (torch.cartesian_prod(*ends).reshape(-1, dims) for ends in zip(*[(c[:-1], c[1:]) for c in columns], strict=True))
-    octaves = (float(2.0 ** (OCTAVES[1] - 2)), float(2.0 ** (OCTAVES[1] - 1))) if dims == 1 else None
+    octaves = (float(2.0 ** (OCTAVES[dims] - 2)), float(2.0 ** (OCTAVES[dims] - 1)))
     return Boxes(lows, highs, centre, axes, octaves)
 
 

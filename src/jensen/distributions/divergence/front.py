@@ -17,11 +17,13 @@ from jensen.distributions.divergence.transport_costs import (
     by_distribution_functions,
     by_quantiles,
     energy_between_atoms,
+    mmd_between_atoms,
 )
 from jensen.distributions.line import law_of
 from jensen.distributions.precision import in_double
 from jensen.errors import InputError
 
+MOST_ATOMS_IN_PAIRS = 4096
 ON_THE_LINE = ("wasserstein-1", "wasserstein-2", "energy")
 
 
@@ -145,7 +147,7 @@ def closed_form(p: Distribution, q: Distribution, kind: str, bandwidth: float | 
     _comparable(p, q, kind)
     atoms = _pair(p, q)
     if atoms is not None:
-        return _finite_sum(p, q, *atoms, kind)
+        return _finite_sum(p, q, *atoms, kind, bandwidth)
     a, b = gaussian.normals_of(p), gaussian.normals_of(q)
     if a is not None and b is not None and kind not in ("kl", "entropy", "cross-entropy"):
         return _normals(a, b, kind, bandwidth)
@@ -171,7 +173,9 @@ def _pair(p: Distribution, q: Distribution) -> tuple[Atoms, Atoms] | None:
     return (a, b) if a is not None and b is not None and a.whole and b.whole else None
 
 
-def _finite_sum(p: Distribution, q: Distribution, a: Atoms, b: Atoms, kind: str) -> float | None:
+def _finite_sum(
+    p: Distribution, q: Distribution, a: Atoms, b: Atoms, kind: str, bandwidth: float | None
+) -> float | None:
     if kind in FUNCTIONALS:
         found = over_atoms(FUNCTIONALS[kind], p, q)
         return None if found is None else FUNCTIONALS[kind].finish(found[0])
@@ -179,9 +183,12 @@ def _finite_sum(p: Distribution, q: Distribution, a: Atoms, b: Atoms, kind: str)
     if kind.startswith("wasserstein") and x[0].numel() == 1:
         order = int(kind[-1])
         return float(between_atoms(x.flatten(), u, y.flatten(), v, order) ** (1 / order))
-    if kind == "energy" and max(len(x), len(y)) <= 4096:
-        return energy_between_atoms(x.reshape(len(x), -1), u, y.reshape(len(y), -1), v)
-    return None
+    if max(len(x), len(y)) > MOST_ATOMS_IN_PAIRS:
+        return None
+    rows = x.reshape(len(x), -1), u, y.reshape(len(y), -1), v
+    if kind == "energy":
+        return energy_between_atoms(*rows)
+    return mmd_between_atoms(*rows, bandwidth) if kind == "mmd" and bandwidth is not None else None
 
 
 def _normals(a: gaussian.Normals, b: gaussian.Normals, kind: str, bandwidth: float | None) -> float | None:

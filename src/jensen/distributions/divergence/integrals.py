@@ -69,14 +69,15 @@ def _judged(found: Integral, boxes: Boxes, tolerance: float) -> Estimate | None:
 
 def tails(found: Integral, boxes: Boxes, tolerance: float) -> Estimate | None:
     """What the last octaves say: nothing (None), that the integral is infinite, or that it is not settled."""
-    if boxes.octaves is None:
-        return None
     middle, last = boxes.octaves
-    for distance in (found.low[:, 0], -found.high[:, 0]):
-        outer = float(found.parts[distance >= last, 0].sum())
-        before = float(found.parts[(distance >= middle) & (distance < last), 0].sum())
-        if abs(outer) > 1e3 * tolerance and abs(outer) >= (1 - 1e-6) * abs(before):
+    nearest = torch.where(found.low * found.high > 0, torch.minimum(found.low.abs(), found.high.abs()), 0.0)
+    distance, place = nearest.max(1)
+    upper = found.high[torch.arange(len(place)), place] > 0
+    for side in (upper, ~upper) if boxes.dims == 1 else (torch.ones_like(upper),):
+        outer = float(found.parts[side & (distance >= last), 0].sum())
+        before = float(found.parts[side & (distance >= middle) & (distance < last), 0].sum())
+        if abs(outer) > 1e3 * tolerance and abs(outer) >= (1 - 1e-6) * abs(before) > 0:
             return Estimate(math.copysign(math.inf, outer), 0.0, True, "the integrand does not decay")
         if abs(outer) > tolerance:
-            return Estimate(float(found.value[0]), abs(outer), False, "the tail is too heavy for quadrature")
+            return Estimate(float(found.value[0]), math.inf, False, "the tail is too heavy for quadrature")
     return None

@@ -3,7 +3,8 @@
 Each box is integrated by two Gauss–Legendre rules of different order; their difference is taken for the error of the
 better one, which is far smaller for anything smooth. Boxes with too large a share of the error are halved along every
 axis until the sum of all errors is below the tolerance (the scheme of QUADPACK, Piessens et al. 1983), or the budget
-of evaluations is spent.
+of evaluations is spent. Beside a kink two rules may agree by accident, and halving stops where they do; so the children of a box
+also share at least what their sum differs from their parent.
 """
 
 from collections.abc import Callable
@@ -57,9 +58,17 @@ def integrate(
             break
         new_low, new_high = _halved(low[split], high[split])
         new_value, new_error = _boxes(f, new_low, new_high)
+        new_error = torch.maximum(new_error, _surprise(value[split], new_value, low.shape[1]))
         low, high = torch.cat([low[~split], new_low]), torch.cat([high[~split], new_high])
         value, error = torch.cat([value[~split], new_value]), torch.cat([error[~split], new_error])
     return Integral(value.sum(0), error.sum(0), low, high, value)
+
+
+def _surprise(parents: Tensor, children: Tensor, dims: int) -> Tensor:
+    """Each child's share of |parent - Σ children|; the children of all parents stand in 2^d blocks."""
+    count = 1 << dims
+    change = (parents - children.reshape(count, *parents.shape).sum(0)).abs().nan_to_num(nan=0.0)
+    return (change / count).repeat(count, 1)
 
 
 def _halved(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
