@@ -24,7 +24,9 @@ HUMPS = td.MixtureSameFamily(
     td.Normal(torch.tensor([-4.0, 0.0, 3.0], dtype=F64), torch.tensor([0.5, 1.0, 0.01], dtype=F64)),
 )
 SPIKE = Mixed([0.4, 0.6], [Finite(torch.zeros(1)), law_of(td.Exponential(2.0))])
-GAP = td.MixtureSameFamily(td.Categorical(torch.ones(2)), td.Uniform(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 3.0])))
+GAP = td.MixtureSameFamily(
+    td.Categorical(torch.ones(2)), td.Uniform(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 3.0]))
+)
 CONTINUOUS = {
     "exponential": td.Exponential(0.7),
     "uniform": td.Uniform(-3.0, 5.0),
@@ -85,7 +87,9 @@ def test_frequencies_are_the_masses(name: str):
     target = law(name)
     y = target.quantile((torch.arange(10_000, dtype=F64) + 0.5) / 10_000)
     for at in (-1.0, 0.0, 0.2, 1.0, 2.0, 3.5):
-        assert float((y <= at).double().mean()) == pytest.approx(float(target.cdf(torch.tensor(at, dtype=F64))), abs=1e-4)
+        assert float((y <= at).double().mean()) == pytest.approx(
+            float(target.cdf(torch.tensor(at, dtype=F64))), abs=1e-4
+        )
 
 
 @pytest.mark.parametrize("name", [*CONTINUOUS, *DISCRETE])

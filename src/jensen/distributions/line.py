@@ -223,7 +223,9 @@ def _continuous(d: Distribution) -> Law:
     if isinstance(d, MultivariateNormal):
         d = Normal(d.loc[..., 0], d.covariance_matrix[..., 0, 0].sqrt())
     if is_discrete(d):
-        raise InputError(f"{type(d).__name__} has too many values to list (at most 65,536); use a sample of it: Finite(values)")
+        raise InputError(
+            f"{type(d).__name__} has too many values to list (at most 65,536); use a sample of it: Finite(values)"
+        )
     if frozen(d) is not None:
         return Named(d)
     try:

@@ -55,7 +55,9 @@ def shape_of(exceedances: Float64[Tensor, "n *B"], *, prior: bool = False) -> Fl
     n = len(exceedances)
     quarter, largest = exceedances[int(n / 4 + 0.5) - 1], exceedances[-1]
     usable = quarter > 0
-    x = torch.where(usable, exceedances, torch.arange(1.0, n + 1, dtype=torch.float64).reshape(-1, *[1] * quarter.dim()))
+    x = torch.where(
+        usable, exceedances, torch.arange(1.0, n + 1, dtype=torch.float64).reshape(-1, *[1] * quarter.dim())
+    )
     b = _grid(x)
     k = torch.log1p(-b[:, None] * x).mean(1)
     fit = n * ((-b / k).log() - k - 1)

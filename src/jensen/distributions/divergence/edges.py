@@ -56,16 +56,24 @@ def boxes_for(*laws: Distribution) -> Boxes:
     low = torch.cat([low for low, _ in bounds]).min(0).values
     high = torch.cat([high for _, high in bounds]).max(0).values
     inner = torch.cat([end for pair in bounds for end in pair if len(end) <= MOST_COMPONENTS[1]])
-    centre, axes = _frame(torch.cat([g.flatten(0, 1) for g in groups]), turned=dims > 1 and not bool(inner.isfinite().any()))
+    centre, axes = _frame(
+        torch.cat([g.flatten(0, 1) for g in groups]), turned=dims > 1 and not bool(inner.isfinite().any())
+    )
     inverse = torch.linalg.inv(axes)
     if dims > 1 and not bool(inner.isfinite().any()):
         inner, low, high = inner[:0], torch.full_like(low, -math.inf), torch.full_like(high, math.inf)
     spread = [(group - centre) @ inverse.T for group in groups]
     columns = [
-        _column([g[..., axis] for g in spread], *((end[..., axis] - centre[axis]) / axes[axis, axis].abs() for end in (inner, low, high)), dims)
+        _column(
+            [g[..., axis] for g in spread],
+            *((end[..., axis] - centre[axis]) / axes[axis, axis].abs() for end in (inner, low, high)),
+            dims,
+        )
         for axis in range(dims)
     ]
-    lows, highs = (torch.cartesian_prod(*ends).reshape(-1, dims) for ends in zip(*[(c[:-1], c[1:]) for c in columns], strict=True))
+    lows, highs = (
+        torch.cartesian_prod(*ends).reshape(-1, dims) for ends in zip(*[(c[:-1], c[1:]) for c in columns], strict=True)
+    )
     octaves = (float(2.0 ** (OCTAVES[dims] - 2)), float(2.0 ** (OCTAVES[dims] - 1)))
     return Boxes(lows, highs, centre, axes, octaves)
 
@@ -90,7 +98,9 @@ def _column(groups: list[Tensor], inner: Tensor, low: Tensor, high: Tensor, dims
             steps = (three - quarter)[:, None] * (NEAR if dims == 1 else NEAR_2D)
             edges += [(middle[:, None] + steps).flatten(), (middle[:, None] - steps).flatten()]
     together = torch.cat(edges)
-    together = together[together.isfinite()].clamp(max(float(low), -float(octave[-1])), min(float(high), float(octave[-1])))
+    together = together[together.isfinite()].clamp(
+        max(float(low), -float(octave[-1])), min(float(high), float(octave[-1]))
+    )
     return together.unique()
 
 

@@ -83,7 +83,13 @@ def divergence(
 
 
 def _check(
-    p: Distribution, q: Distribution | None, kind: str, method: str | None, draws: int, tolerance: float, bandwidth: float | None
+    p: Distribution,
+    q: Distribution | None,
+    kind: str,
+    method: str | None,
+    draws: int,
+    tolerance: float,
+    bandwidth: float | None,
 ) -> None:
     for d in (p, q):
         if not isinstance(d, Distribution):
@@ -97,17 +103,28 @@ def _check(
             )
     assert q is not None
     if p.event_shape != q.event_shape:
-        raise InputError(f"both laws need one event_shape, not {tuple(p.event_shape)} and {tuple(q.event_shape)}; reshape one")
+        raise InputError(
+            f"both laws need one event_shape, not {tuple(p.event_shape)} and {tuple(q.event_shape)}; reshape one"
+        )
     if method is not None and method not in METHODS:
         raise InputError(f"method is one of {', '.join(METHODS)}, not {method!r}; leave it out for the best there is")
     if draws < 2 or not tolerance > 0:
-        raise InputError(f"draws must be at least 2 and tolerance above 0, not {draws} and {tolerance}; leave them out for usable ones")
+        raise InputError(
+            f"draws must be at least 2 and tolerance above 0, not {draws} and {tolerance}; leave them out for usable ones"
+        )
     if bandwidth is not None and (kind != "mmd" or not 0 < bandwidth < math.inf):
         raise InputError(f"bandwidth is a positive number for mmd alone, not {bandwidth} for {kind}; leave it out")
 
 
 def _found(
-    p: Distribution, q: Distribution, kind: Kind | str, method: str | None, draws: int, seed: int, tolerance: float, h: float | None
+    p: Distribution,
+    q: Distribution,
+    kind: Kind | str,
+    method: str | None,
+    draws: int,
+    seed: int,
+    tolerance: float,
+    h: float | None,
 ) -> Divergence:
     """By the first method that can, of those that may."""
     tried: Divergence | None = None
@@ -229,7 +246,11 @@ def _by_quadrature(p: Distribution, q: Distribution, kind: str, tolerance: float
             found = None if summed is None else Estimate(summed[0], 1e-15 * max(1.0, abs(summed[0])), True)
         else:
             found = over_boxes(functional, p, q, tolerance)
-        return None if found is None else _told(kind, found, functional.finish(found.mean), functional.error(found.mean, found.error))
+        return (
+            None
+            if found is None
+            else _told(kind, found, functional.finish(found.mean), functional.error(found.mean, found.error))
+        )
     if kind not in ON_THE_LINE or p.event_shape.numel() != 1:
         return None
     return _on_the_line(p, q, kind, tolerance)

@@ -18,7 +18,14 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float64
 from torch import Tensor
-from torch.distributions import Distribution, Independent, LowRankMultivariateNormal, MixtureSameFamily, MultivariateNormal, Normal
+from torch.distributions import (
+    Distribution,
+    Independent,
+    LowRankMultivariateNormal,
+    MixtureSameFamily,
+    MultivariateNormal,
+    Normal,
+)
 
 from jensen.distributions.density import log_masses
 

@@ -40,9 +40,7 @@ def labels(n: int, m: int, permutations: int, seed: int) -> Float64[Tensor, "row
     return torch.stack([true, *(true[noise.at(b).permutation(n + m)] for b in range(permutations))], 1)
 
 
-def pair_sums(
-    rows: Float64[Tensor, "rows d"], z: Float64[Tensor, "rows b"], f: Callable[[Tensor], Tensor]
-) -> PairSums:
+def pair_sums(rows: Float64[Tensor, "rows d"], z: Float64[Tensor, "rows b"], f: Callable[[Tensor], Tensor]) -> PairSums:
     """The sums for each column of labels."""
     blocks = [_pair_sums(rows, part, f) for part in z.split(BLOCK, dim=1)]
     return PairSums(*(torch.cat([getattr(b, name) for b in blocks]) for name in ("inside_x", "inside_y", "across")))

@@ -1,19 +1,19 @@
 """What a divergence is handed back as, and the words for it.
 
-    kl             KL(p ‖ q) = E_p log p/q                                 nats; ∞ if p has mass where q has none
-    reverse-kl     KL(q ‖ p)
-    js             ½ KL(p ‖ m) + ½ KL(q ‖ m),  m = ½ (p + q)               nats, ≤ log 2 (Lin 1991)
-    tv             ½ ∫ |p - q|                                             in [0, 1]
-    bhattacharyya  -log ∫ √(p q)                                           nats (Bhattacharyya 1943)
-    hellinger      √(1 - ∫ √(p q))                                         in [0, 1]; some omit the ½ under its root and
-                                                                           have √2 times this one
-    wasserstein-1  inf E ‖X - Y‖ over all pairs (X, Y) of these margins    units of x
-    wasserstein-2  √(inf E ‖X - Y‖²)                                       units of x; the distance, not its square
-    energy         2 E‖X - Y‖ - E‖X - X'‖ - E‖Y - Y'‖                      units of x (Székely and Rizzo 2013)
-    mmd            E k(X, X') + E k(Y, Y') - 2 E k(X, Y)                   no unit; the square, k = exp(-‖x - y‖²/2h²)
-                                                                           (Gretton et al. 2012)
-    entropy        -E_p log p                                              nats; of a density it depends on the units of x
-    cross-entropy  -E_p log q                                              nats, likewise
+kl             KL(p ‖ q) = E_p log p/q                                 nats; ∞ if p has mass where q has none
+reverse-kl     KL(q ‖ p)
+js             ½ KL(p ‖ m) + ½ KL(q ‖ m),  m = ½ (p + q)               nats, ≤ log 2 (Lin 1991)
+tv             ½ ∫ |p - q|                                             in [0, 1]
+bhattacharyya  -log ∫ √(p q)                                           nats (Bhattacharyya 1943)
+hellinger      √(1 - ∫ √(p q))                                         in [0, 1]; some omit the ½ under its root and
+                                                                       have √2 times this one
+wasserstein-1  inf E ‖X - Y‖ over all pairs (X, Y) of these margins    units of x
+wasserstein-2  √(inf E ‖X - Y‖²)                                       units of x; the distance, not its square
+energy         2 E‖X - Y‖ - E‖X - X'‖ - E‖Y - Y'‖                      units of x (Székely and Rizzo 2013)
+mmd            E k(X, X') + E k(Y, Y') - 2 E k(X, Y)                   no unit; the square, k = exp(-‖x - y‖²/2h²)
+                                                                       (Gretton et al. 2012)
+entropy        -E_p log p                                              nats; of a density it depends on the units of x
+cross-entropy  -E_p log q                                              nats, likewise
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,14 @@ Kind = Literal[
 Method = Literal["closed form", "quadrature", "Monte Carlo", "two samples"]
 KINDS: tuple[str, ...] = get_args(Kind)
 METHODS = ("closed form", "quadrature", "Monte Carlo")
-UNITS = {"tv": "", "hellinger": "", "mmd": "", "energy": "units of x", "wasserstein-1": "units of x", "wasserstein-2": "units of x"}
+UNITS = {
+    "tv": "",
+    "hellinger": "",
+    "mmd": "",
+    "energy": "units of x",
+    "wasserstein-1": "units of x",
+    "wasserstein-2": "units of x",
+}
 
 
 @dataclass(frozen=True)
@@ -80,4 +87,6 @@ class Divergence:
 def check_kind(kind: str) -> None:
     """Refuse a word that is no kind."""
     if kind not in KINDS:
-        raise InputError(f"kind is one of {', '.join(KINDS)}, not {kind!r}; {did_you_mean(kind, KINDS)}choose one of these")
+        raise InputError(
+            f"kind is one of {', '.join(KINDS)}, not {kind!r}; {did_you_mean(kind, KINDS)}choose one of these"
+        )

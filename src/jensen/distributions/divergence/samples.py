@@ -33,7 +33,7 @@ MOST_LABELS = 1 << 28
 
 def between_samples(
     x: Float[Tensor, "n *event"],
-    y: Float[Tensor, "m *event"],
+    y: Float[Tensor, "m *same"],
     kind: str = "energy",
     *,
     version: str | None = None,
@@ -132,13 +132,19 @@ def _check(x: Tensor, y: Tensor, kind: str, version: str | None, bandwidth: floa
     if len(x) < 2 or len(y) < 2:
         raise InputError(f"two samples need at least two rows each, not {len(x)} and {len(y)}; draw more")
     if x.shape[1:] != y.shape[1:]:
-        raise InputError(f"two samples need rows of one shape, not {tuple(x.shape[1:])} and {tuple(y.shape[1:])}; drop columns")
+        raise InputError(
+            f"two samples need rows of one shape, not {tuple(x.shape[1:])} and {tuple(y.shape[1:])}; drop columns"
+        )
     for name, rows in (("x", x), ("y", y)):
         bad = int((~torch.isfinite(rows)).sum())
         if bad:
-            raise InputError(f"{name} must hold finite numbers, and {bad} of its cells are not; drop the rows or impute them")
+            raise InputError(
+                f"{name} must hold finite numbers, and {bad} of its cells are not; drop the rows or impute them"
+            )
     if kind.startswith("wasserstein") and math.prod(x.shape[1:]) != 1:
-        raise InputError(f"{kind} of samples is for one column, not {math.prod(x.shape[1:])}; take energy, or column by column")
+        raise InputError(
+            f"{kind} of samples is for one column, not {math.prod(x.shape[1:])}; take energy, or column by column"
+        )
     if version is not None and (version not in VERSIONS or kind.startswith("wasserstein")):
         raise InputError(f"version is V or U of energy and mmd, not {version!r} of {kind}; leave it out")
     if bandwidth is not None and (kind != "mmd" or not 0 < bandwidth < math.inf):

@@ -23,9 +23,10 @@ MOST_PAIRS = 1 << 22
 END = 37.0  # φ(37) is 10⁻²⁹⁸
 ROUNDING = 64 * torch.finfo(torch.float64).eps
 Vector = Float64[Tensor, " n"]
+Other = Float64[Tensor, " m"]
 
 
-def between_atoms(x: Vector, u: Vector, y: Vector, v: Vector, order: int) -> float:
+def between_atoms(x: Vector, u: Vector, y: Other, v: Other, order: int) -> float:
     """W_r^r of the masses u on x and v on y."""
     a, b = Finite(x, u), Finite(y, v)
     levels = torch.cat([a.cdf(a.values), b.cdf(b.values)]).clamp(max=1.0).sort().values
@@ -34,7 +35,7 @@ def between_atoms(x: Vector, u: Vector, y: Vector, v: Vector, order: int) -> flo
     return float(((levels - before) * gap.pow(order)).sum())
 
 
-def energy_between_atoms(x: Float64[Tensor, "n d"], u: Vector, y: Float64[Tensor, "m d"], v: Vector) -> float:
+def energy_between_atoms(x: Float64[Tensor, "n d"], u: Vector, y: Float64[Tensor, "m d"], v: Other) -> float:
     """2 E‖X - Y‖ - E‖X - X'‖ - E‖Y - Y'‖ by all pairs."""
 
     def mean(x: Tensor, u: Tensor, y: Tensor, v: Tensor) -> float:
@@ -43,7 +44,9 @@ def energy_between_atoms(x: Float64[Tensor, "n d"], u: Vector, y: Float64[Tensor
     return max(0.0, 2 * mean(x, u, y, v) - mean(x, u, x, u) - mean(y, v, y, v))
 
 
-def mmd_between_atoms(x: Float64[Tensor, "n d"], u: Vector, y: Float64[Tensor, "m d"], v: Vector, bandwidth: float) -> float:
+def mmd_between_atoms(
+    x: Float64[Tensor, "n d"], u: Vector, y: Float64[Tensor, "m d"], v: Other, bandwidth: float
+) -> float:
     """E k(X, X') + E k(Y, Y') - 2 E k(X, Y) by all pairs."""
 
     def mean(x: Tensor, u: Tensor, y: Tensor, v: Tensor) -> float:
@@ -63,7 +66,9 @@ def distances(x: Float64[Tensor, "n d"], y: Float64[Tensor, "m d"]) -> Float64[T
     return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def by_distribution_functions(p: Distribution, q: Distribution, a: Law, b: Law, order: int, tolerance: float) -> Estimate:
+def by_distribution_functions(
+    p: Distribution, q: Distribution, a: Law, b: Law, order: int, tolerance: float
+) -> Estimate:
     """W_1 (order 1), or half of the energy distance (order 2), as ∫ |F - G|^order dx."""
     boxes = _with_jumps(boxes_for(p, q), a, b)
 
