@@ -22,7 +22,7 @@ from torch.distributions import (
     Poisson,
 )
 
-from jensen.distributions.density import log_density
+from jensen.distributions.density import log_density, support_of
 from jensen.distributions.discretised import DiscretisedNormal
 from jensen.distributions.families import tail_masses
 from jensen.distributions.precision import in_double
@@ -46,7 +46,7 @@ def is_discrete(distribution: Distribution) -> bool:
         return is_discrete(distribution.component_distribution)
     if isinstance(distribution, Independent):
         return is_discrete(distribution.base_dist)
-    return isinstance(distribution, DiscretisedNormal) or bool(distribution.support.is_discrete)  # type: ignore[attr-defined]
+    return isinstance(distribution, DiscretisedNormal) or bool(support_of(distribution).is_discrete)
 
 
 def atoms_of(distribution: Distribution) -> Atoms | None:
@@ -105,7 +105,7 @@ def _counts(d: Distribution) -> tuple[Tensor, bool] | None:
     return None
 
 
-def _product(d: Independent) -> tuple[Tensor, bool] | None:
+def _product(d: "Independent[Distribution]") -> tuple[Tensor, bool] | None:
     """Every combination of the values of the columns."""
     base = _values(d.base_dist)
     if base is None or d.reinterpreted_batch_ndims == 0:

@@ -6,6 +6,7 @@ of weight 0 some weight. Here a zero is a zero.
 """
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -56,6 +57,19 @@ def log_density(distribution: Distribution, x: Tensor) -> Tensor:
     return _leaf(distribution, x)
 
 
+def support_of(distribution: Distribution) -> Any:
+    """Its constraint: what it holds differs by kind, and may be wrapped (see `innermost`)."""
+    return distribution.support
+
+
+def innermost(distribution: Distribution) -> Any:
+    """The constraint on one number, of a distribution made of independent or mixed ones."""
+    support = support_of(distribution)
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    return support
+
+
 def log_masses(categorical: Categorical | OneHotCategorical) -> Float[Tensor, "*batch k"]:
     """log P(j) of each category, summing to one; -inf for those of probability 0."""
     logits, probs = categorical.logits, categorical.probs
@@ -96,7 +110,7 @@ def _leaf(d: Distribution, x: Tensor) -> Tensor:
     events = len(d.event_shape)
     shape = torch.broadcast_shapes(x.shape[: x.dim() - events], d.batch_shape)
     x = x.expand(*shape, *d.event_shape)
-    inside = d.support.check(x).expand(shape)  # type: ignore[attr-defined]
+    inside = support_of(d).check(x).expand(shape)
     if not bool(inside.all()):
         spare = draw(d, 1, Noise(0, "a value in the support"))[0]
         x = torch.where(inside.reshape(*shape, *[1] * events), x, spare)

@@ -7,6 +7,7 @@ x from x + 1. Every inverse is the generalised one (`distributions.inverse`).
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float, Float64
@@ -14,7 +15,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, MixtureSameFamily, MultivariateNormal, Normal
 
 from jensen.distributions.atoms import Atoms, atoms_of, is_discrete
-from jensen.distributions.density import log_masses
+from jensen.distributions.density import innermost, log_masses
 from jensen.distributions.families import frozen
 from jensen.distributions.inverse import generalised_inverse, upper_inverse
 from jensen.distributions.precision import draw, in_double
@@ -107,8 +108,9 @@ class Named(Law):
     continuous = True
 
     def __init__(self, distribution: Distribution) -> None:
-        self._law = frozen(distribution)
-        assert self._law is not None
+        law = frozen(distribution)
+        assert law is not None
+        self._law: Any = law
         low, high = self._law.support()
         self.low, self.high = float(low.min()), float(high.max())
 
@@ -244,8 +246,6 @@ def _cdf(d: Distribution, x: Tensor) -> Tensor:
 
 def ends(distribution: Distribution) -> tuple[float, float]:
     """The ends of the support of a law on the line, as far as its constraint tells."""
-    support = distribution.support
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
+    support = innermost(distribution)
     low, high = getattr(support, "lower_bound", -math.inf), getattr(support, "upper_bound", math.inf)
     return float(torch.as_tensor(low).min()), float(torch.as_tensor(high).max())

@@ -13,6 +13,7 @@ from jaxtyping import Float64
 from torch import Tensor
 from torch.distributions import Distribution, Independent, MixtureSameFamily
 
+from jensen.distributions.density import innermost, support_of
 from jensen.distributions.precision import draw
 from jensen.noise import Noise
 
@@ -63,14 +64,12 @@ def boxes_for(*laws: Distribution) -> Boxes:
     if dims > 1 and not bool(inner.isfinite().any()):
         inner, low, high = inner[:0], torch.full_like(low, -math.inf), torch.full_like(high, math.inf)
     spread = [(group - centre) @ inverse.T for group in groups]
-    columns = [
-        _column(
-            [g[..., axis] for g in spread],
-            *((end[..., axis] - centre[axis]) / axes[axis, axis].abs() for end in (inner, low, high)),
-            dims,
+    columns = []
+    for axis in range(dims):
+        inside, lowest, highest = (
+            (end[..., axis] - centre[axis]) / axes[axis, axis].abs() for end in (inner, low, high)
         )
-        for axis in range(dims)
-    ]
+        columns.append(_column([g[..., axis] for g in spread], inside, lowest, highest, dims))
     lows, highs = (
         torch.cartesian_prod(*ends).reshape(-1, dims) for ends in zip(*[(c[:-1], c[1:]) for c in columns], strict=True)
     )
@@ -119,15 +118,13 @@ def _bounds(d: Distribution, members: int = 1) -> tuple[Tensor, Tensor]:
         return _bounds(d.component_distribution, d.component_distribution.batch_shape[0])
     inner: Distribution = d.base_dist if isinstance(d, Independent) else d
     shape = inner.batch_shape + inner.event_shape
-    low = getattr(inner.support, "lower_bound", -math.inf)
-    high = getattr(inner.support, "upper_bound", math.inf)
+    low = getattr(support_of(inner), "lower_bound", -math.inf)
+    high = getattr(support_of(inner), "upper_bound", math.inf)
     low, high = (torch.as_tensor(end).double().expand(shape).reshape(members, -1) for end in (low, high))
     return low, high
 
 
 def is_box(d: Distribution) -> bool:
     """Whether its values fill a box, so that boxes of x can be integrated: not so for a simplex or a matrix."""
-    support = d.support
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
+    support = innermost(d)
     return len(d.event_shape) <= 1 and d.event_shape.numel() in OCTAVES and support.event_dim == 0

@@ -72,7 +72,7 @@ class Divergence:
         number = f"{self.value:.6g}"
         if self.stderr is not None:
             number = plus_minus(self.value, self.stderr)
-        parts = [self.method]
+        parts: list[str] = [self.method]
         if self.error is not None:
             parts.append(f"error ≤ {self.error:.1g}")
         if self.bandwidth is not None:

@@ -75,7 +75,9 @@ def by_distribution_functions(
     def f(y: Tensor) -> Tensor:
         x = boxes.x(y)[:, 0]
         below, above = (a.cdf(x), b.cdf(x)), (a.survival(x), b.survival(x))
-        gap = torch.where(sum(below) < 1, below[0] - below[1], above[1] - above[0])  # near 1 a cdf has no digits left
+        gap = torch.where(
+            below[0] + below[1] < 1, below[0] - below[1], above[1] - above[0]
+        )  # near 1 a cdf has no digits left
         return gap.abs().pow(order)[:, None] * boxes.volume
 
     found = integrate(f, boxes.low, boxes.high, tolerance)
