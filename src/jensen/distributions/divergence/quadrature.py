@@ -23,6 +23,7 @@ RULES = {1: (21, 15, 10), 2: (12, 7)}  # the first is the value
 BUDGET = 2_000_000
 CHUNK = 1 << 17
 INSIDE = 1e-6
+ROUNDING = 1e-15
 
 
 @dataclass(frozen=True)
@@ -83,66 +84,68 @@ def _halved(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _boxes(f: Integrand, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    """The value of each box by the better rule and its distance from the other, a chunk of boxes at a time."""
+    """The value of each box by the best rule, and its error, a chunk of boxes at a time."""
     size = max(1, CHUNK // _cost(low.shape[1]))
     pairs = [_chunk(f, a, b) for a, b in zip(low.split(size), high.split(size), strict=True)]
     return torch.cat([value for value, _ in pairs]), torch.cat([error for _, error in pairs])
 
 
 def _chunk(f: Integrand, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
-    fine, *others = RULES[low.shape[1]]
-    nodes, weights = _nodes(low.shape[1], fine)
-    values = _at(f, low, high, nodes)
-    better = _sum(values, weights, low, high)
-    error = 2 * torch.stack([(better - _rule(f, low, high, points)).abs() for points in others]).amax(0)
-    if low.shape[1] == 1:
-        error = torch.maximum(error, _hidden(f, low, high, values))
-    return better, error.nan_to_num(nan=0.0)  # ∞ - ∞: the value says it
+    rule = _rule(low.shape[1])
+    x = low[:, None] + (high - low)[:, None] * rule.nodes
+    values = f(x.reshape(-1, low.shape[1])).reshape(len(low), len(rule.nodes), -1)
+    infinite = values[:, : rule.best].isinf().any(1)
+    values = torch.where(values.isinf(), 0.0, values)
+    volume = (high - low).prod(1)[:, None]
+    numbers = torch.einsum("rn,bnc->rbc", rule.functionals, values) * volume
+    errors = torch.where(numbers[1:].abs() > ROUNDING * values.abs().amax(1) * volume, numbers[1:].abs(), 0.0)
+    return torch.where(infinite, torch.inf, numbers[0]), torch.where(infinite, 0.0, errors.amax(0))
 
 
-def _rule(f: Integrand, low: Tensor, high: Tensor, points: int) -> Tensor:
-    nodes, weights = _nodes(low.shape[1], points)
-    return _sum(_at(f, low, high, nodes), weights, low, high)
+def _cost(dims: int) -> int:
+    return len(_rule(dims).nodes)
 
 
-def _at(f: Integrand, low: Tensor, high: Tensor, nodes: Tensor) -> Tensor:
-    """f at the nodes of each box, `(boxes, nodes, c)`."""
-    x = low[:, None] + (high - low)[:, None] * nodes
-    return f(x.reshape(-1, low.shape[1])).reshape(len(low), len(nodes), -1)
+@dataclass(frozen=True)
+class _Rule:
+    """All nodes in [0, 1]^d, those of the best rule first, and what is computed from the values there: the integral, then errors."""
 
-
-def _sum(values: Tensor, weights: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    return (values * weights[:, None]).sum(1) * (high - low).prod(1)[:, None]
-
-
-def _hidden(f: Integrand, low: Tensor, high: Tensor, values: Tensor) -> Tensor:
-    """How much may hide between an end of a box and its first node."""
-    nodes = _nodes(1, RULES[1][0])[0]
-    ends, continued = _continuation()
-    surprise = (_at(f, low, high, ends) - torch.einsum("en,bnc->bec", continued, values)).abs().sum(1)
-    surprise = torch.where(surprise > 1e-12 * values.abs().amax(1), surprise, 0.0)  # rounding
-    return surprise * (high - low) * nodes.min()
+    nodes: Tensor
+    best: int
+    functionals: Tensor
 
 
 @cache
-def _continuation() -> tuple[Tensor, Tensor]:
-    """Points just inside both ends, and the matrix from values at the nodes to the polynomial's values there (Lagrange)."""
-    nodes = _nodes(1, RULES[1][0])[0][:, 0]
-    ends = torch.tensor([INSIDE, 1 - INSIDE], dtype=torch.float64)
+def _rule(dims: int) -> _Rule:
+    """The best rule, twice its difference from each other rule, and on the line what may hide at either end."""
+    parts = [_gauss(dims, points) for points in RULES[dims]]
+    ends = torch.tensor([[INSIDE], [1 - INSIDE]], dtype=torch.float64)[: 2 if dims == 1 else 0].reshape(-1, dims)
+    nodes = torch.cat([*(x for x, _ in parts), ends])
+    best, weights = parts[0]
+    value = torch.zeros(len(nodes), dtype=torch.float64)
+    value[: len(best)] = weights
+    rows, start = [value], len(best)
+    for x, other in parts[1:]:
+        rows.append(2 * value)
+        rows[-1] = rows[-1].index_add(0, torch.arange(start, start + len(x)), -2 * other)
+        start += len(x)
+    for number, continued in enumerate(_continued(best[:, 0], ends[:, 0]) if dims == 1 else ()):
+        row = torch.zeros_like(value)
+        row[: len(best)], row[start + number] = -continued, 1.0
+        rows.append(row * best.min())
+    return _Rule(nodes, len(best), torch.stack(rows))
+
+
+def _continued(nodes: Tensor, points: Tensor) -> Tensor:
+    """The matrix from values at nodes to the values at other points of the polynomial through them (Lagrange)."""
     others = ~torch.eye(len(nodes), dtype=torch.bool)
-    above = torch.where(others, ends[:, None, None] - nodes, 1.0).prod(-1)
-    below = torch.where(others, nodes[:, None] - nodes, 1.0).prod(-1)
-    return ends[:, None], above / below
+    above = torch.where(others, points[:, None, None] - nodes, 1.0).prod(-1)
+    return above / torch.where(others, nodes[:, None] - nodes, 1.0).prod(-1)
 
 
-@cache
-def _nodes(dims: int, points: int) -> tuple[Tensor, Tensor]:
+def _gauss(dims: int, points: int) -> tuple[Tensor, Tensor]:
     """Gauss–Legendre on [0, 1]^d."""
     x, w = np.polynomial.legendre.leggauss(points)
     axes = np.meshgrid(*[0.5 * (x + 1)] * dims, indexing="ij")
     weights = np.prod(np.meshgrid(*[0.5 * w] * dims, indexing="ij"), axis=0)
     return torch.from_numpy(np.stack([a.ravel() for a in axes], 1)), torch.from_numpy(weights.ravel())
-
-
-def _cost(dims: int) -> int:
-    return sum(int(points**dims) for points in RULES[dims]) + 2 * (dims == 1)
