@@ -82,21 +82,21 @@ KINDS = {"energy": {}, "energy U": {"version": "U"}, "mmd": {}, "wasserstein-1":
 
 @pytest.mark.parametrize("name", KINDS)
 def test_p_values_are_uniform_under_the_null_and_small_off_it(name: str):
-    """Null: 60 pairs of samples, 19 permutations, p uniform on {0.05, …, 1}: 20 p + a uniform dither against U(0, 1) by
-    Kolmogorov–Smirnov, p > 1e-4 (seed 0; failure rate 5e-4 for the four together). Power: a shift of 0.25 σ, 300 rows each, 20
+    """Null: 40 pairs of samples, 19 permutations, p uniform on {0.05, …, 1}: 20 p + a uniform dither against U(0, 1) by
+    Kolmogorov–Smirnov, p > 1e-4 (seed 0; failure rate 5e-4 for the four together). Power: a shift of 0.25 σ, 300 rows each, 12
     pairs: rejected at 5 % in most (the t-test's power is 0.86).
     """
     kind, how = name.split(" ")[0], KINDS[name]
-    pooled = rows("null", 60 * 32).reshape(60, 32)
+    pooled = rows("null", 40 * 32).reshape(40, 32)
     p = [between_samples(r[:20], r[20:], kind, permutations=19, seed=i, **how).p_value for i, r in enumerate(pooled)]
-    dither = Noise(0, "dither", name).uniform(range(60)).numpy()
+    dither = Noise(0, "dither", name).uniform(range(40)).numpy()
     assert stats.kstest(np.array(p) - dither / 20, "uniform").pvalue > 1e-4
-    shifted = rows("power", 20 * 600).reshape(20, 600)
+    shifted = rows("power", 12 * 600).reshape(12, 600)
     found = [
-        between_samples(r[:300], r[300:] + 0.25, kind, permutations=39, seed=i, **how).p_value
+        between_samples(r[:300], r[300:] + 0.25, kind, permutations=19, seed=i, **how).p_value
         for i, r in enumerate(shifted)
     ]
-    assert sum(v <= 0.05 for v in found if v is not None) >= 10
+    assert sum(v <= 0.05 for v in found if v is not None) >= 6
 
 
 def test_wasserstein_2_has_a_p_value():
