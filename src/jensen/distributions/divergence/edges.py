@@ -56,7 +56,9 @@ def boxes_for(*laws: Distribution) -> Boxes:
     bounds = [_bounds(d) for d in laws]
     low = torch.cat([low for low, _ in bounds]).min(0).values
     high = torch.cat([high for _, high in bounds]).max(0).values
-    inner = torch.cat([end for pair in bounds for end in pair if len(end) <= MOST_COMPONENTS[1]])
+    inner = torch.cat(
+        [low.new_zeros(0, dims), *(end for pair in bounds for end in pair if len(end) <= MOST_COMPONENTS[1])]
+    )
     centre, axes = _frame(
         torch.cat([g.flatten(0, 1) for g in groups]), turned=dims > 1 and not bool(inner.isfinite().any())
     )
