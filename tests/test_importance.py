@@ -95,7 +95,7 @@ def test_log_evidence_of_a_known_world():
 
 
 def test_sampling_the_prior_collapses_with_dimension():
-    """z ~ N(0, I_d), x = z + 0.3 e at x_j = 1: log p(x) in closed form. From 300 draws of the prior the error grows with d to tens of
+    """z ~ N(0, I_d), x = z + 0.3 e at x_j = 1: log p(x) in closed form. From 300 draws of the prior the error grows with d to hundreds of
     nats, ESS falls to 1, and the standard error stays below 1 nat; k̂ says so.
     """
     errors, sizes, shapes = [], [], []
@@ -110,7 +110,7 @@ def test_sampling_the_prior_collapses_with_dimension():
         shapes.append(float(found.diagnostics.pareto_k.mean()))
         assert float(found.stderr.max()) <= 1
     assert errors[0] < 0.15
-    assert errors[-1] > 20
+    assert errors[-1] > 100
     assert errors == sorted(errors)
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] < 2

@@ -65,7 +65,8 @@ def integrate(
         new_error = torch.maximum(new_error, _surprise(value[split], new_value, low.shape[1]))
         low, high = torch.cat([low[~split], new_low]), torch.cat([high[~split], new_high])
         value, error = torch.cat([value[~split], new_value]), torch.cat([error[~split], new_error])
-    return Integral(value.sum(0), error.sum(0), low, high, value)
+    rounding = ROUNDING * value.abs().sum(0).nan_to_num(posinf=0.0)
+    return Integral(value.sum(0), error.sum(0) + rounding, low, high, value)
 
 
 def _surprise(parents: Tensor, children: Tensor, dims: int) -> Tensor:
