@@ -14,6 +14,7 @@ LAYERS = (
     ("distributions",),
     ("nn",),
     ("data",),
+    ("importance",),
     ("bounds",),
     ("diffusion", "mixture", "autoregressive", "flow", "graphical", "kernel_density"),
     ("naive_bayes",),

@@ -19,6 +19,7 @@ from jensen.diffusion.process import diffuse, expand
 from jensen.diffusion.sampler import Ancestral
 from jensen.diffusion.schedule import Betas
 from jensen.distributions.discretised import DiscretisedNormal
+from jensen.importance import log_evidence
 from jensen.likelihood import LogLikelihood
 from jensen.noise import Noise
 
@@ -47,6 +48,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
         lambda: DiscretisedNormal(ROWS, torch.ones(4), first=0.0, step=1.0, k=3),
         "scale",
     ),
+    "one draw's weights": (lambda: log_evidence(THREE), "log_w"),
     "text for rows": (lambda: elbo(None, None, None, "x"), "prior"),  # type: ignore[arg-type]
     "an error too few": (lambda: scored(stderr=THREE[:2]), "stderr"),
     "a term too few": (lambda: scored(terms={"all": THREE[:2]}), "terms"),
