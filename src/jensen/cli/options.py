@@ -15,7 +15,13 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder tha
 Seed = Annotated[int, typer.Option(help="Seed of all random draws.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Size = Annotated[str | None, typer.Option(metavar="HxW", help="Resize a folder's images, for example 32x32.")]
-LevelsOption = Annotated[int | None, typer.Option("--levels", help="Number of discrete values of whole-number arrays.")]
+LevelsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--levels",
+        help="Number of discrete values 0, 1, … of whole numbers; floats and tables may then have missing cells.",
+    ),
+]
 Layout = Annotated[str | None, typer.Option(help="Order of the axes of one image in an array: HW, CHW or HWC.")]
 Label = Annotated[
     str | None,

@@ -6,16 +6,16 @@ from jensen.errors import InputError, did_you_mean
 from jensen.models.model import Model
 
 MODELS: dict[str, str] = {
-    "flow": "jensen.models.flow:Flow",
     "diffusion": "jensen.models.ddpm:DDPM",
     "ar": "jensen.models.ar:Autoregressive",
+    "flow": "jensen.models.flow:Flow",
     "gmm": "jensen.models.gmm:GaussianMixture",
+    "kde": "jensen.models.kde:KernelDensity",
+    "naive-bayes": "jensen.models.naive_bayes:NaiveBayes",
     "bayes-net": "jensen.models.bayes_net:BayesNet",
     "gaussian": "jensen.models.gaussian:Gaussian",
     "independent": "jensen.models.independent:Independent",
-    "kde": "jensen.models.kde:KernelDensity",
     "jittered": "jensen.models.jittered:Jittered",
-    "naive-bayes": "jensen.models.naive_bayes:NaiveBayes",
 }
 
 
