@@ -110,7 +110,7 @@ class Autoregressive(GradientModel, DensityModel):
     def training_settings(cls, split: Split, options: Mapping[str, Any]) -> TrainingSettings:
         """Batch sizes that suit the data."""
         cells = math.prod(split.event_shape)
-        size = 256 if options["network"] == "made" else 64 if cells <= 256 else 32 if cells <= 4096 else 8
+        size = 256 if options["network"] == "made" else 64 if cells <= 256 else 16 if cells <= 4096 else 8
         return TrainingSettings(batch_size=min(size, len(split.train)), lr=2e-3)
 
     @torch.no_grad()
