@@ -38,6 +38,7 @@ FAST = {
     "independent": Fast(),
     "gaussian": Fast(),
     "gmm": Fast(fit={"n_components": 2}),
+    "hmm": Fast(fit={"n_states": 3, "restarts": 1}),
     "jittered": Fast(fit={"scale": 0.3}),
     "diffusion": Fast(
         fit={

@@ -16,6 +16,7 @@ LAYERS = (
     ("data",),
     ("bounds",),
     ("diffusion", "mixture"),
+    ("hmm",),
     ("training",),
     ("models",),
     ("config",),

@@ -8,6 +8,7 @@ from jensen.models.model import Model
 MODELS: dict[str, str] = {
     "diffusion": "jensen.models.ddpm:DDPM",
     "gmm": "jensen.models.gmm:GaussianMixture",
+    "hmm": "jensen.models.hmm:HiddenMarkov",
     "gaussian": "jensen.models.gaussian:Gaussian",
     "independent": "jensen.models.independent:Independent",
     "jittered": "jensen.models.jittered:Jittered",
