@@ -110,7 +110,7 @@ class NormalEmission(Emission):
 
     def _complete(self, x: Tensor, shares: Tensor) -> Statistics:
         centre = self._centre()
-        offset = (x - centre[0]).T
+        offset = (x.T - centre[0][:, None]).contiguous()
         count, first = shares.sum(1), shares @ offset.T
         if self.covariance.diagonal:
             second = shares @ offset.square().T

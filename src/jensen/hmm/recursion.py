@@ -31,6 +31,7 @@ from jensen.hmm.scaled import FLOOR, Scaled, backward, forward
 from jensen.hmm.scan import backward_scan, forward_scan, segments
 
 LEAST = 1e-12
+MANY = 32  # sequences for which a product a step is worth it
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ class ScaledPasses(Passes):
         sums = (alpha[1:] * self.beta[1:]).sum(1)
         share = weight * self.inside(times) * self.found.log_factors(times)[:-1].exp() / sums
         left = alpha[:-1] * share[:, None]
-        return self.chain.transitions * torch.bmm(left, ahead.mT).sum(0)
+        return self.chain.transitions * _outer(left, ahead)
 
     def ahead(self) -> Tensor:
         """log β."""
@@ -189,3 +190,11 @@ class LogPasses(Passes):
     def ahead(self) -> Tensor:
         """log β."""
         return self.beta
+
+
+def _outer(left: Tensor, right: Tensor) -> Tensor:
+    """Σ_t left_t right_tᵀ of `(T, K, B)`, `(K, K)`."""
+    if left.shape[2] >= MANY:
+        return torch.bmm(left, right.mT).sum(0)
+    first, second = (side.transpose(1, 2).flatten(0, 1) for side in (left, right))
+    return first.T @ second

@@ -13,6 +13,7 @@ García-Fernández 2021, "Temporal parallelization of Bayesian smoothers"; Blell
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,11 +51,8 @@ def forward_scan(initial: Tensor, transitions: Tensor, b: Tensor, parts: int) ->
     cut = _cut(b[1:], parts, long)
     products = _products(transitions, cut, count)
     first = initial[:, None] * b[0]
-    starts, total = [first / first.sum(0)], first.sum(0)
-    for product in products[:-1]:
-        step = torch.einsum("kb,bkj->jb", starts[-1], product)
-        starts.append(step / step.sum(0))
-    entry = torch.stack(starts, 1).reshape(states, parts * count)
+    total = first.sum(0)
+    entry = _visited(first / total, products[:-1])
     alpha = torch.empty_like(cut)
     sums = run(transitions, entry, cut, alpha, first=False)
     joined = torch.cat([first[None], _join(alpha, times - 1, parts)])
@@ -74,14 +72,24 @@ def backward_scan(transitions: Tensor, b: Tensor, found: Scaled) -> Tensor:
     assert isinstance(found, Scanned)
     times, states, count = b.shape
     parts = len(found.products)
-    ends = [b.new_ones(states, count)]
-    for product in found.products.flip(0)[:-1]:
-        step = torch.einsum("bkj,jb->kb", product, ends[-1])
-        ends.append(step / step.sum(0))
-    end = torch.stack(ends[::-1], 1).reshape(states, parts * count)
+    end = _visited(b.new_ones(states, count), found.products.flip(0)[:-1].mT)
+    end = end.view(states, parts, count).flip(1).reshape(states, parts * count)
     beta = _join(backward(transitions, found.b, end), times - 1, parts)
     first = transitions @ (b[1] * beta[0])
     return torch.cat([(first / first.sum(0))[None], beta])
+
+
+def _visited(start: Tensor, products: Tensor) -> Tensor:
+    """The vectors start, start P_1, start P_1 P_2, …, each divided by its sum, `(K, S·B)` for `start (K, B)` and products
+    `(S - 1, B, K, K)`. By numpy, whose small products cost a tenth of torch's.
+    """
+    vector = start.T[:, None].cpu().numpy()
+    visited = [vector]
+    for product in products.cpu().numpy():
+        vector = vector @ product
+        vector = vector / vector.sum(2, keepdims=True)
+        visited.append(vector)
+    return torch.from_numpy(np.concatenate(visited)).to(start)[:, 0].T.contiguous()
 
 
 def _products(transitions: Tensor, cut: Tensor, count: int) -> Tensor:

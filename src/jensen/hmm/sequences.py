@@ -12,7 +12,7 @@ from jensen.mixture.rows import Rows
 
 KEPT_CELLS = 1 << 25  # 256 MiB in float64
 BLOCK_CELLS = 1 << 19  # numbers of one (T, K, B) tensor
-MOST = 512
+MOST = 256
 
 
 @dataclass(frozen=True)
