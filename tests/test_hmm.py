@@ -278,10 +278,16 @@ def test_a_shorter_sequence_is_one_that_ends_in_nan(word: str):
         torch.testing.assert_close(a[name], b[name], rtol=1e-11, atol=1e-12)
 
 
-def problem_of(word: str, counts: float = 0.8, *, count: int = 60, **settings: float) -> tuple[Problem, Parameters]:
+def problem_of(word: str, counts: float = 0.8, *, count: int = 30, **settings: float) -> tuple[Problem, Parameters]:
+    """Rows in which states follow each other in turn, with 15 % of cells missing; every fourth row is short."""
     x = rows_of(word, count, holes=False)
+    turn = (torch.arange(T)[:, None] // 2 + torch.arange(count)) % K
+    if word == "levels":
+        x = torch.where(torch.rand(x.shape, generator=generator(7)) < 0.3, x, turn[:, :, None].to(F64))
+    else:
+        x = 0.4 * x + turn[:, :, None] * torch.tensor([3.0, -1.5], dtype=F64)
     x = torch.where(torch.rand(x.shape, generator=generator(8)) < 0.15, math.nan, x)
-    x[3:, :15] = math.nan
+    x[3:, ::4] = math.nan
     rows = Examples(
         x.transpose(0, 1).contiguous(), torch.arange(count), weight=torch.rand(count, generator=generator(9)) + 0.5
     )
@@ -296,7 +302,7 @@ def test_every_step_rises_to_a_stationary_point(word: str):
     """Law 20, with weights, missing cells, short sequences and the prior: A never falls beyond rounding, and at the end the
     gradient of A over free parameters, by autograd, is 0 to 1e-4 a step.
     """
-    problem, start = problem_of(word, tolerance=1e-12, max_iterations=1500)
+    problem, start = problem_of(word, tolerance=1e-10, max_iterations=600)
     found = problem.ascend(start)
     gains = np.diff(found.values)
     assert gains.min() > -2 * found.noise
@@ -426,10 +432,11 @@ def test_posterior_paths_have_the_posterior_law():
     """Frequencies of all 27 paths of 3 steps in 20,000 draws; chi-square p above 1e-4, seed 0: fails once in 10,000."""
     chain, emission, x = chain_of(), emission_of("full"), rows_of("full", times=3, holes=False)[:, :1]
     x[1] = math.nan
-    log_b = emission.log_prob(x)
-    law = posterior(chain, log_b, passes(chain, log_b, lengths(x)))
-    torch.manual_seed(0)
-    drawn = law.sample([20_000])[:, 0]
+    log_b = emission.log_prob(x).expand(-1, -1, 2_000)
+    law = posterior(chain, log_b, passes(chain, log_b, torch.full((2_000,), 3)))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        drawn = law.sample([10]).flatten(0, 1)
     counts = np.bincount((drawn * torch.tensor([9, 3, 1])).sum(1).numpy(), minlength=27)
     _, joint = every_path(chain, emission, x[:, 0])
     expected = 20_000 * np.exp(joint - np.logaddexp.reduce(joint))

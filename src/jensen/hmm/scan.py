@@ -46,7 +46,7 @@ def segments(times: int, states: int, count: int) -> int:
 
 def forward_scan(initial: Tensor, transitions: Tensor, b: Tensor, parts: int) -> Scanned:
     """α for all steps; arguments as for `scaled.forward`, and the number of segments."""
-    times, states, count = b.shape
+    times, _, count = b.shape
     long = -(-(times - 1) // parts)
     cut = _cut(b[1:], parts, long)
     products = _products(transitions, cut, count)

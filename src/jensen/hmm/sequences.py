@@ -1,7 +1,10 @@
 """Sequences in blocks: as many at a time as keep memory bounded, read once where they are few."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +16,8 @@ from jensen.mixture.rows import Rows
 KEPT_CELLS = 1 << 25  # 256 MiB in float64
 BLOCK_CELLS = 1 << 19  # numbers of one (T, K, B) tensor
 MOST = 256
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,24 @@ class Block:
 def at_once(times: int, width: int) -> int:
     """How many sequences of so many steps and numbers a step to hold at a time."""
     return max(1, min(MOST, BLOCK_CELLS // (times * width)))
+
+
+def in_parallel(function: Callable[[A], B], blocks: Iterable[A]) -> Iterator[B]:
+    """The function of every block, in order, as many side by side as torch has threads, each with single-threaded
+    arithmetic: the operations on a block are small, and several threads in each would wait for one another. A block's bits
+    do not depend on how many there are.
+    """
+    before = torch.get_num_threads()
+    if before == 1:
+        yield from map(function, blocks)
+        return
+    left = iter(blocks)
+    try:
+        with ThreadPoolExecutor(before, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            while group := list(itertools.islice(left, before)):
+                yield from pool.map(function, group)
+    finally:
+        torch.set_num_threads(before)  # the workers' 1 is what threads that are yet to come would start with
 
 
 class Sequences:

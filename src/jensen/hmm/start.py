@@ -32,6 +32,11 @@ SAMPLE = 20000
 Start = Callable[[int, int], Parameters]
 
 
+def _enough(states: int, steps: int) -> None:
+    if states > steps:
+        raise InputError(f"n_states is {states}, more than the {steps} steps of the training rows; lower it")
+
+
 def chain_start(states: int) -> Chain:
     """Even first states; half of all transitions to itself, the rest even."""
     even = torch.full((states,), 1 / states, dtype=torch.float64)
@@ -67,6 +72,7 @@ class NormalStarts:
 
     def __call__(self, states: int, number: int) -> Parameters:
         """Start `number` with so many states."""
+        _enough(states, len(self.chunks))
         noise = Noise(self.seed, "hmm", states, number)
         found = clusters(self.chunks, self.scale, states, noise)
         found = found if self.components == 1 else self._parted(found, noise.at("components"))
@@ -133,6 +139,7 @@ class LevelStarts:
 
     def __call__(self, states: int, number: int) -> Parameters:
         """Start `number` with so many states."""
+        _enough(states, len(self.x))
         noise = Noise(self.seed, "hmm", states, number)
         seen = ~self.x.isnan()
         count = seen.sum(0).clamp(min=1)

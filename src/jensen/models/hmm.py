@@ -29,7 +29,7 @@ from jensen.hmm.markov import Path, posterior, prior
 from jensen.hmm.normal import NormalEmission
 from jensen.hmm.recursion import Chain, passes
 from jensen.hmm.selection import Task, fitted, selected
-from jensen.hmm.sequences import Sequences, at_once
+from jensen.hmm.sequences import Sequences, at_once, in_parallel
 from jensen.hmm.start import LevelStarts, NormalStarts
 from jensen.hmm.viterbi import viterbi
 from jensen.likelihood import LogLikelihood
@@ -358,7 +358,7 @@ class HiddenMarkov(ClosedForm, LatentModel, Imputer):
 
     def _in_blocks(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """A function of steps `(T, B, d)`, with sequences first in what it gives, of rows."""
-        return torch.cat([function(steps) for steps in self._blocks(x)])[: len(x)]
+        return torch.cat(list(in_parallel(function, self._blocks(x))))[: len(x)]
 
     @torch.no_grad()
     def posterior_states(self, x: Float[Tensor, "B *event"]) -> Float[Tensor, "B T K"]:
@@ -414,28 +414,31 @@ class HiddenMarkov(ClosedForm, LatentModel, Imputer):
         if draws is None:
             filled = emission.fill(flat, self.posterior_states(x).flatten(0, 1))
             return self._as_rows(filled, x)
-        ids, parts = row_ids(x, ids), []
-        for number in range(draws):
-            noise = Noise(seed, "impute", number)
-            z = self._drawn_paths(x, noise.at("states").uniform(ids, (times,)))
-            parts.append(
+        ids, noises = row_ids(x, ids), [Noise(seed, "impute", number) for number in range(draws)]
+        paths = self._drawn_paths(x, [noise.at("states").uniform(ids, (times,)) for noise in noises])
+        return torch.stack(
+            [
                 self._as_rows(emission.fill_by_chance(flat, z.flatten(), *_draws(noise, ids, times, emission)), x)
-            )
-        return torch.stack(parts)
+                for z, noise in zip(paths, noises, strict=True)
+            ]
+        )
 
     def _as_rows(self, flat: Tensor, x: Tensor) -> Tensor:
         """Steps, sequence after sequence, as rows."""
         return self.layout.rows(flat.view(len(x), self.layout.times, -1).transpose(0, 1))
 
-    def _drawn_paths(self, x: Tensor, u: Tensor) -> Tensor:
-        """Paths from p(z | x) that `u (B, T)` picks."""
-        paths, start = [], 0
+    def _drawn_paths(self, x: Tensor, draws: list[Tensor]) -> list[Tensor]:
+        """Paths from p(z | x) that each `u (B, T)` picks."""
+        parts: list[list[Tensor]] = [[] for _ in draws]
+        start = 0
         for steps in self._blocks(x):
-            own = u[start : start + steps.shape[1]]
-            start += len(own)
-            filler = own.new_zeros(steps.shape[1] - len(own), own.shape[1])
-            paths.append(self._path_given(steps).at(torch.cat([own, filler]))[: len(own)])
-        return torch.cat(paths)
+            law, size = self._path_given(steps), steps.shape[1]
+            for u, paths in zip(draws, parts, strict=True):
+                own = u[start : start + size]
+                filled = torch.cat([own, own.new_zeros(size - len(own), own.shape[1])])
+                paths.append(law.at(filled)[: len(own)])
+            start += size
+        return [torch.cat(paths) for paths in parts]
 
     def conditional(self, values: Mapping[int, float]) -> Model:
         """Refused: what is left is a chain that changes with time.
