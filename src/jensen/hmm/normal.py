@@ -18,7 +18,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from jensen.hmm.emission import Emission, Expected, by_state, flat, picked
+from jensen.hmm.emission import Emission, Expected, flat, picked
+from jensen.hmm.recursion import outer
 from jensen.mixture.covariance import Covariance
 from jensen.mixture.density import Density
 from jensen.mixture.em import total
@@ -78,44 +79,41 @@ class NormalEmission(Emission):
 
     def log_prob(self, steps: Tensor) -> Tensor:
         """log Σ_m c_km N."""
-        joint = log_normals(self.density.normals, steps.double().flatten(0, 1))
-        return by_state(self._over_components(joint), len(steps)).contiguous()
-
-    def _over_components(self, joint: Tensor) -> Tensor:
-        """log Σ_m c_km N from log N, `(K, n)`; a state's sum is divided by Σ c = 1 as it is stored."""
+        joint = log_normals(self.density.normals, steps.double())
         if self.components == 1:
             return joint
-        mixed = (joint.view(self.states, self.components, -1) + self.log_weights[:, :, None]).logsumexp(1)
-        return mixed - self.log_weights.logsumexp(1)[:, None]
+        mixed = (joint.unflatten(1, (self.states, -1)) + self.log_weights[:, :, None]).logsumexp(2)
+        return mixed - self.log_weights.logsumexp(1)[:, None]  # Σ c = 1 as it is stored
 
     def expect(self, steps: Tensor, share: Tensor) -> Statistics:
         """Statistics of the K·M normals."""
-        x, shares = steps.double().flatten(0, 1), flat(share)
+        steps = steps.double()
         if self.components > 1:
-            joint = log_normals(self.density.normals, x).view(self.states, self.components, -1)
-            shares = ((joint + self.log_weights[:, :, None]).softmax(1) * shares[:, None]).flatten(0, 1)
-        return total(self._parts(x, shares))
+            joint = log_normals(self.density.normals, steps).unflatten(1, (self.states, -1))
+            share = ((joint + self.log_weights[:, :, None]).softmax(2) * share[:, :, None]).flatten(1, 2)
+        return total(self._parts(steps, share))
 
-    def _parts(self, x: Tensor, shares: Tensor) -> Iterator[Statistics]:
-        """Complete steps by two products of matrices, others group by group; empty ones not at all."""
-        missing = x.isnan()
-        odd = missing.any(1)
-        if not bool(odd.any()):
-            yield self._complete(x, shares)
+    def _parts(self, steps: Tensor, share: Tensor) -> Iterator[Statistics]:
+        """Complete steps by products of matrices, others group by group; empty ones not at all."""
+        missing = steps.isnan()
+        if not bool(missing.any()):
+            yield self._complete(steps, share)
             return
-        yield self._complete(x.nan_to_num(nan=0.0), shares * ~odd)
-        places = (odd & ~missing.all(1)).nonzero()[:, 0]
-        for index in self.density.normals.groups(x[places]) if len(places) else ():
-            yield self._incomplete(x[places[index]], shares[:, places[index]])
+        odd = missing.any(2)
+        yield self._complete(steps.nan_to_num(nan=0.0), share * ~odd[:, None])
+        places = odd & ~missing.all(2)
+        x, shares = steps[places], share.transpose(1, 2)[places].T
+        for index in self.density.normals.groups(x) if len(x) else ():
+            yield self._incomplete(x[index], shares[:, index])
 
-    def _complete(self, x: Tensor, shares: Tensor) -> Statistics:
-        centre = self._centre()
-        offset = (x.T - centre[0][:, None]).contiguous()
-        count, first = shares.sum(1), shares @ offset.T
+    def _complete(self, steps: Tensor, share: Tensor) -> Statistics:
+        offset = steps - self._centre()[0]
+        count, d = share.sum((0, 2)), self.dims
         if self.covariance.diagonal:
-            second = shares @ offset.square().T
-        else:
-            second = torch.stack([(offset * share) @ offset.T for share in shares])
+            both = outer(share, torch.cat([offset, offset.square()], 2).mT)
+            return self._made(count, both[:, :d], both[:, d:])
+        first, x = outer(share, offset.mT), offset.flatten(0, 1).T.contiguous()
+        second = torch.stack([(x * part) @ x.T for part in flat(share)])
         return self._made(count, first, second)
 
     def _incomplete(self, x: Tensor, shares: Tensor) -> Statistics:
@@ -193,48 +191,56 @@ class NormalEmission(Emission):
         return out
 
 
-def log_normals(normals: Normals, x: Tensor) -> Tensor:
-    """log N(x_o; m_o, Σ_oo) of steps `x (n, d)` float64, `(K, n)`.
+def log_normals(normals: Normals, steps: Tensor) -> Tensor:
+    """log N(x_o; m_o, Σ_oo) of steps `(T, B, d)` float64, `(T, K, B)`.
 
     A complete step goes through the same operations whatever is missing elsewhere: its bits do not depend on its company.
     """
-    missing = x.isnan()
-    odd = missing.any(1)
+    missing = steps.isnan()
+    odd = missing.any(2)
     some = bool(odd.any())
-    constant = (normals.log_det + x.shape[1] * LOG_2PI)[:, None]
+    constant = (normals.log_det + steps.shape[2] * LOG_2PI)[:, None]
     if isinstance(normals, Diagonal):
-        squares = _diagonal(normals, x.T.contiguous(), missing if some else None)
+        squares = _diagonal(normals, steps, missing if some else None)
         if some:
-            cells = (normals.variances.log() + LOG_2PI) @ (~missing).to(x).T
-            constant = torch.where(odd, cells, constant)
+            cells = (~missing).to(steps) @ (normals.variances.log() + LOG_2PI).T
+            constant = torch.where(odd[:, None], cells.mT, constant)
         return squares.add_(constant).mul_(-0.5)
     assert isinstance(normals, Dense)
-    squares = _dense(normals, (x.nan_to_num(nan=0.0) if some else x).T)
-    value = squares.add_(constant).mul_(-0.5)
+    value = _dense(normals, steps.nan_to_num(nan=0.0) if some else steps).add_(constant).mul_(-0.5)
     if some:
-        value[:, missing.all(1)] = 0.0
-        places = (odd & ~missing.all(1)).nonzero()[:, 0]
-        for index in normals.groups(x[places]) if len(places) else ():
-            value[:, places[index]] = normals.given(x[places[index]]).log_prob.T
+        value.transpose(1, 2)[missing.all(2)] = 0.0
+        places = (odd & ~missing.all(2)).nonzero()
+        x = steps[places[:, 0], places[:, 1]]
+        for index in normals.groups(x) if len(x) else ():
+            t, row = places[index].T
+            value[t, :, row] = normals.given(x[index]).log_prob
     return value
 
 
-def _diagonal(normals: Diagonal, x: Tensor, missing: Tensor | None) -> Tensor:
-    """Σ_j ((x_j - m_kj) / σ_kj)² over observed cells of `x (d, n)`, `(K, n)`."""
-    out, work = x.new_zeros(len(normals.means), x.shape[1]), x.new_empty(len(normals.means), x.shape[1])
-    for j, column in enumerate(x):
-        torch.sub(column, normals.means[:, j, None], out=work)
+def _diagonal(normals: Diagonal, steps: Tensor, missing: Tensor | None) -> Tensor:
+    """Σ_j ((x_j - m_kj) / σ_kj)² over observed cells, `(T, K, B)`."""
+    shape = (len(steps), len(normals.means), steps.shape[1])
+    out, work = steps.new_empty(shape), steps.new_empty(shape)
+    for j, column in enumerate(steps.permute(2, 0, 1).contiguous()):
+        torch.sub(column[:, None], normals.means[:, j, None], out=work)
         work.mul_(normals.whiten[:, j, None])
         if missing is not None:
-            work.masked_fill_(missing[:, j], 0.0)
-        out.addcmul_(work, work)
+            work.masked_fill_(missing[:, None, :, j], 0.0)
+        if j == 0:
+            torch.mul(work, work, out=out)
+        else:
+            out.addcmul_(work, work)
     return out
 
 
-def _dense(normals: Dense, x: Tensor) -> Tensor:
-    """‖L_k⁻¹ (x - m_k)‖² of `x (d, n)`, `(K, n)`, one state after the other."""
-    out = x.new_empty(len(normals.means), x.shape[1])
-    for row, mean, matrix in zip(out, normals.means, normals.whiten, strict=True):
-        white = matrix.T @ (x - mean[:, None])
+def _dense(normals: Dense, steps: Tensor) -> Tensor:
+    """‖L_k⁻¹ (x - m_k)‖², `(T, K, B)`, one state after the other."""
+    times, count, d = steps.shape
+    x = steps.reshape(-1, d).T.contiguous()
+    out, white, row = x.new_empty(times, len(normals.means), count), torch.empty_like(x), x.new_empty(times * count)
+    for k, (mean, matrix) in enumerate(zip(normals.means, normals.whiten, strict=True)):
+        torch.mm(matrix.T, x - mean[:, None], out=white)
         torch.sum(white.square_(), 0, out=row)
+        out[:, k] = row.view(times, count)
     return out

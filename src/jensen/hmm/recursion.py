@@ -23,6 +23,7 @@ first and sequences last, so that every operation runs along sequences.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -106,7 +107,6 @@ class ScaledPasses(Passes):
         )
         self.found: Scaled = found
         self.log_evidence = self._evidence(top)
-        self._beta: Tensor | None = None
 
     def _evidence(self, top: Tensor) -> Tensor:
         """log Σ α at the last step, less the logarithms of the factors before it, plus what b was divided by."""
@@ -118,33 +118,34 @@ class ScaledPasses(Passes):
         value = sums.log() - before.sum(0) + torch.where(inside, top, 0.0).sum(0)
         return torch.where(self.lengths > 0, value, 0.0)
 
-    @property
-    def beta(self) -> Tensor:
-        """β_t times a number of its own for every t and sequence."""
-        if self._beta is None:
-            a = self.chain.transitions
-            self._beta = backward(a, self.b) if self.segments == 1 else backward_scan(a, self.b, self.found)
-        return self._beta
+    @cached_property
+    def _behind(self) -> tuple[Tensor, Tensor]:
+        """β_t and b_t β_t, times a number of their own for every t and sequence."""
+        a = self.chain.transitions
+        return backward(a, self.b) if self.segments == 1 else backward_scan(a, self.b, self.found)
+
+    @cached_property
+    def _both(self) -> tuple[Tensor, Tensor]:
+        """α β over its sum, and the sum."""
+        both = self.found.alpha * self._behind[0]
+        sums = both.sum(1)
+        return both.div_(sums[:, None]), sums
 
     def posterior(self) -> Tensor:
         """α β over its sum."""
-        both = self.found.alpha * self.beta
-        return both.div_(both.sum(1, keepdim=True))
+        return self._both[0]
 
     def transitions(self, weight: Tensor) -> Tensor:
         """α_{t+1} was made from α_t times its factor f_t, so α_t(i) f_t A_ij b_{t+1}(j) β_{t+1}(j) sums to Σ α_{t+1} β_{t+1}."""
         times, states, _ = self.b.shape
         if times == 1:
             return self.chain.transitions.new_zeros(states, states)
-        alpha, ahead = self.found.alpha, self.b[1:] * self.beta[1:]
-        sums = (alpha[1:] * self.beta[1:]).sum(1)
-        share = weight * self.inside(times) * self.found.log_factors(times)[:-1].exp() / sums
-        left = alpha[:-1] * share[:, None]
-        return self.chain.transitions * _outer(left, ahead)
+        share = weight * self.inside(times) * self.found.log_factors(times)[:-1].exp() / self._both[1][1:]
+        return self.chain.transitions * outer(self.found.alpha[:-1] * share[:, None], self._behind[1][1:])
 
     def ahead(self) -> Tensor:
         """log β."""
-        return self.beta.log()
+        return self._behind[0].log()
 
 
 class LogPasses(Passes):
@@ -192,8 +193,8 @@ class LogPasses(Passes):
         return self.beta
 
 
-def _outer(left: Tensor, right: Tensor) -> Tensor:
-    """Σ_t left_t right_tᵀ of `(T, K, B)`, `(K, K)`."""
+def outer(left: Tensor, right: Tensor) -> Tensor:
+    """Σ_t left_t right_tᵀ of `(T, K, B)` and `(T, F, B)`, `(K, F)`."""
     if left.shape[2] >= MANY:
         return torch.bmm(left, right.mT).sum(0)
     first, second = (side.transpose(1, 2).flatten(0, 1) for side in (left, right))

@@ -61,15 +61,15 @@ def run(transitions: Tensor, start: Tensor, b: Tensor, out: Tensor, *, first: bo
     return torch.stack(sums) if sums else start.new_zeros(0, start.shape[1])
 
 
-def backward(transitions: Tensor, b: Tensor, end: Tensor | None = None) -> Tensor:
-    """β for all steps, each times a number of its own; β of the last step is `end (K, B)`, or 1."""
-    beta = torch.empty_like(b)
+def backward(transitions: Tensor, b: Tensor, end: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """β and b β for all steps, each times a number of its own; β of the last step is `end (K, B)`, or 1."""
+    beta, ahead = torch.empty_like(b), torch.empty_like(b)
     beta[-1] = 1.0 if end is None else end
-    ahead = torch.empty_like(b[0])
-    steps, found = b.unbind(0), beta.unbind(0)
+    steps, found, products = b.unbind(0), beta.unbind(0), ahead.unbind(0)
     for t in range(len(b) - 1, 0, -1):
-        torch.mul(steps[t], found[t], out=ahead)
-        torch.mm(transitions, ahead, out=found[t - 1])
+        torch.mul(steps[t], found[t], out=products[t])
+        torch.mm(transitions, products[t], out=found[t - 1])
         if t % RESCALE == 0:
             found[t - 1].div_(found[t - 1].sum(0))
-    return beta
+    torch.mul(steps[0], found[0], out=products[0])
+    return beta, ahead

@@ -67,16 +67,17 @@ def forward_scan(initial: Tensor, transitions: Tensor, b: Tensor, parts: int) ->
     return Scanned(joined, every[kept], factor[kept], cut, products)
 
 
-def backward_scan(transitions: Tensor, b: Tensor, found: Scaled) -> Tensor:
-    """β for all steps, each times a number of its own; `found` by `forward_scan` of the same sequences."""
+def backward_scan(transitions: Tensor, b: Tensor, found: Scaled) -> tuple[Tensor, Tensor]:
+    """As `scaled.backward`; `found` by `forward_scan` of the same sequences."""
     assert isinstance(found, Scanned)
     times, states, count = b.shape
     parts = len(found.products)
     end = _visited(b.new_ones(states, count), found.products.flip(0)[:-1].mT)
     end = end.view(states, parts, count).flip(1).reshape(states, parts * count)
-    beta = _join(backward(transitions, found.b, end), times - 1, parts)
-    first = transitions @ (b[1] * beta[0])
-    return torch.cat([(first / first.sum(0))[None], beta])
+    beta, ahead = (_join(made, times - 1, parts) for made in backward(transitions, found.b, end))
+    first = transitions @ ahead[0]
+    first = first / first.sum(0)
+    return torch.cat([first[None], beta]), torch.cat([(b[0] * first)[None], ahead])
 
 
 def _visited(start: Tensor, products: Tensor) -> Tensor:
