@@ -15,7 +15,7 @@ from jensen.mixture.rows import Rows
 
 KEPT_CELLS = 1 << 25  # 256 MiB in float64
 BLOCK_CELLS = 1 << 19  # numbers of one (T, K, B) tensor
-MOST = 512
+MOST = 256
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -39,6 +39,7 @@ def in_parallel(function: Callable[[A], B], blocks: Iterable[A]) -> Iterator[B]:
     arithmetic: the operations on a block are small, and several threads in each would wait for one another. A block's bits
     do not depend on how many there are.
     """
+    _keep_the_heap()
     before = torch.get_num_threads()
     if before == 1:
         yield from map(function, blocks)
@@ -50,6 +51,14 @@ def in_parallel(function: Callable[[A], B], blocks: Iterable[A]) -> Iterator[B]:
                 yield from pool.map(function, group)
     finally:
         torch.set_num_threads(before)  # the workers' 1 is what threads that are yet to come would start with
+
+
+def _keep_the_heap() -> None:
+    """Allocate and free 30 MB without touching them. A block's tensors of a few MB come and go; glibc returns such memory to
+    the system each time and gets it back page by page, which costs as much as the arithmetic, until it has seen a larger
+    piece freed (mallopt(3), "dynamic mmap threshold"). Elsewhere this does nothing.
+    """
+    torch.empty(30 << 20, dtype=torch.uint8)
 
 
 class Sequences:
