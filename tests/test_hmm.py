@@ -165,6 +165,14 @@ def test_viterbi_is_the_best_of_all_paths(word: str):
     assert found[:, 6].tolist() == [-1] * T
 
 
+def test_a_path_does_not_know_what_would_follow_its_end():
+    """States take turns, so a step more would end in the other one."""
+    chain = Chain(torch.full((2,), 0.5, dtype=F64), torch.tensor([[0.01, 0.99], [0.99, 0.01]], dtype=F64))
+    log_b = torch.zeros(5, 2, 1, dtype=F64)
+    log_b[0, 0] = -5.0
+    assert viterbi(chain, log_b, torch.tensor([3]))[0][:, 0].tolist() == [1, 0, 1, -1, -1]
+
+
 def test_zeros_in_the_chain_are_exact():
     """Left to right: what cannot be left or reached gets probability 0, and a lone path its own likelihood."""
     chain = Chain(torch.tensor([1.0, 0, 0], dtype=F64), torch.tensor([[0.5, 0.5, 0], [0, 0, 1], [0, 0, 1]], dtype=F64))
@@ -178,6 +186,15 @@ def test_zeros_in_the_chain_are_exact():
     paths, _ = viterbi(chain, emission.log_prob(x), lengths(x))
     assert paths[:, 0].tolist() == sorted(paths[:, 0].tolist())
     assert not bool(both.transitions(torch.ones(7, dtype=F64))[1, 0])
+
+
+def test_a_transition_that_is_impossible_is_not_scaled_away():
+    """State 1 cannot be left, and what follows is 1e-400 there: log p is that of starting in state 0."""
+    chain = Chain(torch.tensor([0.5, 0.5], dtype=F64), torch.eye(2, dtype=F64))
+    log_b = torch.tensor([[[-400.0], [0.0]], [[0.0], [-900.0]]], dtype=F64)
+    both = passes(chain, log_b, torch.tensor([2]))
+    assert float(both.log_evidence) == pytest.approx(math.log(0.5) - 400, rel=1e-14)
+    assert float(both.posterior()[0, 0]) == pytest.approx(1)
 
 
 def test_a_start_that_is_impossible_is_not_scaled_away():
@@ -402,6 +419,18 @@ def test_blocks_add_up():
     one, other = (start.emission.maximise(f.emission).tensors() for f in (whole, parts))
     for name in one:
         torch.testing.assert_close(one[name], other[name], rtol=1e-11, atol=1e-12)
+
+
+@each_emission
+def test_an_empty_sequence_teaches_nothing(word: str):
+    chain, emission, x = chain_of(), emission_of(word), rows_of(word)
+    one, other = (
+        em.expectations(Parameters(chain, emission), em.Block(y, lengths(y), torch.ones(y.shape[1], dtype=F64)))
+        for y in (x, x[:, :6])
+    )
+    torch.testing.assert_close(one.initial, other.initial, rtol=1e-12, atol=1e-13)
+    assert float(one.initial.sum()) == pytest.approx(6)
+    torch.testing.assert_close(one.transitions, other.transitions, rtol=1e-12, atol=1e-13)
 
 
 def test_whole_weights_are_repeated_rows():

@@ -225,6 +225,9 @@ def test_units_are_those_of_a_feature_at_all_times():
     settings: dict[str, Any] = {"progress": False, "n_states": 3, "restarts": 1}
     one, other = (jensen.fit(split_of(y), "hmm", **settings) for y in (x, a * x + b))
     assert one.codec.scale.shape == (1, 1, 2)
+    steps = x[:40].double().flatten(0, 2)
+    torch.testing.assert_close(one.codec.shift.flatten(), steps.mean(0))
+    torch.testing.assert_close(one.codec.scale.flatten(), steps.std(0, correction=0))
     gap = one.log_likelihood(x).value - other.log_likelihood(a * x + b).value
     torch.testing.assert_close(gap, torch.full_like(gap, T * float(a.log().sum())), rtol=1e-4, atol=1e-2)
     scalar = jensen.fit(split_of(x[:, 0, :, 0]), "hmm", **settings)
