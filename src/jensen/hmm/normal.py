@@ -18,8 +18,8 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from jensen.hmm.emission import Emission, Expected, flat, picked
-from jensen.hmm.recursion import outer
+from jensen.hmm.emission import Emission, Expected, by_state, flat, picked
+from jensen.hmm.recursion import MANY, outer
 from jensen.mixture.covariance import Covariance
 from jensen.mixture.density import Density
 from jensen.mixture.em import total
@@ -196,10 +196,14 @@ def log_normals(normals: Normals, steps: Tensor) -> Tensor:
 
     A complete step goes through the same operations whatever is missing elsewhere: its bits do not depend on its company.
     """
+    times, count, d = steps.shape
+    if times > 1 and count < MANY:  # operations run along sequences: few and long ones are taken as many short ones
+        found = log_normals(normals, steps.reshape(1, times * count, d))[0]
+        return by_state(found, times).contiguous()
     missing = steps.isnan()
     odd = missing.any(2)
     some = bool(odd.any())
-    constant = (normals.log_det + steps.shape[2] * LOG_2PI)[:, None]
+    constant = (normals.log_det + d * LOG_2PI)[:, None]
     if isinstance(normals, Diagonal):
         squares = _diagonal(normals, steps, missing if some else None)
         if some:

@@ -12,7 +12,8 @@ With π the first state's probabilities, A_ij = p(z_{t+1} = j | z_t = i) and b_t
 **Scaled.** b_t is divided by its largest value, and α and β by their sums every `RESCALE` steps, so a step is one product
 of matrices. Since Aᵀ α is at least min A · Σ α, the sums fall by at most that factor a step; what is 10^-108 of the
 largest b_t may then be replaced by that, an error of relative size 10^-108 / min A². Nothing under- or overflows and
-nothing is lost where π and A are at least `LEAST`, as they are with a prior that counts transitions.
+nothing is lost where min A ≥ `LEAST`, as it is with a prior that counts transitions; π may hold zeros, since α_1 is
+made in logarithms.
 
 **Logarithms.** log-sum-exp over i in every step, exact for any A, zeros included; K times the exponentials.
 
@@ -49,8 +50,8 @@ class Chain:
 
     @property
     def positive(self) -> bool:
-        """Whether every start and transition is likely enough for scaled arithmetic."""
-        return bool((self.transitions >= LEAST).all() and (self.initial >= LEAST).all())
+        """Whether every transition is likely enough for scaled arithmetic."""
+        return bool((self.transitions >= LEAST).all())
 
 
 class Passes(ABC):
@@ -98,12 +99,17 @@ class ScaledPasses(Passes):
     def __init__(self, chain: Chain, log_b: Tensor, lengths: Tensor) -> None:
         super().__init__(chain, log_b, lengths)
         top = log_b.amax(1)
-        self.b = (log_b - torch.where(top.isfinite(), top, 0.0)[:, None]).clamp_(min=FLOOR).exp_()
+        first = log_b[0] + chain.initial.log()[:, None]
+        top[0] = first.amax(0)
+        shift = torch.where(top.isfinite(), top, 0.0)
+        self.b = log_b - shift[:, None]
+        self.b[0] = first - shift[0]  # α_1 itself, so that π may hold zeros
+        self.b.clamp_(min=FLOOR).exp_()
         self.segments = segments(*log_b.shape)
         found = (
-            forward(chain.initial, chain.transitions, self.b)
+            forward(chain.transitions, self.b)
             if self.segments == 1
-            else forward_scan(chain.initial, chain.transitions, self.b, self.segments)
+            else forward_scan(chain.transitions, self.b, self.segments)
         )
         self.found: Scaled = found
         self.log_evidence = self._evidence(top)

@@ -30,16 +30,15 @@ class Scaled:
         return out
 
 
-def forward(initial: Tensor, transitions: Tensor, b: Tensor) -> Scaled:
+def forward(transitions: Tensor, b: Tensor) -> Scaled:
     """α for all steps.
 
     Args:
-        initial: π, `(K,)`.
         transitions: A, `(K, K)`.
-        b: `(T, K, B)`, the largest of each step and sequence is 1.
+        b: `(T, K, B)`, the largest of each step and sequence is 1; π is in the first step.
     """
     alpha = torch.empty_like(b)
-    torch.mul(initial[:, None], b[0], out=alpha[0])
+    alpha[0] = b[0]
     sums = run(transitions, alpha[0], b[1:], alpha[1:], first=True)
     every = torch.arange(0, len(b) - 1, RESCALE)
     return Scaled(alpha, every, -sums.log() if len(every) else b.new_zeros(0, b.shape[2]))

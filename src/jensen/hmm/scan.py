@@ -44,13 +44,13 @@ def segments(times: int, states: int, count: int) -> int:
     return max(1, min(wanted, times // SHORTEST)) if wanted >= 4 and times >= 4 * SHORTEST else 1
 
 
-def forward_scan(initial: Tensor, transitions: Tensor, b: Tensor, parts: int) -> Scanned:
+def forward_scan(transitions: Tensor, b: Tensor, parts: int) -> Scanned:
     """α for all steps; arguments as for `scaled.forward`, and the number of segments."""
     times, _, count = b.shape
     long = -(-(times - 1) // parts)
     cut = _cut(b[1:], parts, long)
     products = _products(transitions, cut, count)
-    first = initial[:, None] * b[0]
+    first = b[0]
     total = first.sum(0)
     entry = _visited(first / total, products[:-1])
     alpha = torch.empty_like(cut)
