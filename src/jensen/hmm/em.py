@@ -168,7 +168,9 @@ def expectations(now: Parameters, block: Block) -> Found:
     """The statistics of a block of sequences."""
     log_b = now.emission.log_prob(block.steps)
     both = passes(now.chain, log_b, block.lengths)
-    share = both.posterior() * block.weight
+    share = both.posterior()
+    if not bool((block.weight == 1).all()):
+        share = share * block.weight
     initial = (share[0] * (block.lengths > 0)).sum(1)
     value = float((both.log_evidence * block.weight).sum())
     return Found(initial, both.transitions(block.weight), now.emission.expect(block.steps, share), value)

@@ -63,7 +63,10 @@ class Layout:
 
 def lengths(steps: Tensor) -> Tensor:
     """How many steps each sequence has: the number of its last step with an observed cell, `(B,)`."""
-    seen = ~steps.isnan().all(2)
+    missing = steps.isnan()
+    if not bool(missing.any()):
+        return torch.full((steps.shape[1],), len(steps), device=steps.device)
+    seen = ~missing.all(2)
     numbers = torch.arange(1, len(steps) + 1, device=steps.device)
     return (seen * numbers[:, None]).amax(0)
 

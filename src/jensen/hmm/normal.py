@@ -201,8 +201,8 @@ def log_normals(normals: Normals, steps: Tensor) -> Tensor:
         found = log_normals(normals, steps.reshape(1, times * count, d))[0]
         return by_state(found, times).contiguous()
     missing = steps.isnan()
-    odd = missing.any(2)
-    some = bool(odd.any())
+    some = bool(missing.any())
+    odd = missing.any(2) if some else missing[:, :, 0]
     constant = (normals.log_det + d * LOG_2PI)[:, None]
     if isinstance(normals, Diagonal):
         squares = _diagonal(normals, steps, missing if some else None)

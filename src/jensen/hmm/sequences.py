@@ -15,7 +15,7 @@ from jensen.mixture.rows import Rows
 
 KEPT_CELLS = 1 << 25  # 256 MiB in float64
 BLOCK_CELLS = 1 << 19  # numbers of one (T, K, B) tensor
-MOST = 256
+MOST = 512
 A = TypeVar("A")
 B = TypeVar("B")
 

@@ -349,12 +349,15 @@ class HiddenMarkov(ClosedForm, LatentModel, Imputer):
         return self.covariance_word + (f", {self.n_components} normals each" if self.kind == "mixture" else " normals")
 
     def _blocks(self, x: Tensor) -> Iterator[Tensor]:
-        """Steps of sequences, in blocks of one shape, the last filled up with empty ones: products of matrices choose their
+        """Steps of sequences, in blocks of one shape, the last filled up with zeros: products of matrices choose their
         order of summation by shape, so the bits of a row do not depend on its company.
         """
         size = at_once(self.layout.times, max(len(self.initial) * self.n_components, self.layout.dims))
-        for part in x.double().split(size):
-            yield self.layout.steps(torch.cat([part, part.new_full((size - len(part), *part.shape[1:]), math.nan)]))
+        for part in x.split(size):
+            steps = self.layout.steps(part.double())
+            missing = size - len(part)
+            filler = steps.new_zeros(len(steps), missing, self.layout.dims)
+            yield torch.cat([steps, filler], 1) if missing else steps
 
     def _in_blocks(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """A function of steps `(T, B, d)`, with sequences first in what it gives, of rows."""
