@@ -42,6 +42,7 @@ FAST = {
     "gaussian": Fast(),
     "gmm": Fast(fit={"n_components": 2}),
     "kde": Fast(),
+    "hmm": Fast(fit={"n_states": 3, "restarts": 1}),
     "jittered": Fast(fit={"scale": 0.3}),
     "ar": Fast(
         fit={"steps": 150, "size": "tiny", "batch_size": 64, "patience": 0, "dropout": 0.0, "precision": "float32"},

@@ -17,7 +17,7 @@ LAYERS = (
     ("importance",),
     ("bounds",),
     ("diffusion", "mixture", "autoregressive", "flow", "graphical", "kernel_density"),
-    ("naive_bayes",),
+    ("naive_bayes", "hmm"),
     ("training", "estimation"),
     ("models",),
     ("config",),

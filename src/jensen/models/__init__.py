@@ -11,6 +11,7 @@ MODELS: dict[str, str] = {
     "flow": "jensen.models.flow:Flow",
     "gmm": "jensen.models.gmm:GaussianMixture",
     "kde": "jensen.models.kde:KernelDensity",
+    "hmm": "jensen.models.hmm:HiddenMarkov",
     "naive-bayes": "jensen.models.naive_bayes:NaiveBayes",
     "bayes-net": "jensen.models.bayes_net:BayesNet",
     "gaussian": "jensen.models.gaussian:Gaussian",

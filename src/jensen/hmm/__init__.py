@@ -1,0 +1,1 @@
+"""Hidden Markov models: chains, recursions, emissions, Baum–Welch; tensors in, tensors out."""
