@@ -128,6 +128,7 @@ class OnDisk:
 def problem(folder, dtype, start, holes="none", from_file=False):
     import torch
 
+    import jensen.mixture.rows
     from jensen.data.examples import Examples
     from jensen.mixture.covariance import Full
     from jensen.mixture.em import Problem, Settings
@@ -137,6 +138,8 @@ def problem(folder, dtype, start, holes="none", from_file=False):
 
     path = folder / f"rows{dtype[-2:]}.npy"
     rows = OnDisk(path) if from_file else None
+    if from_file:
+        jensen.mixture.rows.KEPT_CELLS = 0  # as for a file larger than memory; one of this size would be kept
     x = torch.empty(0, len(start["means"][0])) if from_file else torch.from_numpy(np.load(path))
     before = memory()[1]
     if holes != "none":
@@ -227,7 +230,7 @@ def log_likelihood(folder, parameters):
 
 def child(options, **job):
     """Run a contender in its own process."""
-    command = [sys.executable, __file__, "--job", json.dumps(job)]
+    command = [sys.executable, str(Path(__file__).resolve()), "--job", json.dumps(job)]
     threads = {name: str(options.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
     done = subprocess.run(command, env={**os.environ, **threads}, capture_output=True, text=True)
     if done.returncode:
