@@ -445,3 +445,24 @@ def test_missing_cells_of_levels_are_marginalised_or_refused(word: str):
         abs(again.log_likelihood(split_of("level vectors").test.x.float()).mean - scored(word, "level vectors").mean)
         < 0.5  # classes differ where cells are missing
     )
+
+
+@each_model
+def test_weights_are_repeated_rows(word: str):
+    """Of models in closed form; `test_training_loop.py` has those that are trained."""
+    kind, train = home(word), split_of(home(word)).train
+    weight = 1.0 + (torch.arange(len(train)) % 3 == 0).double()
+    weighted = replace(split_of(kind), train=replace(train, weight=weight))
+    if not issubclass(model_class(word), ClosedForm) or word == "jittered":
+        return
+    if word == "bayes-net":
+        with pytest.raises(InputError, match="takes no weights"):
+            fitted_to(word, weighted)
+        return
+    rows = torch.arange(len(train)).repeat_interleave(weight.long())
+    twice = replace(split_of(kind), train=replace(train.take(rows), id=torch.arange(len(rows)) + 10_000))
+    options = {"n_components": 1} if word == "gmm" else {}
+    one, other = (fitted_to(word, split, **options) for split in (weighted, twice))
+    test = split_of(kind).test
+    torch.testing.assert_close(one.log_likelihood(test).value, other.log_likelihood(test).value, rtol=1e-3, atol=1e-3)
+    assert float((one.log_likelihood(test).value - scored(word, kind).value).abs().max()) > 3e-3

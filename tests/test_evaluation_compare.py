@@ -733,3 +733,22 @@ def test_test_rows_that_are_training_rows_are_told():
     copies = found.to_dict()["data"]["test_rows_in_train"]
     assert copies > 10
     assert f"note: {copies} of the 24 test rows are among the training rows" in str(found)
+
+
+def test_other_classes_are_another_comparison(tmp_path):
+    """The same rows under other labels: models of classes would learn something else."""
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(60, 2)), draw.integers(0, 2, 60)
+
+    def table(labels: np.ndarray) -> None:
+        lines = [f"{a:.6g},{b:.6g},c{c}" for (a, b), c in zip(x, labels, strict=True)]
+        (tmp_path / "t.csv").write_text("\n".join(["a,b,kind", *lines]) + "\n")
+
+    for number, labels in enumerate((y, 1 - y)):
+        table(labels)
+        split = jensen.load_data(tmp_path / "t.csv", label="kind")
+        if number == 0:
+            jensen.compare(split, "naive-bayes", run=tmp_path / "c", progress=False)
+            continue
+        with pytest.raises(InputError, match="another"):
+            jensen.compare(split, "naive-bayes", run=tmp_path / "c", progress=False)

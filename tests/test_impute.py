@@ -78,7 +78,7 @@ def test_a_conditional_is_in_data_units_and_by_name(one: jensen.Pipeline, tmp_pa
 
 def test_models_that_cannot_fill_say_so():
     split = jensen.load_data(ROWS)
-    with pytest.raises(InputError, match="a 'gaussian' model of real values does not fill in missing cells; fit gmm"):
+    with pytest.raises(InputError, match="a 'gaussian' model of real values does not fill in missing cells; gmm does"):
         jensen.fit(split, "gaussian", progress=False).impute(ROWS)
     with pytest.raises(InputError, match="has no components"):
         jensen.fit(split, "gaussian", progress=False).responsibilities(ROWS)
@@ -185,3 +185,46 @@ def test_the_data_are_never_the_output(world: Path, capsys: pytest.CaptureFixtur
         assert main(words.split()) == 2
         assert "is the data's own file, which would be lost; choose another name" in capsys.readouterr().err
     assert Path("rows.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize("word", ["kde", "hmm"])
+def test_cells_of_levels_are_filled_in_after_a_fit_to_complete_ones(word: str):
+    """Columns that are equal but for one row in twenty: a missing cell is about what the other one is."""
+    draw = np.random.default_rng(0)
+    x = draw.integers(0, 5, (200, 1)).repeat(2, 1).astype(np.uint8)
+    x[::20, 1] = 0
+    model = jensen.fit(
+        jensen.load_data(x, levels=5), word, progress=False, **({"n_states": 5} if word == "hmm" else {})
+    )
+    rows = np.array([[4.0, np.nan], [np.nan, 3.0], [2.0, 1.0]], dtype=np.float32)
+    filled = model.impute(rows)
+    assert filled.dtype == torch.float32
+    assert float(filled[0, 1]) > 2.5
+    assert 2 < float(filled[1, 0]) <= 4
+    assert filled[2].tolist() == [2.0, 1.0]
+    drawn = model.impute(rows, draws=3)
+    assert bool((drawn == drawn.round()).all())
+
+
+def test_a_saved_conditional_says_that_its_rows_are_those_of_no_file(tmp_path):
+    from jensen.fitting import reload_data
+
+    model = jensen.fit(jensen.load_data(ROWS), "gmm", n_components=1, progress=False)
+    model.conditional({0: 0.0}).save(tmp_path / "c")
+    with pytest.raises(InputError, match="array in memory"):
+        reload_data(jensen.load(tmp_path / "c").config)
+
+
+def test_conditionals_of_levels_are_of_levels(tmp_path):
+    x = np.random.default_rng(0).integers(0, 4, (100, 3)).astype(np.uint8)
+    model = jensen.fit(jensen.load_data(x, levels=4), "kde", progress=False)
+    given = model.conditional({0: 2})
+    given.save(tmp_path / "c")
+    every = torch.cartesian_prod(torch.arange(4), torch.arange(4)).to(torch.uint8)
+    value = jensen.load(tmp_path / "c").log_likelihood(every).value
+    assert float(value.exp().sum()) == pytest.approx(1.0, abs=1e-9)
+    joint = model.log_likelihood(torch.cat([torch.full((16, 1), 2, dtype=torch.uint8), every], 1)).value
+    torch.testing.assert_close(value, joint - joint.logsumexp(0), rtol=1e-9, atol=1e-9)
+    for wrong in (300, 0.4):
+        with pytest.raises(InputError, match="fitted to 4 levels"):
+            model.conditional({0: wrong})

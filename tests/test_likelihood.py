@@ -241,3 +241,17 @@ def test_a_difference_says_no_more_than_its_bounds_allow(mine: str, theirs: str,
     assert (ll(mine, 1.0) - ll(theirs, 0.0)).direction == higher
     assert (ll(mine, 0.0) - ll(theirs, 1.0)).direction == lower
     assert f"bits/dim {lower}" in str(ll(mine, 0.0) - ll(theirs, 1.0))
+
+
+def test_bits_a_dimension_are_of_complete_rows_only():
+    from dataclasses import replace
+
+    value = torch.full((4,), -2 * math.log(4), dtype=torch.float64)
+    ll = LogLikelihood(value, "exact", "counting", "a model", "exact", (2,))
+    assert ll.bits_per_dim == pytest.approx(2.0)
+    holes = replace(ll, missing=4)
+    assert holes.bits_per_dim is None
+    assert holes.to_dict()["bits_per_dim"] is None
+    assert "nats" in str(holes)
+    assert "50% of the cells missing" in str(holes)
+    assert "bits" not in str(holes - holes)

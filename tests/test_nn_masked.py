@@ -180,3 +180,8 @@ def test_what_cannot_be_is_refused(arguments: dict[str, object], message: str):
     settings = {"dims": 3, "outputs_per_dim": 1, "width": 4, "depth": 1, **arguments}
     with pytest.raises(InputError, match=message):
         Masked(**settings)  # type: ignore[arg-type]
+
+
+def test_absurd_sizes_are_refused_before_they_are_laid_out():
+    with pytest.raises(InputError, match="too large"):
+        Masked(1 << 30, 24, 64, 1)

@@ -525,3 +525,19 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, checkpoints: tuple[in
     for name in ("model.safetensors", "history.jsonl", "config.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "cut" / name).read_bytes(), name
     assert not (tmp_path / "cut/state").exists()
+
+
+def test_weights_are_what_is_minimised_and_what_is_watched():
+    """A step on rows of which some weigh nothing is the step on the others; so is the held-out number."""
+    rows, kept = examples(12), torch.arange(12) % 3 > 0
+    weighted = Examples(rows.x, rows.id, weight=kept.double() * 2.5)
+    fitters = []
+    for data in (weighted, rows.take(torch.arange(12)[kept])):
+        objective = Line()
+        objective.network[2].p = 0.0
+        fitter = GradientFitter(objective, TrainingSettings(), precision("float32"), steps=10, held_out=data, seed=0)
+        fitter.step(0, data.batch(slice(None)))
+        fitters.append((fitter, fitter.evaluate(1)))
+    for one, other in zip(fitters[0][0].objective.parameters(), fitters[1][0].objective.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+    assert fitters[0][1]["bound"] == pytest.approx(fitters[1][1]["bound"], rel=1e-5)

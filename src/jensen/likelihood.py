@@ -56,6 +56,7 @@ class LogLikelihood:
         diagnostics: what the method has to say about itself.
         rows: a hash of the examples' ids and values; differences need equal rows.
         precision: the arithmetic of the model, which is part of p.
+        missing: how many cells of the examples are missing; values are then those of the observed cells.
     """
 
     value: Float64[Tensor, " B"]
@@ -70,6 +71,7 @@ class LogLikelihood:
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
     rows: str = ""
     precision: str = "float64"
+    missing: int = 0
 
     def __len__(self) -> int:
         return len(self.value)
@@ -107,8 +109,15 @@ class LogLikelihood:
 
     @property
     def bits_per_dim(self) -> float | None:
-        """-mean / (dims · log 2), for masses; None for densities, whose bits depend on the unit."""
-        return -self.mean * self._bits if self.measure == "counting" else None
+        """-mean / (dims · log 2), for masses of complete rows; None for densities, whose bits depend on the unit, and where
+        cells are missing, which cost nothing and would make the rest look cheap.
+        """
+        return -self.mean * self._bits if self.in_bits else None
+
+    @property
+    def in_bits(self) -> bool:
+        """Whether bits a dimension have a meaning."""
+        return self.measure == "counting" and not self.missing
 
     @property
     def _bits(self) -> float:
@@ -129,7 +138,7 @@ class LogLikelihood:
         self._refuse_unequal("number of rows", len(self), len(other))
         pair = f"a difference of {_a(self.kind)} and {_a(other.kind)}"
         meaning = _DIFFERENCES.get((self.kind, other.kind), pair)
-        return Difference(self.value - other.value, meaning, self.dims, self.measure == "counting")
+        return Difference(self.value - other.value, meaning, self.dims, self.in_bits)
 
     def _refuse_unequal(self, name: str, mine: object, theirs: object) -> None:
         if mine != theirs:
@@ -153,9 +162,10 @@ class LogLikelihood:
         """What stands in the brackets behind the number."""
         kind = _SHORT[self.kind] if self.kind == self.method else f"{_SHORT[self.kind]}, {self.method}"
         zero = f"; {self.impossible} {plural('row', self.impossible)} of probability zero" if self.impossible else ""
-        return (
-            f"{kind}; {len(self)} {plural('example', len(self))} × {self.dims} {plural('dim', self.dims)}; ± 1 SE{zero}"
-        )
+        return f"{kind}; {len(self)} {plural('example', len(self))} × {self.dims} {plural('dim', self.dims)}{self._holes()}; ± 1 SE{zero}"
+
+    def _holes(self) -> str:
+        return f", {self.missing / (len(self) * self.dims):.0%} of the cells missing" if self.missing else ""
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-able summary; null where a thing does not apply."""
@@ -174,6 +184,7 @@ class LogLikelihood:
             "stderr_bits_per_dim": None if bits is None else _finite(self.total * self._bits),
             "examples": len(self),
             "dims": self.dims,
+            "missing_cells": self.missing,
             "rows": self.rows,
             "precision": self.precision,
             "terms": {
@@ -197,7 +208,7 @@ class Difference:
     value: Float64[Tensor, " B"]
     meaning: str
     dims: int
-    is_mass: bool
+    in_bits: bool
 
     @property
     def mean(self) -> float:
@@ -224,7 +235,7 @@ class Difference:
 
     def __str__(self) -> str:
         bits = ""
-        if self.is_mass:
+        if self.in_bits:
             scale = BITS / self.dims
             bits = f", {plus_minus(abs(self.mean) * scale, self.stderr * scale)} bits/dim {self.direction}"
         return f"{plus_minus(self.mean, self.stderr, sign=True)} nats{bits}  ({self.meaning}; {len(self.value)} paired rows)"

@@ -242,7 +242,9 @@ def impute(
     write_samples(output, filled[0] if output.suffix.lower() == ".csv" and draws else filled, pipeline, columns)
     cells = int((~rows.batch(slice(None)).mask).sum())
     how = "the mean" if draws is None else f"{draws} draw{'s' if draws > 1 else ''}, seed {seed}"
-    typer.echo(f"{cells} missing cells of {len(rows)} rows filled in ({how}): {output}")
+    label_column = pipeline.config["data"]["facts"].get("label")
+    without = f"; the classes, {label_column!r}, are not in it" if label_column is not None else ""
+    typer.echo(f"{cells} missing cells of {len(rows)} rows filled in ({how}): {output}{without}")
 
 
 @app.command()

@@ -56,7 +56,12 @@ def print_classes(classification: dict[str, Any] | None) -> None:
 
 def _in_words(summary: dict[str, Any]) -> str:
     bound = word(summary, "kind") == "lower bound"
-    if word(summary, "measure") == "counting":
+    if word(summary, "measure") == "counting" and real(summary, "missing_cells"):
+        what = (
+            "Mean log-probability of the observed cells of a test row the model never saw, in nats; higher is better."
+        )
+        limit = " A bound (≥): the model's true log-probability is at least this." if bound else ""
+    elif word(summary, "measure") == "counting":
         what = f"Bits to store one of the {real(summary, 'dims') or 0:.0f} dimensions of a test row the model never saw; lower is better."
         limit = " A bound (≤): the model's true cost is at most this." if bound else ""
     else:

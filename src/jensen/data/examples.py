@@ -36,6 +36,15 @@ class Batch:
             return torch.ones(self.x.shape, dtype=torch.bool)
         return ~torch.isnan(self.x)
 
+    def weights(self) -> Tensor:
+        """The rows' weights, `(B,)` float64, 1 where there are none; they must be finite and at least 0."""
+        if self.weight is None:
+            return torch.ones(len(self.x), dtype=torch.float64, device=self.x.device)
+        weight = self.weight.to(self.x.device, torch.float64)
+        if not bool((torch.isfinite(weight) & (weight >= 0)).all()):
+            raise InputError("weights must be finite and at least 0; drop or mend such rows")
+        return weight
+
     def to(self, device: torch.device) -> "Batch":
         """The rows on that device; ids stay where noise is made, on the CPU."""
         context, weight = (None if t is None else t.to(device) for t in (self.context, self.weight))
@@ -77,11 +86,13 @@ class Examples:
         return Examples(part.x, part.id, part.context, part.weight, names)
 
     def digest(self) -> str:
-        """A hash of ids and values: equal exactly when the rows are the same rows."""
+        """A hash of ids, values and weights, if any: equal exactly when the rows are the same rows."""
         digest = hashlib.sha256(repr((tuple(self.x.shape), str(self.x.dtype))).encode())
         digest.update(self.id.contiguous().numpy().tobytes())
         for start in range(0, len(self), 4096):
             digest.update(self.x[start : start + 4096].contiguous().numpy().tobytes())
+        if self.weight is not None:
+            digest.update(self.weight.to(torch.float64).contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
 
 

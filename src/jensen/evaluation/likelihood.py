@@ -86,7 +86,7 @@ def summary(ll: LogLikelihood) -> dict[str, Any]:
 
 def difference_dict(difference: Difference) -> dict[str, Any]:
     """A JSON-able difference."""
-    scale = BITS / difference.dims if difference.is_mass else None
+    scale = BITS / difference.dims if difference.in_bits else None
     plain = [None if x != x or abs(x) == float("inf") else x for x in (difference.mean, difference.stderr)]
     bits = [None if x is None or scale is None else x * scale for x in plain]
     return {

@@ -54,7 +54,8 @@ class Unit:
 def unit_of(ll: Mapping[str, Any], dims: int, is_mass: bool) -> Unit:
     """The unit of a log-likelihood summary."""
     mass = word(ll, "measure", "counting" if is_mass else "Lebesgue") == "counting"
-    return Unit("bits/dim", BITS / (real(ll, "dims") or dims)) if mass else Unit("nats", 1.0)
+    bits = mass and not real(ll, "missing_cells")
+    return Unit("bits/dim", BITS / (real(ll, "dims") or dims)) if bits else Unit("nats", 1.0)
 
 
 def cost(ll: Mapping[str, Any], unit: Unit) -> tuple[float, float] | None:

@@ -82,6 +82,7 @@ def parsed(edges: str, dims: int) -> Dag:
         '0>2,1>2'
     """
     parents: list[list[int]] = [[] for _ in range(dims)]
+    seen: set[tuple[int, int]] = set()
     for word in edges.split(",") if edges.strip() else []:
         match = re.fullmatch(r"\s*(\d{1,9})\s*>\s*(\d{1,9})\s*", word)
         if not match:
@@ -91,10 +92,11 @@ def parsed(edges: str, dims: int) -> Dag:
         parent, child = int(match[1]), int(match[2])
         if max(parent, child) >= dims:
             raise InputError(f"edge {parent}>{child} needs columns 0 to {dims - 1} (counted from 0); correct it")
-        if parent == child or parent in parents[child]:
+        if parent == child or (parent, child) in seen:
             what = "goes from a column to itself" if parent == child else "is given twice"
             raise InputError(f"edge {parent}>{child} {what}; leave it out")
         parents[child].append(parent)
+        seen.add((parent, child))
     return dag_of(parents)
 
 

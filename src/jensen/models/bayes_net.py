@@ -38,6 +38,7 @@ from jensen.training.fitter import Rows
 PSEUDO_COUNTS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 MOST_PAIR_CELLS = 1 << 33  # of all pairs' tables: a minute or so
 BATCH = 1024
+MOST_COLUMNS = 1 << 17
 
 
 class BayesNet(ClosedForm, DensityModel):
@@ -65,6 +66,8 @@ class BayesNet(ClosedForm, DensityModel):
         dims = math.prod(event_shape)
         if pseudo_count is not None and not 0 <= pseudo_count <= 1e9:
             raise InputError(f"pseudo_count must be from 0 to 10^9, got {pseudo_count}")
+        if dims > MOST_COLUMNS:
+            raise InputError(f"bayes-net takes at most {MOST_COLUMNS:,} columns, got {dims:,}; resize the data")
         if edges is None and (dims * space.k) ** 2 > MOST_PAIR_CELLS:
             raise InputError(
                 f"the pairs of {dims} columns × {space.k} levels are too many for a Chow–Liu tree (columns × levels at most "
@@ -158,4 +161,8 @@ class BayesNet(ClosedForm, DensityModel):
         return torch.where(flat.isnan(), -1, self.space.index(flat.nan_to_num(nan=self.space.first)))
 
     def _batches(self, rows: Rows) -> Iterator[Tensor]:
-        return (self._codes(rows.batch(slice(i, i + BATCH)).x) for i in range(0, len(rows), BATCH))
+        for start in range(0, len(rows), BATCH):
+            batch = rows.batch(slice(start, start + BATCH))
+            if batch.weight is not None:
+                raise InputError("bayes-net counts rows and takes no weights; leave them out, or repeat rows")
+            yield self._codes(batch.x)

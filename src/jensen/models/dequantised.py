@@ -89,17 +89,19 @@ class Dequantised(DensityModel):
             raise InputError(f"an error bar needs at least 2 repetitions, got {repetitions}")
         density = self._densities(x, row_ids(x, ids), Noise(seed, "dequantise"), repetitions)
         cell = (~x.isnan()).flatten(1).sum(1).double() * math.log(self.levels.step)
+        inner = self.model.log_likelihood(x[:1])
         on_calls(len(x) * repetitions)
         return LogLikelihood(
             value=density.mean(1) + cell,
             kind="lower bound",
             measure="counting",
-            of=f"{self.model.log_likelihood(x[:1]).of}, integrated over cells",
+            of=f"{inner.of}, integrated over cells",
             method=self.method_or_default(method),
             event_shape=self.event_shape,
             stderr=density.std(1) / math.sqrt(repetitions),
             terms={"density": density.mean(1), "cell": cell},
             diagnostics={"repetitions": repetitions, "dequantisation": "uniform"},
+            precision=inner.precision,
         )
 
     def responsibilities(self, x: Tensor, *, ids: Tensor | None = None, seed: int = 0) -> Tensor:

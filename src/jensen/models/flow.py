@@ -120,11 +120,9 @@ class Flow(GradientModel, DensityModel):
         )
 
     def initialise(self, train: Rows) -> None:
-        """W from mean and shrunk covariance of at most 20,000 training rows."""
-        rows = torch.cat([
-            train.batch(slice(start, min(start + 1024, WHITENING_ROWS))).x.flatten(1).double().cpu()
-            for start in range(0, min(len(train), WHITENING_ROWS), 1024)
-        ])  # fmt: skip
+        """W from mean and shrunk covariance of at most 20,000 training rows, a fixed random choice."""
+        chosen = Noise(0, "whitening").permutation(len(train))[:WHITENING_ROWS]
+        rows = torch.cat([train.batch(part).x.flatten(1).double().cpu() for part in chosen.split(1024)])
         whitening = self.map.maps[0]
         assert isinstance(whitening, Whitening)
         whitening.set(*_normal_of(rows))

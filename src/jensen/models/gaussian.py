@@ -64,16 +64,19 @@ class Gaussian(ClosedForm, DensityModel):
 
     def fit(self, train: Rows, valid: Rows | None = None, *, seed: int = 0, watch: Watch = UNWATCHED) -> None:
         """Mean, covariance and shrinkage in two passes."""
-        n, dims = len(train), len(self.mean)
-        batches = [slice(i, i + 1024) for i in range(0, n, 1024)]
+        dims = len(self.mean)
+        batches = [slice(i, i + 1024) for i in range(0, len(train), 1024)]
+        n = sum(float(train.batch(rows).weights().sum()) for rows in batches)
+        if not n > 0:
+            raise InputError("the weights sum to 0; give some row a weight")
         mean = torch.zeros(dims, dtype=torch.float64)
-        for rows in batches:
-            mean += train.batch(rows).x.flatten(1).double().sum(0) / n
+        for batch in map(train.batch, batches):
+            mean += batch.weights() @ batch.x.flatten(1).double() / n
         covariance, fourth = torch.zeros(dims, dims, dtype=torch.float64), 0.0
-        for rows in batches:
-            centred = train.batch(rows).x.flatten(1).double() - mean
-            covariance += centred.T @ centred / n
-            fourth += float(centred.square().sum(1).square().sum()) / n
+        for batch in map(train.batch, batches):
+            centred, weight = batch.x.flatten(1).double() - mean, batch.weights()
+            covariance += (centred.T * weight) @ centred / n
+            fourth += float(weight @ centred.square().sum(1).square()) / n
         refuse_constant(mean.reshape(self.event_shape), covariance.diagonal().sqrt().reshape(self.event_shape))
         rho = _shrinkage(covariance, fourth, n)
         target = float(covariance.trace()) / dims
@@ -129,7 +132,7 @@ def _in_blocks(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
     return torch.cat([function(block) for block in filled.split(BLOCK)])[: len(rows)]
 
 
-def _shrinkage(covariance: Tensor, fourth: float, n: int) -> float:
+def _shrinkage(covariance: Tensor, fourth: float, n: float) -> float:
     """Ledoit and Wolf's ρ, from the mean of ‖x‖⁴ and the covariance."""
     dims = len(covariance)
     square = float(covariance.square().sum())

@@ -51,7 +51,7 @@ class Independent(ClosedForm, DensityModel):
                 raise InputError(
                     f"histograms of {dims} dimensions × {space.k} levels do not fit in memory; resize the data or use fewer levels"
                 )
-            self.register_buffer("counts", torch.zeros(dims, space.k, dtype=torch.int64))
+            self.register_buffer("counts", torch.zeros(dims, space.k, dtype=torch.float64))
         else:
             self.register_buffer("mean", torch.zeros(dims, dtype=torch.float64))
             self.register_buffer("variance", torch.ones(dims, dtype=torch.float64))
@@ -69,13 +69,14 @@ class Independent(ClosedForm, DensityModel):
         if isinstance(self.space, Levels):
             self.counts.zero_()
             for rows in batches:
-                x = train.batch(rows).x.flatten(1).double().T
+                batch = train.batch(rows)
+                x = batch.x.flatten(1).double().T
                 index = self.space.index(x.nan_to_num(nan=self.space.first))
-                self.counts.scatter_add_(1, index, (~x.isnan()).long())
+                self.counts.scatter_add_(1, index, batch.weights() * ~x.isnan())
             return
         seen = sum(_observed(train, rows).sum(0) for rows in batches)
         assert isinstance(seen, Tensor)
-        mean = sum(_filled(train, rows).sum(0) for rows in batches) / seen
+        mean = sum((_filled(train, rows) * _observed(train, rows)).sum(0) for rows in batches) / seen
         squares = [((_filled(train, rows) - mean).square() * _observed(train, rows)).sum(0) for rows in batches]
         variance = sum(squares) / seen
         assert isinstance(variance, Tensor)
@@ -126,12 +127,14 @@ class Independent(ClosedForm, DensityModel):
         return y.reshape(n, *self.event_shape)
 
     def _log_probabilities(self) -> Tensor:
-        smoothed = self.counts.double() + 1
+        smoothed = self.counts + 1
         return smoothed.log() - smoothed.sum(1, keepdim=True).log()
 
 
 def _observed(train: Rows, rows: slice) -> Tensor:
-    return train.batch(rows).mask.flatten(1).double()
+    """The weight of each observed cell, 0 for the others."""
+    batch = train.batch(rows)
+    return batch.mask.flatten(1) * batch.weights()[:, None]
 
 
 def _filled(train: Rows, rows: slice) -> Tensor:

@@ -6,6 +6,7 @@ log-likelihoods and samples in data units. It is what `jensen.fit` and `jensen.l
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,8 @@ class Pipeline:
             if ll.measure == "Lebesgue":
                 ll = ll.shifted("units", self.codec.log_abs_det(rows.x[start : start + batch_size]))
             parts.append(ll)
-        return concatenate(parts, rows=rows.digest())
+        missing = int((~rows.batch(slice(None)).mask).sum()) if rows.x.is_floating_point() else 0
+        return replace(concatenate(parts, rows=rows.digest()), missing=missing)
 
     def sample(
         self, n: int, context: Context | None = None, *, seed: int = 0, batch_size: int | None = None, **options: Any
@@ -267,7 +269,8 @@ class Pipeline:
             batch_size: rows at a time; it never changes a value.
 
         Returns:
-            `(B, *event_shape)`, or `(draws, B, *event_shape)`, of the training data's dtype.
+            `(B, *event_shape)`, or `(draws, B, *event_shape)`, of the given rows' dtype: floats, since the mean of a
+            level need not be a level.
 
         Raises:
             InputError: the data do not fit, or the model cannot fill in cells.
@@ -275,15 +278,18 @@ class Pipeline:
         model, rows = self.model, self.check(data)
         if not isinstance(model, Imputer):
             word = self.config["model"]["word"]
-            raise InputError(f"a {word!r} model of {self.space} does not fill in missing cells; fit gmm to real values")
+            raise InputError(
+                f"a {word!r} model of {self.space} does not fill in missing cells; gmm does on real values, kde and hmm on either"
+            )
         if (draws or 1) * rows.x.numel() > LARGEST_SAMPLE:
             raise InputError(f"{draws} draws of {len(rows)} rows do not fit in memory; ask for fewer, with other seeds")
         encoded, parts = self.encoded(rows), []
         for start in range(0, len(rows), batch_size):
             batch = encoded.batch(slice(start, start + batch_size))
-            filled = self.codec.decode(model.impute(batch.x, draws, ids=batch.id, seed=seed).cpu()).to(self.dtype)
-            given = rows.x[start : start + batch_size].to(self.dtype)
-            parts.append(torch.where(given.isnan(), filled, given))
+            filled = self.codec.decode(model.impute(batch.x, draws, ids=batch.id, seed=seed).cpu())
+            given = rows.x[start : start + batch_size]
+            dtype = given.dtype if given.is_floating_point() else torch.float64
+            parts.append(torch.where(batch.mask.cpu(), given.to(dtype), filled.to(dtype)))
         return torch.cat(parts, dim=0 if draws is None else 1)
 
     def conditional(self, values: Mapping[int | str, float]) -> "Pipeline":
@@ -300,17 +306,22 @@ class Pipeline:
         """
         if not isinstance(self.model, Imputer):
             word = self.config["model"]["word"]
-            raise InputError(f"a {word!r} model of {self.space} has no exact conditionals; fit gmm to real values")
+            raise InputError(
+                f"a {word!r} model of {self.space} has no exact conditionals; gmm has them on real values, kde on either"
+            )
         names = self.config["data"]["facts"].get("columns") or []
         given = {_column(key, names): float(value) for key, value in values.items()}
         dims = math.prod(self.event_shape)
+        if isinstance(self.space, Levels):
+            _check_values(torch.tensor(list(given.values())), self.space, accepts_missing=False)
         shift, scale = (t.expand(self.event_shape).flatten() for t in (self.codec.shift, self.codec.scale))
         model = self.model.conditional(
             {c: (v - float(shift[c])) / float(scale[c]) if 0 <= c < dims else v for c, v in given.items()}
         )
         left = [c for c in range(dims) if c not in given]
-        codec = Affine(shift[left], scale[left])
+        codec = self.codec if isinstance(self.space, Levels) else Affine(shift[left], scale[left])
         facts = {**self.config["data"]["facts"], "columns": [names[c] for c in left] if names else None}
+        facts["source"] = "array"  # its rows are those of no file
         data = {**self.config["data"], "event_shape": [len(left)], "facts": facts}
         settled = model.resolved() if isinstance(model, ClosedForm) else {}
         own = {**self.config["model"], "options": {**self.config["model"]["options"], **settled}}

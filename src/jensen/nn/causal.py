@@ -234,18 +234,14 @@ class Recurrent(Causal):
         dropout: between layers.
     """
 
-    where: Tensor
-
     def __init__(self, event: tuple[int, ...], outputs: int, *, width: int, depth: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.event, dims = event, math.prod(event)
-        inner = event[-1] if len(event) > 1 else 1
+        self.event, inner = event, event[-1] if len(event) > 1 else 1
         self.lift = Lift()
         self.position = nn.Embedding(inner, width)
         self.unit = nn.GRU(Lift.features + width, width, depth, batch_first=True, dropout=dropout if depth > 1 else 0.0)
         self.norm = nn.LayerNorm(2 * width)
         self.last = zero_init(nn.Linear(2 * width, outputs))
-        self.register_buffer("where", torch.arange(dims) % inner, persistent=False)
 
     @torch.no_grad()
     def bias(self, start: Tensor) -> None:
@@ -257,7 +253,8 @@ class Recurrent(Causal):
         """x (B, *event) → (B, *event, outputs)."""
         lifted = self.lift(x.flatten(1))
         before = torch.cat([torch.zeros_like(lifted[:, :1]), lifted[:, :-1]], 1)
-        place = self.position(self.where).expand(len(x), -1, -1)
+        where = torch.arange(lifted.shape[1], device=x.device) % self.position.num_embeddings
+        place = self.position(where).expand(len(x), -1, -1)
         h, _ = self.unit(torch.cat([before, place], -1))
         return self.last(self.norm(torch.cat([h, place], -1))).reshape(*x.shape, -1)
 
@@ -268,7 +265,7 @@ class Recurrent(Causal):
         flat, state = like.new_zeros(n, math.prod(self.event), dtype=torch.float64), None
         before = like.new_zeros(n, 1, Lift.features)
         for d in range(flat.shape[1]):
-            place = self.position(self.where[d]).expand(n, 1, -1)
+            place = self.position.weight[d % self.position.num_embeddings].expand(n, 1, -1)
             h, state = self.unit(torch.cat([before, place], -1), state)
             flat[:, d] = draw(self.last(self.norm(torch.cat([h, place], -1)))[:, 0], d)
             before = self.lift(flat[:, d : d + 1].to(like.dtype))

@@ -105,6 +105,11 @@ class Masked(nn.Module):
         for name, size in sizes.items():
             if size < 1:
                 raise InputError(f"{name} must be at least 1, got {size}")
+        if dims * max(outputs_per_dim, inputs_per_dim) * max(1, width) > MOST_WEIGHTS:
+            raise InputError(
+                f"a masked layer of {dims} dimensions × {outputs_per_dim} outputs and {width} units is too large (at most "
+                f"{MOST_WEIGHTS:,} weights); take fewer dimensions, outputs or units"
+            )
         self.groups = [[d] if isinstance(d, int) else list(d) for d in (range(dims) if order is None else order)]
         self.order = [d for group in self.groups for d in group]
         if not all(self.groups) or sorted(self.order) != list(range(dims)):

@@ -168,7 +168,8 @@ class GradientFitter(Fitter):
         noise = Noise(self.seed, "train", number)
         with torch.random.fork_rng(devices=[]), self._autocast():
             torch.manual_seed(int(noise.uniform([0])[0] * 2**62))  # dropout draws from torch's own generator
-            loss = self.objective(batch, noise).mean()
+            weight = batch.weights() / batch.weights().sum().clamp(min=1e-300)
+            loss = (weight.to(torch.float32) * self.objective(batch, noise)).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         norm = nn.utils.clip_grad_norm_(self.objective.parameters(), self.settings.grad_clip, foreach=True)
@@ -187,13 +188,16 @@ class GradientFitter(Fitter):
     def evaluate(self, number: int) -> dict[str, float]:
         """Score the held-out rows with the averaged weights and the same noise every time; keep the best weights."""
         sums: dict[str, float] = {}
+        total = 0.0
         for start in range(0, len(self.rows), 256):
             batch = self.rows.batch(slice(start, start + 256))
             with self._autocast():
                 terms = self.average.held_out(batch, Noise(self.seed, "held-out"))
+            weight = batch.weights()
+            total += float(weight.sum())
             for name, values in terms.items():
-                sums[name] = sums.get(name, 0.0) + float(values.double().sum())
-        means = {name: value / len(self.rows) for name, value in sums.items()}
+                sums[name] = sums.get(name, 0.0) + float(weight @ values.double())
+        means = {name: value / max(total, 1e-300) for name, value in sums.items()}
         bound = sum(means.values())
         if self.stages.saw(number, bound):
             self.best = _snapshot(self.average)

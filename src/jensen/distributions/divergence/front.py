@@ -4,7 +4,7 @@ import math
 from typing import get_args
 
 import torch
-from torch.distributions import Distribution, kl_divergence
+from torch.distributions import Distribution, TransformedDistribution, kl_divergence
 
 from jensen.distributions.atoms import Atoms, atoms_of, is_discrete
 from jensen.distributions.divergence import gaussian
@@ -222,6 +222,9 @@ def _normals(a: gaussian.Normals, b: gaussian.Normals, kind: str, bandwidth: flo
 
 
 def _torchs_kl(p: Distribution, q: Distribution) -> float | None:
+    """torch's formula; not through transforms that are many to one, where it compares what went in."""
+    if not all(t.bijective for d in (p, q) if isinstance(d, TransformedDistribution) for t in d.transforms):
+        return None
     try:
         value = float(kl_divergence(p, q))
     except NotImplementedError:

@@ -9,7 +9,7 @@ from jensen.errors import InputError, did_you_mean
 from jensen.evaluation.likelihood import CONTROLS
 from jensen.fitting import checked
 from jensen.models import model_class
-from jensen.models.model import GradientModel
+from jensen.models.model import ClassConditional, GradientModel
 
 ALWAYS = (*CONTROLS, "jittered")
 MOST_SEEDS = 100
@@ -55,11 +55,16 @@ class Plan:
             "settings": {word: dict(self.settings[word]) for word in sorted(self.settings)},
             "data": split.fingerprint,
             "space": str(split.space),
+            **({"classes": split.class_fingerprint} if any(_learns_classes(w) for w in self.words) else {}),
             "budget": self.budget,
             "steps": self.steps,
             "seeds": self.seeds,
             "seed": self.seed,
         }
+
+
+def _learns_classes(word: str) -> bool:
+    return issubclass(model_class(word), ClassConditional)
 
 
 def planned(

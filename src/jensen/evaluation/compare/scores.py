@@ -12,7 +12,7 @@ from jensen.files import written_whole
 from jensen.likelihood import LogLikelihood
 from jensen.training.run import read_tensors
 
-_FACTS = ("kind", "measure", "of", "method", "given", "rows", "precision")
+_FACTS = ("kind", "measure", "of", "method", "given", "rows", "precision", "missing")
 
 
 def write_scores(path: Path, scores: Mapping[str, LogLikelihood]) -> None:

@@ -120,7 +120,7 @@ def _gap(attempt: Attempt) -> dict[str, Any] | None:
         return None
     gap, error = train.mean - test.mean, math.hypot(train.total, test.total)
     known = math.isfinite(error)
-    scale = BITS / test.dims if test.measure == "counting" else None
+    scale = BITS / test.dims if test.in_bits else None
     both = " of two lower bounds" if test.kind == "lower bound" else ""
     return {
         "mean_nats": gap,
@@ -142,7 +142,7 @@ def spread(entry: Entry) -> dict[str, Any] | None:
     deviation, first = statistics.stdev(finite), next(a.test for a in entry.attempts if a.test is not None)
     return {
         "sd_nats": deviation,
-        "sd_bits_per_dim": deviation * BITS / first.dims if first.measure == "counting" else None,
+        "sd_bits_per_dim": deviation * BITS / first.dims if first.in_bits else None,
         "runs": len(finite),
     }
 
