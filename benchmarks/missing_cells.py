@@ -11,8 +11,8 @@ repeats, mean and standard error:
               normal fitted by EM with missing cells (n_components=1), each column's own normal
     rmse      of the knocked-out test cells, in training standard deviations of the column: mixture, one normal,
               scikit-learn's IterativeImputer, the column's mean
-    crps      of the mixture's draws (100), which have a law and not only a mean; beside |error| of the point imputations,
-              which is the CRPS of a point
+    crps      of 100 draws of the mixture, of one normal and of each column's own normal, which have a law and not only a
+              mean; beside |error| of the point imputations, which is the CRPS of a point
 
 Prints one JSON object.
 """
@@ -74,13 +74,17 @@ def repeat(x, share, seed):
     print(
         f"repeat {seed} done, {gmm.config['model']['options']['n_components']} components", file=sys.stderr, flush=True
     )
-    draws = gmm.impute(rows, DRAWS, seed=seed).numpy()[:, holes]
+    alone = np.random.default_rng(seed).normal(size=(DRAWS, int(holes.sum())))  # columns have mean 0 and variance 1
+    laws = {
+        name: model.impute(rows, DRAWS, seed=seed).numpy()[:, holes]
+        for name, model in (("gmm", gmm), ("one normal", one))
+    }
     models = {"gmm": gmm, "one normal": one, "independent": independent}
     return {
         "nats": {name: model.log_likelihood(split.test).mean for name, model in models.items()},
         "rmse": {name: math.sqrt(float((error**2).mean())) for name, error in errors.items()},
-        "crps": {"gmm": float(crps(draws, truth).mean())}
-        | {name: float(np.abs(error).mean()) for name, error in errors.items() if name != "gmm"},
+        "crps": {name: float(np.abs(error).mean()) for name, error in errors.items()}
+        | {name: float(crps(draws, truth).mean()) for name, draws in (laws | {"column's normal": alone}).items()},
         "n_components": gmm.config["model"]["options"]["n_components"],
     }
 

@@ -344,14 +344,11 @@ def test_mistakes_are_named(call: object, says: str):
 
 def test_folded_laws_are_not_compared_by_what_was_folded():
     """|N(1, 1)| and |N(-1, 1)| are one law; torch's formula compares the normals and says 2 nats."""
-    from torch.distributions import AbsTransform, TransformedDistribution
+    from torch.distributions import AbsTransform, Normal, TransformedDistribution
 
     one, other = (
         TransformedDistribution(Normal(torch.tensor(m, dtype=torch.float64), 1.0), [AbsTransform()])
         for m in (1.0, -1.0)
     )
-    try:
-        found = divergence(one, other, "kl")
-    except InputError:
-        return
-    assert found.method != "closed form"
+    with pytest.raises(NotImplementedError):  # torch knows no density of a folded law, so there is none to compare
+        divergence(one, other, "kl")
