@@ -252,6 +252,7 @@ def test_a_likelihood_says_what_it_is(word: str, kind: str):
     assert isinstance(pipeline.model, DensityModel)
     assert ll.measure == ("counting" if "level" in kind else "Lebesgue") == pipeline.space.measure
     assert ll.method == pipeline.model.methods[0]
+    assert ll.precision == ("float32" if issubclass(model_class(word), GradientModel) else "float64")
     assert (ll.kind == "exact") == (ll.method == "exact") == (ll.stderr is None)
     assert ll.of
     assert ll.event_shape == pipeline.event_shape == split_of(kind).event_shape
@@ -433,6 +434,8 @@ def test_missing_cells_of_levels_are_marginalised_or_refused(word: str):
         return
     every = torch.stack([torch.full_like(hole, 2), hole], 1)
     ll = pipeline.log_likelihood(row, **how_to_score(word, "level vectors"))
+    assert ll.missing == 3
+    assert ll.bits_per_dim is None
     whole = pipeline.log_likelihood(every, **how_to_score(word, "level vectors"))
     assert float(ll.value[1]) == pytest.approx(0.0, abs=1e-12)
     if ll.kind == "exact":

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "jensen"
 LAYERS = (
     ("errors",),
-    ("noise", "files", "settings"),
+    ("noise", "files", "settings", "threads"),
     ("likelihood",),
     ("distributions",),
     ("nn",),

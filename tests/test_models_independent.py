@@ -105,3 +105,12 @@ def test_change_of_units_is_exact():
     one, other = (jensen.fit(x, "independent", progress=False) for x in (ROWS, 3.7 * ROWS + 11))
     difference = one.log_likelihood(ROWS).value - other.log_likelihood(3.7 * ROWS + 11).value
     np.testing.assert_allclose(difference.numpy(), 3 * math.log(3.7), rtol=1e-9)
+
+
+def test_weights_of_levels_are_repeated_rows():
+    x = torch.tensor([[0.0, 1.0], [2.0, 1.0], [1.0, 0.0]], dtype=torch.float64)
+    weight = torch.tensor([1.0, 3.0, 2.0], dtype=torch.float64)
+    one, twice = (Independent((2,), Levels(3)) for _ in range(2))
+    one.fit(Examples(x, torch.arange(3), weight=weight))
+    twice.fit(Examples(x.repeat_interleave(weight.long(), 0), torch.arange(6)))
+    assert torch.equal(one.counts, twice.counts)

@@ -20,7 +20,7 @@ from torch import Tensor
 from jensen.errors import FitError
 from jensen.hmm.emission import Emission, Expected, add
 from jensen.hmm.recursion import Chain, passes
-from jensen.hmm.sequences import Block, Sequences, in_parallel
+from jensen.hmm.sequences import Block, Sequences, over_blocks
 from jensen.mixture.em import Gains, OnIteration, Settings, unwatched
 
 ROUNDING = 2.0**-44
@@ -108,7 +108,7 @@ class Problem:
 
     def expect(self, now: Parameters) -> Found:
         """The E-step over all sequences."""
-        parts = in_parallel(lambda block: expectations(now, block), self.sequences.blocks())
+        parts = over_blocks(lambda block: expectations(now, block), self.sequences.blocks())
         found = next(parts)
         for part in parts:
             found = found + part
@@ -187,7 +187,7 @@ def mean_log_likelihood(now: Parameters, sequences: Sequences) -> float:
     def value(block: Block) -> float:
         return float((log_likelihood(now, block) * block.weight).sum())
 
-    return sum(in_parallel(value, sequences.blocks())) / sequences.steps
+    return sum(over_blocks(value, sequences.blocks())) / sequences.steps
 
 
 def _shares(counts: Tensor, before: Tensor) -> Tensor:

@@ -1,8 +1,6 @@
 """Sequences in blocks: as many at a time as keep memory bounded, read once where they are few."""
 
-import itertools
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,6 +10,7 @@ from torch import Tensor
 from jensen.errors import InputError
 from jensen.hmm.layout import Layout, lengths
 from jensen.mixture.rows import Rows
+from jensen.threads import in_parallel
 
 KEPT_CELLS = 1 << 25  # 256 MiB in float64
 BLOCK_CELLS = 1 << 19  # numbers of one (T, K, B) tensor
@@ -34,23 +33,10 @@ def at_once(times: int, width: int) -> int:
     return max(1, min(MOST, BLOCK_CELLS // (times * width)))
 
 
-def in_parallel(function: Callable[[A], B], blocks: Iterable[A]) -> Iterator[B]:
-    """The function of every block, in order, as many side by side as torch has threads, each with single-threaded
-    arithmetic: the operations on a block are small, and several threads in each would wait for one another. A block's bits
-    do not depend on how many there are.
-    """
+def over_blocks(function: Callable[[A], B], blocks: Iterable[A]) -> Iterator[B]:
+    """The function of every block, in order, side by side; a block's bits do not depend on how many there are."""
     _keep_the_heap()
-    before = torch.get_num_threads()
-    if before == 1:
-        yield from map(function, blocks)
-        return
-    left = iter(blocks)
-    try:
-        with ThreadPoolExecutor(before, initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            while group := list(itertools.islice(left, before)):
-                yield from pool.map(function, group)
-    finally:
-        torch.set_num_threads(before)  # the workers' 1 is what threads that are yet to come would start with
+    yield from in_parallel(function, blocks)
 
 
 def _keep_the_heap() -> None:

@@ -20,8 +20,8 @@ from torch import Tensor
 from jensen.kernel_density.kernels import Kernel
 from jensen.kernel_density.levels import heights, normalisers
 from jensen.kernel_density.selected import BLOCK, LEAF, MOST_DIMS, blocks, selected
-from jensen.kernel_density.threads import side_by_side
 from jensen.kernel_density.tree import as_they_are, leaves
+from jensen.threads import in_parallel
 
 PIECE_ROWS, PIECE_CELLS = 4096, 1 << 21  # rows of a piece; cells of its table of gaps
 MOST_ROWS, BLOCK_CELLS = 2048, 1 << 22  # of a leaf where there is no tree; cells of a block
@@ -68,7 +68,7 @@ class Sums:
         for rows, function in ((~holes, self._complete), (holes, self._incomplete)):
             at = rows.nonzero()[:, 0]
             if len(at):
-                out[at] = torch.cat(side_by_side(function, z[at].split(self._piece(len(at)))))
+                out[at] = torch.cat(list(in_parallel(function, z[at].split(self._piece(len(at))))))
         return out
 
     def in_bandwidths(self, x: Tensor) -> Tensor:

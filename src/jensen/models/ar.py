@@ -103,7 +103,13 @@ class Autoregressive(GradientModel, DensityModel):
         few = rows < 10_000
         size = ("tiny" if cells <= 256 else "small") if network == "pixelcnn" else "tiny" if rows < 1000 else "small"
         dropout = 0.0 if not few else 0.3 if network == "pixelcnn" or rows < 1000 else 0.1
-        chosen = {"network": network, "conditional": _default_law(space), "size": size, "dropout": dropout}
+        chosen = {
+            "network": network,
+            "conditional": _default_law(space),
+            "size": size,
+            "dropout": dropout,
+            "n_components": 8,
+        }
         return {**chosen, **given}
 
     @classmethod

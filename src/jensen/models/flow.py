@@ -105,7 +105,13 @@ class Flow(GradientModel, DensityModel):
     def resolve(cls, split: Split, space: Space, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Order by dimensions, width and dropout by rows."""
         dims, rows = math.prod(split.event_shape), len(split.train)
-        chosen = {"kind": _default_kind(dims), **_regularised(rows)}
+        told = {
+            "bins": 8,
+            "bound": 5.0,
+            "depth": 2,
+            "linear": True,
+        }  # so that another default is not another p for a run
+        chosen = {"kind": _default_kind(dims), **_regularised(rows), **told}
         return {**chosen, **{name: value for name, value in settings.items() if value not in ("auto", None)}}
 
     @classmethod

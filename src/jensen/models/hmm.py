@@ -29,7 +29,7 @@ from jensen.hmm.markov import Path, posterior, prior
 from jensen.hmm.normal import NormalEmission
 from jensen.hmm.recursion import Chain, passes
 from jensen.hmm.selection import Task, fitted, selected
-from jensen.hmm.sequences import Sequences, at_once, in_parallel
+from jensen.hmm.sequences import Sequences, at_once, over_blocks
 from jensen.hmm.start import LevelStarts, NormalStarts
 from jensen.hmm.viterbi import viterbi
 from jensen.likelihood import LogLikelihood
@@ -361,7 +361,7 @@ class HiddenMarkov(ClosedForm, LatentModel, Imputer):
 
     def _in_blocks(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         """A function of steps `(T, B, d)`, with sequences first in what it gives, of rows."""
-        return torch.cat(list(in_parallel(function, self._blocks(x))))[: len(x)]
+        return torch.cat(list(over_blocks(function, self._blocks(x))))[: len(x)]
 
     @torch.no_grad()
     def posterior_states(self, x: Float[Tensor, "B *event"]) -> Float[Tensor, "B T K"]:
