@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from scipy import special, stats
+from scipy.spatial import distance
 
 Rows = np.ndarray  # (n, columns), float64
 
@@ -75,11 +76,11 @@ def _moons_draw(n: int, draw: np.random.Generator) -> Rows:
 
 
 def _moons_log_density(x: Rows) -> np.ndarray:
-    """log of the mean over arcs and angles of N(x; point, noise²): Gauss–Legendre with 400 nodes, a seventh of the noise apart."""
-    nodes, weights = np.polynomial.legendre.leggauss(400)
+    """log of the mean over arcs and angles of N(x; point, noise²): Gauss–Legendre with 150 nodes, a fifth of the noise apart."""
+    nodes, weights = np.polynomial.legendre.leggauss(150)
     points = _arcs(np.pi / 2 * (nodes + 1)).reshape(-1, 2)
     log_weights = np.tile(np.log(weights / 4), 2)
-    squares = ((x[:, None] - points) ** 2).sum(2) / NOISE**2
+    squares = distance.cdist(x, points, "sqeuclidean") / NOISE**2
     return special.logsumexp(log_weights - squares / 2, 1) - np.log(2 * np.pi * NOISE**2)
 
 
