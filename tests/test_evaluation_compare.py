@@ -25,7 +25,7 @@ from jensen.evaluation.compare.plan import by_model, planned
 from jensen.evaluation.compare.table import Entry, table
 from jensen.evaluation.compare.text import lines
 from jensen.evaluation.figures import figure_png
-from jensen.evaluation.verdict import verdict
+from jensen.evaluation.verdict import clear, standard_errors_needed, verdict
 from jensen.likelihood import Difference, LogLikelihood, plus_minus
 from jensen.models import MODELS, pipeline
 from jensen.models.model import ClosedForm, Model
@@ -106,7 +106,7 @@ def test_a_model_is_ranked_exactly_where_no_truth_could_turn_it_round(kind: Any,
     ("kind", "best_kind", "words"),
     [
         ("exact", "exact", "worse than b"),
-        ("exact", "lower bound", "b is truly better by at least this"),
+        ("exact", "lower bound", "worse than b by at least this"),
         ("lower bound", "exact", "its bound is worse than b's number; the model itself may be better: not ranked"),
         ("lower bound", "lower bound", "two bounds (the other is b's): not ranked, only the bounds are compared"),
     ],
@@ -122,13 +122,23 @@ def test_verdicts_are_in_plain_words(kind: Any, best_kind: Any, words: str):
     [("exact", "no clear difference", "worse"), ("lower bound", "not ranked", "worse by at least")],
 )
 def test_under_two_standard_errors_nothing_is_ranked(best_kind: Any, under: str, over: str):
-    noise = torch.tensor([-1.0, 1.0, -1.0, 1.0]).double()
-    error = float(noise.std()) / 2
-    for times, code in ((1.9, under), (2.1, over)):
+    noise = torch.tensor([-1.0, 1.0] * 200).double()
+    error = float(noise.std()) / 20
+    for times, models, code in ((1.9, 2, under), (2.0, 2, over), (3.0, 8, under), (3.2, 8, over)):
         difference = Difference(noise - times * error, "", 2, False)
-        assert verdict("exact", best_kind, difference, "b", 100).code == code
+        assert verdict("exact", best_kind, difference, "b", 400, models).code == code
     one_row = Difference(torch.tensor([-3.0]).double(), "", 2, False)
     assert verdict("exact", best_kind, one_row, "b", 100).code == under
+
+
+def test_equal_models_are_called_different_in_one_table_of_twenty():
+    """6 equal models on 15 rows, 2,000 tables, seed 0: at most 5 % plus three standard errors of a share."""
+    draws = torch.randn(2000, 6, 15, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    needed = standard_errors_needed(15, 6)
+    best = draws.mean(2).argmax(1)
+    lead = draws - draws[torch.arange(2000), best][:, None]
+    alarms = [any(clear(Difference(pair, "", 1, False), needed) for pair in table) for table in lead]
+    assert 0.005 < sum(alarms) / 2000 < 0.065
 
 
 def test_too_few_rows_are_not_ranked(monkeypatch: pytest.MonkeyPatch):
@@ -177,7 +187,7 @@ def test_an_upper_bound_is_not_the_best_of_anything_else():
 def test_a_mass_is_never_ranked_against_a_density_nor_other_rows(other: dict[str, str]):
     """Two groups, each with its best and differences of its own, whatever the numbers are."""
     here = [entry("gaussian", scores([-1.0, -2.0])), entry("independent", scores([-5.0, -6.1]))]
-    there = [entry("jittered", scores([-90.0, -80.0], **other)), entry("diffusion", scores([-99.0, -98.0], **other))]
+    there = [entry("jittered", scores([-90.0, -80.0], **other)), entry("diffusion", scores([-99.0, -89.1], **other))]
     rows = by_name(table([*here, *there]))
     assert {word: row["verdict"]["code"] for word, row in rows.items()} == {
         "gaussian": "best",
@@ -373,7 +383,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     return seen
 
 
-def clear(seen: dict[str, list[Any]]) -> None:
+def emptied(seen: dict[str, list[Any]]) -> None:
     for calls in seen.values():
         calls.clear()
 
@@ -394,7 +404,7 @@ def test_what_is_finished_is_neither_fitted_nor_scored_again(tmp_path: Path, cou
     closed = [("independent", 0), ("gaussian", 0), ("jittered", 0)]
     assert counted["fit"] == [("diffusion", 0), ("diffusion", 1), *closed]
     assert len(counted["score"]) == 10
-    clear(counted)
+    emptied(counted)
     again = jensen.compare(DATA, "diffusion", run=tmp_path / "c", seeds=2, progress=False, **CHAIN)
     assert counted == {"fit": [], "score": []}
     assert again.to_dict() == first.to_dict()
@@ -429,7 +439,7 @@ def test_a_comparison_cut_off_goes_on_where_it_was(
     assert half["finished"] is False
     assert {row["model"] for row in half["models"]} == {"diffusion", "independent"}
     assert not (tmp_path / "c/runs/lock").exists()
-    clear(counted)
+    emptied(counted)
     whole = jensen.compare(DATA, "diffusion", run=tmp_path / "c", progress=False, **CHAIN)
     assert [word for word, _ in counted["fit"]] == ["gaussian", "jittered"]
     clean = jensen.compare(DATA, "diffusion", run=tmp_path / "d", progress=False, **CHAIN)

@@ -115,9 +115,9 @@ def test_the_gradient_is_zero_where_it_ends(word: str, holes: bool):
     if word == "factors":  # where a noise variance stands at its least, it would rather be smaller
         stands = now.spread["noise"] <= (1 + 1e-9) * LEAST_NOISE * problem.prior.mode
         gradient = free.raw["noise"].grad
-        assert bool((gradient[stands] <= 1e-6).all())
+        assert bool((gradient[stands] <= 1e-8).all())
         gradient[stands] = 0.0
-    assert max(float(p.grad.abs().max()) for p in free.parameters()) < 1e-6
+    assert max(float(p.grad.abs().max()) for p in free.parameters()) < 1e-8
 
 
 def differentiable(free: Unconstrained, problem: Problem, x: Tensor) -> Tensor:

@@ -9,18 +9,22 @@ An exact number is the true value, a lower bound lies below it, an upper bound a
     lower bound - lower bound   either sign                  not ranked: only the bounds are compared
 
 An upper bound on the left acts like a bound on the right; on the right it says nothing, and neither does an estimate on
-either side. What is ranked must also lie 2 standard errors of the paired difference below 0: two exact numbers closer than
-that have no clear difference, and where one is a bound nothing can be said. A mass and a density, or numbers
-about other rows, are not paired at all: `LogLikelihood.__sub__` refuses, and the table keeps them in groups of their own.
+either side. What is ranked must also be clear: so many standard errors of the paired difference below 0 that, were all m models
+alike, one table in twenty would call any of its m(m - 1)/2 pairs different (Bonferroni, Student-t). All pairs count, not m - 1,
+since the best was found on the same rows. Two exact numbers closer than that have no clear difference, and where one is a bound
+nothing can be said. A mass and a density, or numbers about other rows, are not paired at all: `LogLikelihood.__sub__` refuses,
+and the table keeps them in groups of their own.
 """
 
 import math
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from scipy import stats
+
 from jensen.likelihood import Kind
 
-CLEAR = 2.0
+FALSE_ALARMS = 0.05  # the share of tables of equal models in which any two would be called different, at most
 LEAST_ROWS = 10
 Code = Literal["best", "worse", "worse by at least", "no clear difference", "not ranked", "nothing to rank"]
 
@@ -49,7 +53,7 @@ class Verdict:
         return {"code": self.code, "words": self.words}
 
 
-def verdict(kind: Kind, best_kind: Kind, difference: Paired, best: str, rows: int) -> Verdict:
+def verdict(kind: Kind, best_kind: Kind, difference: Paired, best: str, rows: int, models: int = 2) -> Verdict:
     """What can be said about a model beside the best.
 
     Args:
@@ -58,24 +62,25 @@ def verdict(kind: Kind, best_kind: Kind, difference: Paired, best: str, rows: in
         difference: the model minus the best, row by row.
         best: the best model's name.
         rows: how many were paired.
+        models: how many stand in the table, of which the best was found on these rows.
     """
     if rows < LEAST_ROWS:
         return Verdict("not ranked", f"too few test rows to tell ({rows} of at least {LEAST_ROWS}): not ranked")
     if math.isnan(difference.mean):
         return Verdict("not ranked", f"some rows have probability zero here and under {best}: not ranked")
     if kind in ("exact", "upper bound") and best_kind in ("exact", "lower bound"):
-        return _ranked(kind, best_kind, difference, best)
+        needed = standard_errors_needed(rows, models)
+        return _ranked(kind, best_kind, clear(difference, needed), best, needed)
     return Verdict("not ranked", _why_not(kind, best_kind, best))
 
 
-def _ranked(kind: Kind, best_kind: Kind, difference: Paired, best: str) -> Verdict:
+def _ranked(kind: Kind, best_kind: Kind, is_clear: bool, best: str, needed: float) -> Verdict:
+    too_close = f"no clear difference from {best} (under {needed:.1f} standard errors)"
     if kind == best_kind == "exact":
-        if not clear(difference):
-            return Verdict("no clear difference", f"no clear difference from {best} (under 2 standard errors)")
-        return Verdict("worse", f"worse than {best}")
-    if not clear(difference):
-        return Verdict("not ranked", f"no clear difference from {best}, and one of the two is a bound: not ranked")
-    return Verdict("worse by at least", f"worse than {best}: {best} is truly better by at least this")
+        return Verdict("worse", f"worse than {best}") if is_clear else Verdict("no clear difference", too_close)
+    if not is_clear:
+        return Verdict("not ranked", f"{too_close}, and one of the two is a bound: not ranked")
+    return Verdict("worse by at least", f"worse than {best} by at least this")
 
 
 def _why_not(kind: Kind, best_kind: Kind, best: str) -> str:
@@ -88,11 +93,17 @@ def _why_not(kind: Kind, best_kind: Kind, best: str) -> str:
     return f"{_a(kind)} beside {best}'s {best_kind}: not ranked"
 
 
-def clear(difference: Paired) -> bool:
-    """Whether a mean lies 2 standard errors below 0 or more; minus infinity does."""
+def standard_errors_needed(rows: int, models: int) -> float:
+    """How many standard errors make a paired difference clear: 2.0 for two models on many rows, 3.1 for eight."""
+    pairs = models * (models - 1) / 2
+    return float(stats.t.isf(FALSE_ALARMS / 2 / pairs, rows - 1))
+
+
+def clear(difference: Paired, needed: float) -> bool:
+    """Whether a mean lies that many standard errors below 0 or more; minus infinity does."""
     if math.isinf(difference.mean):
         return difference.mean < 0
-    return difference.mean <= -CLEAR * difference.stderr  # no standard error, nothing clear
+    return difference.mean < 0 and difference.mean <= -needed * difference.stderr  # no standard error, nothing clear
 
 
 def of_the_best(ties: list[str], unranked: list[str], alone: bool) -> Verdict:

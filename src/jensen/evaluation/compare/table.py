@@ -64,7 +64,8 @@ def _ranked(group: Sequence[Entry]) -> list[dict[str, Any]]:
     best = best_of(group)
     others = sorted((e for e in group if e is not best), key=lambda e: _ordered(_of(e).mean), reverse=True)
     verdicts = {
-        e.word: verdict(_of(e).kind, _of(best).kind, _of(e) - _of(best), best.word, len(_of(e))) for e in others
+        e.word: verdict(_of(e).kind, _of(best).kind, _of(e) - _of(best), best.word, len(_of(e)), len(group))
+        for e in others
     }
     ties = [word for word, found in verdicts.items() if found.code == "no clear difference"]
     unranked = [word for word, found in verdicts.items() if found.code == "not ranked"]
