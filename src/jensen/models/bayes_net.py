@@ -21,6 +21,7 @@ from jensen.errors import InputError
 from jensen.graphical.chow_liu import mutual_information, spanning_tree
 from jensen.graphical.dag import Dag, dag_of, parsed
 from jensen.graphical.inference import log_prob, posterior, uniform
+from jensen.graphical.strength import edge_information
 from jensen.graphical.tables import Tables
 from jensen.likelihood import LogLikelihood
 from jensen.models.model import (
@@ -140,6 +141,10 @@ class BayesNet(ClosedForm, DensityModel):
         at_once = max(1, (1 << 22) // (codes.shape[1] * self.k))
         parts = [posterior(self._tables, self.table.cpu(), part) for part in codes.split(at_once)]
         return torch.cat(parts).reshape(*x.shape, self.k)
+
+    def edge_information(self) -> dict[tuple[int, int], float]:
+        """(parent, child) → their mutual information in nats, for columns with one parent."""
+        return edge_information(self._tables, self.table.cpu())
 
     @torch.no_grad()
     def sample(self, n: int, context: Tensor | None = None, seed: int = 0, *, start: int = 0) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from jensen.evaluation.page import Html
 from jensen.evaluation.panels.classes import classes
 from jensen.evaluation.panels.comparison import controls, self_check
+from jensen.evaluation.panels.graph import graph
 from jensen.evaluation.panels.likelihood import header, meaning, split_of_bits
 from jensen.evaluation.panels.mixture import mixture
 from jensen.evaluation.panels.run import data, model, training
@@ -17,6 +18,7 @@ PANELS: tuple[Callable[[Story], Html], ...] = (
     controls,
     samples,
     mixture,
+    graph,
     classes,
     split_of_bits,
     self_check,
