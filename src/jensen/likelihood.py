@@ -263,7 +263,7 @@ def plus_minus(value: float, error: float, *, sign: bool = False) -> str:
     plus = "+" if sign else ""
     if not math.isfinite(error) or not math.isfinite(value):
         return f"{value:{plus}.4g} ± {'unknown' if math.isnan(error) else error}"
-    if error <= 0:
+    if error <= 1e-12 * abs(value):  # none, or the rounding of float64
         return f"{value:{plus}.6g} ± 0"
     magnitude = math.floor(math.log10(error))
     digits = max(0, -magnitude + (error / 10**magnitude < 1.95))
