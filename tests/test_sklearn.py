@@ -7,13 +7,14 @@ from scipy import stats
 from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LinearRegression
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from jensen import sklearn as estimators
-from jensen.sklearn import Gaussian, GaussianMixture, Independent, KernelDensity
+from jensen.sklearn import Gaussian, GaussianMixture, Independent, KernelDensity, MixtureDensityRegressor
 
 X = load_iris().data
 MIXTURE = GaussianMixture(3, restarts=1, random_state=0)
@@ -25,6 +26,7 @@ MIXTURE = GaussianMixture(3, restarts=1, random_state=0)
         Gaussian(random_state=0),
         GaussianMixture(random_state=0),
         KernelDensity(random_state=0),
+        MixtureDensityRegressor(2, width=8, steps=2, random_state=0),
     ]
 )
 def test_scikit_learns_own_checks(estimator, check):
@@ -160,3 +162,27 @@ def test_numbers_of_numpy_are_numbers():
 def test_a_fit_that_has_not_converged_warns():
     with pytest.warns(ConvergenceWarning, match="EM stopped after 2 iterations without having converged"):
         GaussianMixture(3, max_iterations=2, random_state=0).fit(X)
+
+
+def test_the_regressor_says_what_the_regression_says_in_the_shape_of_y():
+    """Without steps it is a linear regression: scikit-learn's, on 1000 rows shrunk by next to nothing, and its R²."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1000, 3)) * [1, 10, 0.1]
+    y = x @ [1.0, 0.2, 5.0] + 7 + 0.5 * rng.normal(size=1000)
+    plain = LinearRegression().fit(x, y)
+    fit = MixtureDensityRegressor(steps=0, random_state=0).fit(x, y)
+    mean, std = fit.predict(x, return_std=True)
+    assert mean.shape == std.shape == (1000,)
+    np.testing.assert_allclose(mean, plain.predict(x), atol=0.02)
+    np.testing.assert_allclose(fit.log_prob(x, y), stats.norm(mean, std).logpdf(y), rtol=1e-9)
+    assert fit.score(x, y) == pytest.approx(plain.score(x, y), abs=1e-4)
+    drawn = fit.sample(x, 20, random_state=1)
+    assert drawn.shape == (20, 1000)
+    np.testing.assert_array_equal(drawn, fit.sample(x, 20, random_state=1))
+    assert np.abs(drawn - mean).std() < 2 * std.max()
+    both = MixtureDensityRegressor(2, steps=2, random_state=0).fit(x, np.column_stack([y, -y]))
+    assert both.predict(x).shape == (1000, 2)
+    assert both.sample(x[:5], 3).shape == (3, 5, 2)
+    assert both.log_prob(x, np.column_stack([y, -y])).shape == (1000,)
+    with pytest.raises(ValueError, match="n_components must be from 1 to 1024, got 0"):
+        MixtureDensityRegressor(0).fit(x, y)

@@ -50,7 +50,7 @@ class LogLikelihood:
         of: the generative distribution the number describes, such as "ancestral, T = 1000".
         method: the word that computed it, such as "exact" or "vlb".
         event_shape: the shape of one example.
-        given: "p(x)", "p(x|y)" or "p(x,y)".
+        given: "p(x)", "p(x|y)" or "p(x,y)"; of a regression "p(y|x)", and an example is then a y.
         stderr: `(B,)` Monte-Carlo standard error of each value, or None where nothing was drawn.
         terms: name → `(B,)`, summing to `value`.
         diagnostics: what the method has to say about itself.

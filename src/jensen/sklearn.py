@@ -7,6 +7,8 @@ Thin: each estimator makes a `Split` whose training rows are X, calls `jensen.fi
     mixture = GaussianMixture(n_components=3, random_state=0).fit(X)
     mixture.score_samples(X), mixture.predict_proba(X), mixture.sample(10)
 
+`MixtureDensityRegressor` is a regressor instead, `jensen.estimation.regression` behind the same conventions.
+
 An `InputError` is a `ValueError`, as scikit-learn expects.
 """
 
@@ -16,7 +18,7 @@ from typing import Any, ClassVar, Literal, Self, cast
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.base import BaseEstimator, DensityMixin, RegressorMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
@@ -24,13 +26,15 @@ from torch import Tensor
 
 from jensen.data.examples import Examples, Split
 from jensen.data.space import Real
+from jensen.distributions.mixture_density import Covariance
 from jensen.errors import InputError
+from jensen.estimation.regression import fit_regression
 from jensen.fitting import fit
 from jensen.kernel_density.kernels import Word
 from jensen.models import gmm, kde, model_class
 from jensen.models.pipeline import Pipeline
 
-__all__ = ["Gaussian", "GaussianMixture", "Independent", "KernelDensity"]
+__all__ = ["Gaussian", "GaussianMixture", "Independent", "KernelDensity", "MixtureDensityRegressor"]
 
 Array = NDArray[Any]
 ROWS = 4096  # at a time
@@ -282,3 +286,95 @@ class GaussianMixture(_Density):
         seed = int(check_random_state(self.random_state if random_state is None else random_state).randint(2**31 - 1))
         y, z = self.model_.sample_joint(n_samples, seed=seed)
         return self._given_back(self._fitted().decode(y).numpy()), z.numpy()
+
+
+class MixtureDensityRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """p(y | x), a mixture of normals whose weights, means and covariances a network reads off x; with one component,
+    regression with error bars that depend on x (`jensen.estimation.regression`).
+
+    `predict` is E[y | x] and `score` its R², as for every regressor; `log_prob` scores the whole distribution. (Not
+    `score_samples`, which scikit-learn calls with X alone: p(y | x) does not score X.)
+
+    Args:
+        n_components: how many.
+        covariance: of each component over several targets, full or diag.
+        width: units of the network.
+        depth: its residual blocks.
+        dropout: in them.
+        steps: of training, at most; 0 for a linear regression.
+        lr: peak learning rate.
+        weight_decay: the pull towards the linear regression; None to choose by the number of rows.
+        valid: the share of the rows that is held out to stop by.
+        random_state: seed of the fit and of `sample`.
+    """
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        covariance: Covariance = "full",
+        width: int = 64,
+        depth: int = 1,
+        dropout: float = 0.1,
+        steps: int = 1000,
+        lr: float = 1e-3,
+        weight_decay: float | None = None,
+        valid: float = 0.2,
+        random_state: Any = None,
+    ) -> None:
+        self.n_components = n_components
+        self.covariance = covariance
+        self.width = width
+        self.depth = depth
+        self.dropout = dropout
+        self.steps = steps
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.valid = valid
+        self.random_state = random_state
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Fit to rows X `(n, d)` and targets y `(n,)` or `(n, targets)`.
+
+        Raises:
+            ValueError: they cannot be fitted; the message says why and what to do.
+        """
+        x, target = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True, ensure_min_samples=3)
+        self.targets_shape_ = target.shape[1:]
+        settings = self.get_params(deep=False)
+        seed = int(check_random_state(settings.pop("random_state")).randint(2**31 - 1))
+        self.regression_ = fit_regression(x, target, seed=seed, **settings)
+        return self
+
+    def predict(self, X: ArrayLike, return_std: bool = False) -> Any:
+        """E[y | x] of each row, and the standard deviation of y given x if asked for; shaped as y was."""
+        x = self._checked(X)
+        mean = self._as_y(self.regression_.mean(x))
+        return (mean, self._as_y(self.regression_.std(x))) if return_std else mean
+
+    def log_prob(self, X: ArrayLike, y: ArrayLike) -> Array:
+        """log p(y | x) of each row, nats in the units of y, `(n,)`."""
+        return self.regression_.log_likelihood(self._checked(X), np.asarray(y)).value.numpy()
+
+    def sample(self, X: ArrayLike, n_samples: int = 1, random_state: object = None) -> Array:
+        """Draws of y for each row, `(n_samples, n)` or `(n_samples, n, targets)`.
+
+        Args:
+            X: rows.
+            n_samples: how many for each.
+            random_state: seed or generator; the estimator's own if None.
+        """
+        seed = int(check_random_state(self.random_state if random_state is None else random_state).randint(2**31 - 1))
+        return self._as_y(self.regression_.sample(self._checked(X), n_samples, seed=seed))
+
+    def _checked(self, X: ArrayLike) -> Array:
+        check_is_fitted(self)
+        return cast(Array, validate_data(self, X, dtype=np.float64, reset=False))
+
+    def _as_y(self, values: Tensor) -> Array:
+        return values.numpy().reshape(*values.shape[:-1], *self.targets_shape_)
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags

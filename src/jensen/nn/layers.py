@@ -187,18 +187,20 @@ class Attention(nn.Module):
 
 
 class VectorBlock(nn.Module):
-    """h + linear(silu(FiLM(linear(layer_norm(h)), λ))) for vectors (B, width)."""
+    """h + linear(silu(FiLM(linear(layer_norm(h)), λ))) for vectors (B, width); without FiLM where `embedding` is 0."""
 
     def __init__(self, width: int, embedding: int, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.first = nn.Linear(width, 2 * width)
-        self.film = zero_init(nn.Linear(embedding, 4 * width))
+        self.film = zero_init(nn.Linear(embedding, 4 * width)) if embedding else None
         self.dropout = nn.Dropout(dropout)
         self.second = zero_init(nn.Linear(2 * width, width))
 
-    def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
-        """h (B, width), embedding (B, E) → (B, width)."""
-        scale, shift = self.film(embedding).chunk(2, dim=-1)
-        hidden = torch.addcmul(shift, self.first(self.norm(h)), 1 + scale)
+    def forward(self, h: Tensor, embedding: Tensor | None) -> Tensor:
+        """h (B, width), embedding (B, E) or None → (B, width)."""
+        hidden = self.first(self.norm(h))
+        if self.film is not None:
+            scale, shift = self.film(embedding).chunk(2, dim=-1)
+            hidden = torch.addcmul(shift, hidden, 1 + scale)
         return h + self.second(self.dropout(F.silu(hidden)))

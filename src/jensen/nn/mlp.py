@@ -1,7 +1,7 @@
 """A residual perceptron for vectors (B, D).
 
 The vector and its Fourier features (sharp structure in few dimensions, Tancik et al. 2020) are mapped to `width`
-numbers, then pass residual blocks that read the noise level, and are mapped to the output, which starts at zero.
+numbers, then pass residual blocks that read the noise level, if there is one, and are mapped to the output, which starts at zero.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class MLP(nn.Module):
         frequencies: Fourier frequencies per input dimension, from π/4 to 2π (0 for none).
         dropout: dropout inside the blocks, the only randomness.
         context_dim: size of the context vectors, 0 for none.
+        noise_level: whether there is one; if not, there is no context either.
 
     Example:
         >>> MLP(2, 2)(torch.zeros(5, 2), torch.zeros(5)).shape
@@ -42,18 +43,20 @@ class MLP(nn.Module):
         frequencies: int = 4,
         dropout: float = 0.0,
         context_dim: int = 0,
+        noise_level: bool = True,
     ) -> None:
         super().__init__()
-        self.embed = LogSNREmbedding(width, context_dim=context_dim)
+        self.embed = LogSNREmbedding(width, context_dim=context_dim) if noise_level else None
         self.fourier = FourierFeatures(frequencies, math.pi / 4, 2 * math.pi) if frequencies else None
         self.stem = nn.Linear(dim_in * (1 + 2 * frequencies), width)
-        self.blocks = nn.ModuleList(VectorBlock(width, width, dropout=dropout) for _ in range(depth))
+        embedding = width if noise_level else 0
+        self.blocks = nn.ModuleList(VectorBlock(width, embedding, dropout=dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.head = zero_init(nn.Linear(width, dim_out))
 
-    def forward(self, x: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
-        """x (B, dim_in), log_snr (B,), context (B, context_dim) or None → (B, dim_out)."""
-        embedding = self.embed(log_snr, context)
+    def forward(self, x: Tensor, log_snr: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+        """x (B, dim_in), log_snr (B,) or None where there is no noise level, context (B, context_dim) or None → (B, dim_out)."""
+        embedding = None if self.embed is None else self.embed(log_snr, context)
         if self.fourier is not None:
             x = torch.cat((x, self.fourier(x).flatten(1)), dim=1)
         h = self.stem(x)
