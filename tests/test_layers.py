@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "jensen"
 LAYERS = (
     ("errors",),
-    ("noise", "files", "settings", "threads"),
+    ("noise", "files", "settings", "threads", "blocks"),
     ("likelihood",),
     ("distributions",),
     ("nn",),
@@ -33,6 +33,7 @@ INSIDE_MODELS = {
     "networks": 0,
     "context": 0,
     "chain": 1,
+    "mixture_objective": 1,
     "dequantised": 1,
 }  # contracts and shared parts; families are 2
 FILES = sorted(ROOT.rglob("*.py"))

@@ -14,9 +14,9 @@ import jensen
 from jensen.data.examples import Examples
 from jensen.data.space import Levels, Real
 from jensen.errors import InputError
-from jensen.kernel_density import bandwidth
+from jensen.kernel_density import bandwidth, choice
 from jensen.kernel_density.bandwidth import Sample
-from jensen.models import kde
+from jensen.kernel_density.kept import choosing, kept, merged
 from jensen.models.kde import KernelDensity
 from jensen.models.model import Watch
 
@@ -107,12 +107,11 @@ def test_the_fit_takes_the_bandwidths_that_are_best(word: str):
 
 def test_few_rows_choose_for_many(monkeypatch: pytest.MonkeyPatch):
     """Bandwidths of 100 of 1600 rows, narrowed by 16^(-1/6); the same whatever the order."""
-    monkeypatch.setattr(kde, "MOST_CHOOSING", 100)
+    monkeypatch.setattr(choice, "MOST_CHOOSING", 100)
     x, said, order = normal(1600, 2), list[str](), torch.randperm(1600)
     model = filled(x, said=said)
     assert any("on 100 of 1600 rows, narrowed by 0.63" in line for line in said)
-    kept = model._kept(rows_of(x), Watch(said.append, said.append))
-    sample, factor = model._sample(kde._merged(kept, Watch(said.append, said.append)))
+    sample, factor = choosing(merged(kept(rows_of(x), 1600, Real(), said.append), said.append), 100, None)
     assert (len(sample.rows), factor) == (100, pytest.approx(16 ** (-1 / 6)))
     torch.testing.assert_close(bandwidth.best(sample, model.kernel) * factor, model.bandwidths, rtol=1e-9, atol=0)
     other = KernelDensity((2,), Real())

@@ -18,6 +18,7 @@ from torch.distributions import Normal
 
 from jensen.data.space import Levels
 from jensen.distributions.logistic import DiscretisedLogistic
+from jensen.distributions.picking import picked_each
 
 NARROWEST = 1e-3  # the smallest standard deviation of a normal, in standard deviations of the column
 
@@ -140,9 +141,7 @@ class Normals(Law):
 
 def _place(logits: Tensor, u: Tensor) -> Tensor:
     """The number of the category at which the distribution function passes u, `(n,)`."""
-    cumulative = logits.double().softmax(-1).cumsum(-1)
-    found = torch.searchsorted(cumulative, u.double()[:, None].contiguous(), right=True)[:, 0]
-    return found.clamp(max=logits.shape[-1] - 1)
+    return picked_each(logits.double().softmax(-1), u)
 
 
 def _picked(logits: Tensor, u: Tensor, *of_components: Tensor) -> tuple[Tensor, ...]:

@@ -7,7 +7,23 @@ from typing import Annotated, Any
 
 import typer
 
-from jensen.cli.options import Data, Json, Label, Layout, LevelsOption, RunFolder, Seed, Size, SplitSeed
+from jensen.cli.options import (
+    ChainSteps,
+    Data,
+    EveryStep,
+    Json,
+    Label,
+    Layout,
+    LevelsOption,
+    Method,
+    OtherData,
+    RunFolder,
+    Scores,
+    Seed,
+    Size,
+    SplitSeed,
+    Tolerance,
+)
 
 app = typer.Typer(
     help="Fit generative models to data, say how likely data are under them, draw new data.",
@@ -108,24 +124,12 @@ def compare(
 @app.command()
 def evaluate(
     run: RunFolder,
-    data: Annotated[
-        str | None, typer.Argument(metavar="[DATA]", help="Other data to score; by default the run's own test rows.")
-    ] = None,
-    method: Annotated[
-        str | None, typer.Option(help="How: exact, vlb, elbo, … (the model's first if left out).")
-    ] = None,
-    tolerance: Annotated[
-        float | None,
-        typer.Option(help="Monte-Carlo standard error wanted for the mean, in bits/dim (densities: nats/dim)."),
-    ] = None,
-    steps: Annotated[int | None, typer.Option(help="Diffusion: the length T of the chain.")] = None,
-    every_step: Annotated[
-        bool, typer.Option(help="Diffusion: every term of the bound instead of a sample of them.")
-    ] = False,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", metavar="FILE.csv", help="One row an example: id, value, stderr (nats)."),
-    ] = None,
+    data: OtherData = None,
+    method: Method = None,
+    tolerance: Tolerance = None,
+    steps: ChainSteps = None,
+    every_step: EveryStep = False,
+    output: Scores = None,
     seed: Seed = 0,
     size: Size = None,
     levels: LevelsOption = None,
@@ -135,32 +139,24 @@ def evaluate(
 ) -> None:
     """Log-likelihood of held-out rows under a fitted model, with what the number is and its error bars."""
     from jensen.cli.inputs import rows_to_score, scoring_options
-    from jensen.cli.printing import print_breakdown, print_classes, print_json
-    from jensen.cli.work import scored
+    from jensen.cli.printing import print_scored
+    from jensen.cli.work import keep_scores, scored
     from jensen.evaluation.calibration import classification
-    from jensen.evaluation.likelihood import summary
-    from jensen.evaluation.outputs import check_not_data, check_output, write_scores
+    from jensen.evaluation.outputs import check_not_data, check_output
     from jensen.fitting import load
 
     check_output(output, (".csv",))
     pipeline = load(run)
-    check_not_data(output, data, pipeline.config["data"]["facts"].get("source"))
+    source = pipeline.config["data"]["facts"].get("source")
+    check_not_data(output, data, source)
     options = scoring_options(pipeline, method, tolerance, steps, every_step)
     rows = rows_to_score(pipeline, data, size, levels, layout, label)
     ll = scored(pipeline, rows, seed=seed, **options)
     if output:
-        clusters = pipeline.responsibilities(rows, seed=seed) if pipeline.components else None
-        write_scores(output, rows, ll, clusters)
-    word, source = pipeline.config["model"]["word"], data or pipeline.config["data"]["facts"].get("source")
+        keep_scores(output, pipeline, rows, ll, seed)
     classes = classification(pipeline, rows, seed=seed)
-    if as_json:
-        extra = {} if classes is None else {"classification": classes}
-        print_json({"model": word, "data": source, "log_likelihood": summary(ll), **extra})
-        return
-    typer.echo(f"{word} on {source}: {ll}")
-    print_breakdown(summary(ll))
-    print_classes(classes)
-    if output:
+    print_scored(pipeline.config["model"]["word"], data or source, ll, classes, as_json)
+    if output and not as_json:
         typer.echo(f"scores: {output}")
 
 

@@ -1,4 +1,4 @@
-"""The arguments and options that several commands share."""
+"""The arguments and options that several commands share, and those of `evaluate`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -28,3 +28,18 @@ Label = Annotated[
     typer.Option("--label", metavar="COLUMN", help="A table's column of classes: its name, or its number from 1."),
 ]
 SplitSeed = Annotated[int, typer.Option(help="Seed of the split where the data give none.")]
+
+OtherData = Annotated[
+    str | None, typer.Argument(metavar="[DATA]", help="Other data to score; by default the run's own test rows.")
+]
+Method = Annotated[str | None, typer.Option(help="How: exact, vlb, elbo, … (the model's first if left out).")]
+Tolerance = Annotated[
+    float | None,
+    typer.Option(help="Monte-Carlo standard error wanted for the mean, in bits/dim (densities: nats/dim)."),
+]
+ChainSteps = Annotated[int | None, typer.Option(help="Diffusion: the length T of the chain.")]
+EveryStep = Annotated[bool, typer.Option(help="Diffusion: every term of the bound instead of a sample of them.")]
+Scores = Annotated[
+    Path | None,
+    typer.Option("-o", "--output", metavar="FILE.csv", help="One row an example: id, value, stderr (nats)."),
+]

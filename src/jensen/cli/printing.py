@@ -6,8 +6,9 @@ from typing import Any
 import typer
 
 from jensen.evaluation.calibration import described
+from jensen.evaluation.likelihood import summary as summed_up
 from jensen.evaluation.numbers import part, real, word
-from jensen.likelihood import BITS
+from jensen.likelihood import BITS, LogLikelihood
 from jensen.training.run import Run
 
 
@@ -31,6 +32,20 @@ def print_result(folder: Run, result: dict[str, Any], as_json: bool) -> None:
     typer.echo(_in_words(ll))
     typer.echo(f"samples: {folder.file('samples.png')}")
     typer.echo(f"report:  {folder.file('report.html')}")
+
+
+def print_scored(
+    model: str, source: str | None, ll: LogLikelihood, classes: dict[str, Any] | None, as_json: bool
+) -> None:
+    """The log-likelihood of rows: the headline, its terms, how well classes are told."""
+    found = summed_up(ll)
+    if as_json:
+        extra = {} if classes is None else {"classification": classes}
+        print_json({"model": model, "data": source, "log_likelihood": found, **extra})
+        return
+    typer.echo(f"{model} on {source}: {ll}")
+    print_breakdown(found)
+    print_classes(classes)
 
 
 def print_breakdown(summary: dict[str, Any]) -> None:

@@ -11,6 +11,7 @@ from jensen.errors import InputError
 from jensen.evaluation.drawing import Drawing, draw
 from jensen.evaluation.images import save_grid
 from jensen.evaluation.likelihood import evaluate_run
+from jensen.evaluation.outputs import write_scores
 from jensen.evaluation.report import write_report
 from jensen.files import write_json
 from jensen.likelihood import LogLikelihood
@@ -47,6 +48,12 @@ def scored(pipeline: Pipeline, rows: Examples, **options: Any) -> LogLikelihood:
     """The log-likelihood of rows."""
     with bar("scoring", len(rows)) as shown:
         return pipeline.log_likelihood(rows, on_start=shown.total, on_calls=shown.advance, **options)
+
+
+def keep_scores(path: Path, pipeline: Pipeline, rows: Examples, ll: LogLikelihood, seed: int) -> None:
+    """Write a line a row, with its responsibilities where the model has components."""
+    clusters = pipeline.responsibilities(rows, seed=seed) if pipeline.components else None
+    write_scores(path, rows, ll, clusters)
 
 
 def finish(folder: Run, pipeline: Pipeline, split: Split) -> dict[str, Any]:

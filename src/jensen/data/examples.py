@@ -8,7 +8,7 @@ row's noise, so that results do not depend on batching.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -40,15 +40,28 @@ class Batch:
         """The rows' weights, `(B,)` float64, 1 where there are none; they must be finite and at least 0."""
         if self.weight is None:
             return torch.ones(len(self.x), dtype=torch.float64, device=self.x.device)
-        weight = self.weight.to(self.x.device, torch.float64)
-        if not bool((torch.isfinite(weight) & (weight >= 0)).all()):
-            raise InputError("weights must be finite and at least 0; drop or mend such rows")
-        return weight
+        return checked_weights(self.weight.to(self.x.device, torch.float64))
 
     def to(self, device: torch.device) -> "Batch":
         """The rows on that device; ids stay where noise is made, on the CPU."""
         context, weight = (None if t is None else t.to(device) for t in (self.context, self.weight))
         return Batch(self.x.to(device), self.id, context, weight)
+
+
+def checked_weights(weight: Tensor) -> Tensor:
+    """Weights of rows as they are; not finite or below 0 is an `InputError`."""
+    if not bool((torch.isfinite(weight) & (weight >= 0)).all()):
+        raise InputError("weights must be finite and at least 0; drop or mend such rows")
+    return weight
+
+
+class Rows(Protocol):
+    """Anything with rows."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Tensor | slice) -> Batch:
+        """The rows at these positions."""
 
 
 @dataclass(frozen=True)

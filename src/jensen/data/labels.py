@@ -67,6 +67,19 @@ def _plain(value: float) -> str:
     return str(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
 
 
+def check_codes(codes: torch.Tensor, classes: int, rule: str) -> None:
+    """Refuse codes of classes other than 0, …, classes - 1.
+
+    Args:
+        codes: whole numbers.
+        classes: how many there are.
+        rule: what the user is told.
+    """
+    outside = codes[(codes < 0) | (codes >= classes)]
+    if len(outside):
+        raise InputError(f"{rule}, got {int(outside[0])}")
+
+
 def many_classes(names: Sequence[str], rows: int) -> tuple[str, ...]:
     """A note where a label looks like a quantity."""
     if len(names) <= MANY or rows >= ROWS_A_CLASS * len(names):

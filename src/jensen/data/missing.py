@@ -1,7 +1,12 @@
 """Missing cells (NaN), told by their place: the line of a table, the row of anything else."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
 
 from jensen.data.examples import Examples
 from jensen.errors import InputError
@@ -45,3 +50,30 @@ def _place(facts: dict[str, Any], row: int, cell: tuple[int, ...]) -> str:
     column = cell[0] + 1
     column += column >= (facts.get("label_column") or math.inf)  # the label's column is not among the cells
     return f"table {facts['source']!r}, line {row + (2 if columns else 1)}: column {column}{name}"
+
+
+def check_draws(draws: int | None) -> None:
+    """Refuse a number of draws of missing cells below 1; None asks for their mean."""
+    if draws is not None and draws < 1:
+        raise InputError(f"the number of draws must be at least 1, got {draws}")
+
+
+def row_knowing(values: Mapping[int, float], dims: int) -> Float64[Tensor, " d"]:
+    """One row with these values in these columns, and its other cells missing.
+
+    Args:
+        values: column number → value.
+        dims: d.
+
+    Raises:
+        InputError: no such column, all columns or none, a value that is not finite.
+    """
+    columns = sorted(values)
+    if any(not 0 <= column < dims for column in columns) or not 0 < len(columns) < dims:
+        raise InputError(f"columns must be some but not all of 0 … {dims - 1}, got {columns}")
+    row = torch.full((dims,), math.nan, dtype=torch.float64)
+    for column in columns:
+        row[column] = float(values[column])
+    if int(row.isfinite().sum()) != len(columns):
+        raise InputError(f"values must be finite numbers, got {dict(values)}")
+    return row

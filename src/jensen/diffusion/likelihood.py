@@ -23,6 +23,7 @@ from torch import Tensor
 
 from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.variance import interpolate
+from jensen.distributions.picking import picked
 from jensen.errors import FitError
 from jensen.noise import Noise
 
@@ -194,7 +195,7 @@ def _steps(plan: Plan, ids: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
     strata = plan.calls - 1
     u = noise.at("steps").uniform(ids, (strata,))
     place = (torch.arange(strata) + u) / strata
-    chosen = torch.searchsorted(plan.proposal.cumsum(0), place.contiguous()).clamp(max=others - 1)
+    chosen = picked(plan.proposal, place.flatten()).reshape(place.shape)
     return torch.cat([first, chosen + 2], 1), torch.cat([first, 1 / (strata * plan.proposal[chosen])], 1)
 
 

@@ -5,9 +5,11 @@ one `bounds.elbo` serves all of them.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
+from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributions import Distribution
+from torch.distributions import Categorical, Distribution
 
 
 class Conditional(nn.Module, ABC):
@@ -25,3 +27,35 @@ class Conditional(nn.Module, ABC):
         distribution = super().__call__(given)
         assert isinstance(distribution, Distribution)
         return distribution
+
+
+class Weighted(Conditional):
+    """p(z) of one of K components, the same whatever is given: the prior of a mixture.
+
+    Args:
+        weights: `(K,)`, which sum to one.
+    """
+
+    def __init__(self, weights: Float[Tensor, " K"]) -> None:
+        super().__init__()
+        self.weights = weights
+
+    def forward(self, given: Tensor) -> Distribution:
+        """A categorical distribution a row."""
+        return Categorical(self.weights.expand(len(given), -1))
+
+
+class Responsible(Conditional):
+    """p(z | x) ∝ p(x, z) of one of K components, by Bayes' rule: the exact posterior of a mixture.
+
+    Args:
+        log_joint: log p(x, z = k) of rows, `(B, K)`.
+    """
+
+    def __init__(self, log_joint: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.log_joint = log_joint
+
+    def forward(self, given: Tensor) -> Distribution:
+        """A categorical distribution a row."""
+        return Categorical(logits=self.log_joint(given))

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
+from jensen.distributions.smoothing import log_smoothed
 from jensen.errors import InputError
 from jensen.graphical.dag import Dag
 
@@ -79,9 +80,7 @@ class Tables:
 
     def log_probabilities(self, counts: Int64[Tensor, " cells"], pseudo_count: float) -> Float64[Tensor, " cells"]:
         """log (n(pa, x) + α)/(n(pa) + α k); uniform where there is neither a count nor a pseudo-count."""
-        cells = counts.double().reshape(-1, self.k) + pseudo_count
-        total = cells.sum(1, keepdim=True)
-        return torch.where(total > 0, cells.log() - total.log(), -math.log(self.k)).flatten()
+        return log_smoothed(counts.reshape(-1, self.k), pseudo_count).flatten()
 
     def log_evidence(self, counts: Int64[Tensor, " cells"], pseudo_count: float) -> float:
         """The counts' log evidence under Dirichlet(α, …, α) for every state of the parents, nats."""

@@ -2,8 +2,7 @@
 
 Stored rows lie in leaves of a k-d tree (`tree`), and rows go through in blocks against one leaf at a time, every pair of a
 block by one matrix product, in float64. No row's sum depends on the rows beside it: leaves are skipped row by row and
-added in one order, and blocks have one shape, since matrix products choose their order of summation by shape (and
-functions such as log have other last bits in the odd rest of a vector).
+added in one order, and blocks have one shape (`jensen.blocks`).
 
 **Gaussian.** The leaf nearest to x comes first, with its largest term found; it gives S alone. A leaf at squared distance
 D (in bandwidths) is skipped where exp(-D/2) ∏_d 1/min Z_d < e^-`DEPTH` S. The weights sum to one, so that all that is
@@ -26,6 +25,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from jensen.blocks import in_blocks
 from jensen.kernel_density.kernels import WIDE, Gaussian, Kernel
 from jensen.kernel_density.tree import Leaves
 
@@ -90,18 +90,18 @@ class Gaussians(Selected):
         for leaf in wanted.any(1).nonzero()[:, 0].tolist():
             at = wanted[leaf].nonzero()[:, 0]
             rows = phi[at] if self.central[leaf] else _phi(z[at] - self.centres[leaf], first[at])
-            parts = [(block @ self.psi[leaf]).exp2_().sum(1) for block in blocks(rows, BLOCK)]
-            total[at] += torch.cat(parts)[: len(at)]
-        value = first + torch.cat([block.log() for block in blocks(total, BLOCK)])[: len(total)]
+            psi = self.psi[leaf]
+            total[at] += in_blocks(lambda block, psi=psi: (block @ psi).exp2_().sum(1), BLOCK, rows)
+        value = first + in_blocks(torch.log, BLOCK, total)
         return value.masked_fill_((wanted[self.wide].any(0)) | self.wide[nearest], torch.nan)
 
     def _first(self, z: Tensor, nearest: Tensor) -> Tensor:
         """log Σ over the nearest leaf of each row."""
-        parts, away = [], z - self.centres[nearest]
-        pieces = zip(blocks(_phi(away, z.new_zeros(len(z))), FEW), blocks(nearest, FEW), strict=True)
-        for phi, leaf in pieces:
-            parts.append((torch.bmm(phi[:, None], self.psi[leaf])[:, 0] / LOG2E).logsumexp(1))
-        return torch.cat(parts)[: len(z)]
+
+        def few(phi: Tensor, leaf: Tensor) -> Tensor:
+            return (torch.bmm(phi[:, None], self.psi[leaf])[:, 0] / LOG2E).logsumexp(1)
+
+        return in_blocks(few, FEW, _phi(z - self.centres[nearest], z.new_zeros(len(z))), nearest)
 
 
 class Parabolas(Selected):
@@ -112,17 +112,20 @@ class Parabolas(Selected):
     def __call__(self, z: Tensor) -> Tensor:
         """Leaves within reach."""
         wanted, total = self.leaves.gaps(z, largest=True) <= 1 + 1e-12, z.new_zeros(len(z))
-        weights, one = self.offsets.exp(), z.new_ones(())
+        weights = self.offsets.exp()
         for leaf in wanted.any(1).nonzero()[:, 0].tolist():
-            at, parts = wanted[leaf].nonzero()[:, 0], []
-            for block in blocks(z[at] - self.centres[leaf], BLOCK):
-                product = weights[leaf].expand(BLOCK, LEAF)
-                for column, y in zip(block.T, self.y[leaf], strict=True):
-                    u = column[:, None] - y
-                    product = product * torch.addcmul(one, u, u, value=-1).clamp_(min=0)
-                parts.append(product.sum(1))
-            total[at] += torch.cat(parts)[: len(at)]
-        return torch.cat([block.log() for block in blocks(total, BLOCK)])[: len(total)]
+            at, own, y = wanted[leaf].nonzero()[:, 0], weights[leaf], self.y[leaf]
+            total[at] += in_blocks(lambda z, own=own, y=y: _parabolas(z, own, y), BLOCK, z[at] - self.centres[leaf])
+        return in_blocks(torch.log, BLOCK, total)
+
+
+def _parabolas(z: Float64[Tensor, "B d"], weights: Float64[Tensor, " n"], y: Float64[Tensor, "d n"]) -> Tensor:
+    """Σ_n w_n ∏_d (1 - (z_d - y_nd)²)₊."""
+    product, one = weights.expand(len(z), -1), z.new_ones(())
+    for column, stored in zip(z.T, y, strict=True):
+        u = column[:, None] - stored
+        product = product * torch.addcmul(one, u, u, value=-1).clamp_(min=0)
+    return product.sum(1)
 
 
 def selected(
@@ -130,11 +133,6 @@ def selected(
 ) -> Selected:
     """The sums of a kernel."""
     return (Gaussians if isinstance(kernel, Gaussian) else Parabolas)(y, offsets, leaves, highest)
-
-
-def blocks(rows: Tensor, size: int) -> tuple[Tensor, ...]:
-    """Blocks of one size, the last one filled up with zeros."""
-    return torch.cat([rows, rows.new_zeros(-len(rows) % size, *rows.shape[1:])]).split(size)
 
 
 def _phi(x: Tensor, log_s: Tensor) -> Tensor:

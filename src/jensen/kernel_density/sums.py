@@ -17,9 +17,10 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from jensen.blocks import blocks
 from jensen.kernel_density.kernels import Kernel
 from jensen.kernel_density.levels import heights, normalisers
-from jensen.kernel_density.selected import BLOCK, LEAF, MOST_DIMS, blocks, selected
+from jensen.kernel_density.selected import BLOCK, LEAF, MOST_DIMS, selected
 from jensen.kernel_density.tree import as_they_are, leaves
 from jensen.threads import in_parallel
 
@@ -120,7 +121,7 @@ class Sums:
 
     def blocks(self, z: Float64[Tensor, "B *d"]) -> tuple[Tensor, ...]:
         """Blocks of the size that suits `exponents`."""
-        return blocks(z, self.block)
+        return tuple(blocks(z, self.block))
 
     def _piece(self, rows: int) -> int:
         """Rows that a thread takes at a time."""

@@ -1,13 +1,14 @@
 """log p(x), responsibilities, conditional moments and draws of a mixture, in float64.
 
-A row's value does not depend on its company, for complete rows to the bit: they go through products of one fixed shape,
-256 rows at a time with the last block filled up. Rows with missing cells go through blocks of their own (`normals`). The sum
+A row's value does not depend on its company, for complete rows to the bit: they go through `jensen.blocks` of 256 rows. Rows with missing cells go through blocks of their own (`normals`). The sum
 over components is divided by Σ w_k = 1 as it is stored, so a row with no observed cell has log-likelihood 0.
 """
 
 import torch
 from torch import Tensor
 
+from jensen.blocks import in_blocks
+from jensen.distributions.picking import picked, picked_each
 from jensen.mixture.covariance import Covariance
 from jensen.mixture.parameters import Parameters
 
@@ -23,7 +24,7 @@ class Density:
     """
 
     def __init__(self, parameters: Parameters, covariance: Covariance) -> None:
-        self.parameters = parameters
+        self.parameters, self.covariance = parameters, covariance
         self.normals = covariance.normals(parameters.means, parameters.spread)
         self.log_weights = parameters.weights.log()
 
@@ -47,12 +48,11 @@ class Density:
         return self.log_joint(x).softmax(1)
 
     def _complete(self, x: Tensor) -> Tensor:
-        parts = [self.normals.log_prob(_filled_up(block)).T for block in x.split(BLOCK)]
-        return torch.cat(parts)[: len(x)]
+        return in_blocks(lambda rows: self.normals.log_prob(rows).T, BLOCK, x)
 
     def pick(self, u: Tensor) -> Tensor:
         """The component that u `(n,)` in [0, 1) picks by weight."""
-        return _pick(self.parameters.weights.expand(len(u), -1), u)
+        return picked(self.parameters.weights, u)
 
     @property
     def eps_dims(self) -> int:
@@ -61,8 +61,7 @@ class Density:
 
     def normal(self, k: Tensor, eps: Tensor) -> Tensor:
         """Draws from given components `k (n,)`, by standard normals `eps (n, eps_dims)`."""
-        blocks = zip(k.split(BLOCK), eps.split(BLOCK), strict=True)
-        return torch.cat([self.normals.draw(_filled_up(c), _filled_up(e)) for c, e in blocks])[: len(k)]
+        return in_blocks(self.normals.draw, BLOCK, k, eps)
 
     def fill(self, x: Tensor) -> Tensor:
         """E[x | x_o]: rows `(B, d)` with missing cells replaced by their mean under the mixture."""
@@ -80,7 +79,7 @@ class Density:
         for index in self.normals.groups(x):
             rows = out[index]
             given = self.normals.given(rows)
-            k = _pick((given.log_prob + self.log_weights).softmax(1), u[index])
+            k = picked_each((given.log_prob + self.log_weights).softmax(1), u[index])
             out[index] = torch.where(rows.isnan(), given.draw(k, eps[index]), rows)
         return out
 
@@ -91,15 +90,3 @@ class Density:
         given, left = self.normals.given(x[None].double()), x.isnan()
         weights = (given.log_prob[0] + self.log_weights).softmax(0)
         return Parameters(weights, given.mean[0][:, left], given.spread(left))
-
-
-def _pick(probabilities: Tensor, u: Tensor) -> Tensor:
-    """The component whose share of [0, 1) holds u, row by row."""
-    cumulative = probabilities.cumsum(1).contiguous()
-    index = torch.searchsorted(cumulative, (u[:, None] * cumulative[:, -1:]).contiguous(), right=True)
-    return index[:, 0].clamp(max=probabilities.shape[1] - 1)
-
-
-def _filled_up(rows: Tensor) -> Tensor:
-    """A block of fixed shape, the rest zeros."""
-    return torch.cat([rows, rows.new_zeros(BLOCK - len(rows), *rows.shape[1:])])

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 Spread = dict[str, Tensor]
@@ -24,3 +25,16 @@ class Parameters:
     def dims(self) -> int:
         """d."""
         return self.means.shape[1]
+
+
+def unit(name: str, shape: tuple[int, ...]) -> Tensor:
+    """What standard normal components have of this name in their spread."""
+    if name.startswith("covariance"):
+        return torch.eye(shape[-1], dtype=torch.float64).expand(shape).clone()
+    return torch.full(shape, 0.0 if name == "loadings" else 1.0, dtype=torch.float64)
+
+
+def untouched(parameters: Parameters) -> bool:
+    """Whether they are those of a new model: equal weights, standard normals."""
+    new = all(torch.equal(t, unit(name, t.shape).to(t)) for name, t in parameters.spread.items())
+    return new and not bool(parameters.means.any()) and bool((parameters.weights == parameters.weights[0]).all())

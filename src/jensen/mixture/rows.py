@@ -7,26 +7,17 @@ so that memory does not grow with the number of rows.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from jensen.data.codec import refuse_constant
-from jensen.data.examples import Batch
+from jensen.data.examples import Batch, checked_weights
+from jensen.data.examples import Rows as Rows
 from jensen.errors import InputError
 
 KEPT_CELLS = 1 << 26  # data of at most so many cells are read once: 256 MiB in float32
 PASS_ROWS = 16384
-
-
-class Rows(Protocol):
-    """Anything with rows."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: Tensor | slice) -> Batch:
-        """The rows at these positions."""
 
 
 @dataclass(frozen=True)
@@ -54,10 +45,7 @@ def chunk_of(batch: Batch) -> Chunk:
     x = x if x.dtype == torch.float64 else x.float()
     if batch.weight is None:
         return Chunk(x, x.new_ones(len(x)))
-    weight = batch.weight.to(x)
-    if not bool((torch.isfinite(weight) & (weight >= 0)).all()):
-        raise InputError("weights must be finite and at least 0; drop or mend such rows")
-    return Chunk(x, weight)
+    return Chunk(x, checked_weights(batch.weight.to(x)))
 
 
 class Chunks:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from jensen.distributions.picking import picked
 from jensen.errors import InputError
 from jensen.mixture.covariance import Covariance
 from jensen.mixture.em import Problem, maximise
@@ -135,8 +136,7 @@ def _plus_plus(rows: Tensor, weight: Tensor, components: int, noise: Noise) -> T
 
 def _draw(mass: Tensor, u: Tensor) -> Tensor:
     """Positions drawn in proportion to mass; evenly if there is none."""
-    cumulative = (mass if float(mass.sum()) > 0 else torch.ones_like(mass)).cumsum(0)
-    return torch.searchsorted(cumulative, u * cumulative[-1], right=True).clamp(max=len(mass) - 1)
+    return picked(mass if float(mass.sum()) > 0 else torch.ones_like(mass), u)
 
 
 def _square_distances(rows: Tensor, centres: Tensor) -> Tensor:

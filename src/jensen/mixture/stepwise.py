@@ -18,7 +18,9 @@ from jensen.mixture.em import Problem, maximise, total
 from jensen.mixture.parameters import Parameters
 from jensen.mixture.prior import Prior
 from jensen.mixture.rows import Chunks, Scale
+from jensen.mixture.selection import Task
 from jensen.mixture.statistics import Statistics
+from jensen.noise import Noise
 
 EXPONENT = 0.7
 
@@ -63,3 +65,16 @@ class Stepwise:
         self.running = mixed.about(mixed.means(self.parameters.means))
         self.parameters = maximise(self.running.scaled(self.seen), self.covariance, self.prior, self.parameters)
         return found.log_likelihood / found.weight
+
+
+def begun(task: Task, components: int, start: Parameters | None) -> Stepwise:
+    """Stepwise EM that has seen nothing; the first batch says where the data are.
+
+    Args:
+        task: the batch, and how to learn from it.
+        components: K.
+        start: where to begin; k-means++ on the batch if None.
+    """
+    first = task.clusters(components, Noise(task.seed, "mixture"))
+    problem = task.problem(first)
+    return Stepwise(start or first.start(problem), task.covariance, task.scale, problem.prior)

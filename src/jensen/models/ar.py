@@ -16,8 +16,10 @@ import torch
 from torch import Tensor
 
 from jensen.autoregressive.conditionals import Categories, Law, Logistics, Normals
+from jensen.blocks import in_blocks
 from jensen.data.codec import Affine, fit_codec
 from jensen.data.examples import Batch, Split
+from jensen.data.histogram import level_counts
 from jensen.data.space import Levels, Space
 from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood
@@ -29,7 +31,7 @@ from jensen.training.fitter import Objective, Rows, TrainingSettings
 MOST_CATEGORIES = 1024
 MOST_CHANNELS = 4
 CELLS_AT_ONCE = 1 << 23  # numbers that the network puts out at a time when rows are scored
-BLOCK = 32  # rows drawn together: one shape of matrix product, so that a sample does not depend on its company
+BLOCK = 32  # rows drawn together
 SIZES: dict[str, dict[str, tuple[int, int]]] = {  # network → size → (width, depth)
     "made": {"tiny": (64, 1), "small": (128, 2), "base": (384, 3)},
     "pixelcnn": {"tiny": (32, 4), "small": (64, 6), "base": (128, 9)},
@@ -124,10 +126,7 @@ class Autoregressive(GradientModel, DensityModel):
         """Before it has learned anything every conditional is the histogram of the levels of all dimensions together."""
         counts = None
         if isinstance(self.space, Levels) and self.space.k <= MOST_CATEGORIES:
-            counts = torch.ones(self.space.k, dtype=torch.float64)
-            for start in range(0, len(train), 1024):
-                index = self.space.index(train.batch(slice(start, start + 1024)).x.double()).flatten()
-                counts += torch.bincount(index, minlength=self.space.k)
+            counts = 1 + level_counts(train, self.space)
         start_at = self.law.start(counts)
         if start_at is not None:
             self.network.bias(start_at)
@@ -174,12 +173,11 @@ class Autoregressive(GradientModel, DensityModel):
         """Dimension by dimension; what the network has worked out for the ones before is kept."""
         self.eval()
         ids, noise = sample_ids(n, start), sample_noise(seed)
-        return torch.cat([self._block(part, noise) for part in ids.split(BLOCK)])
+        return in_blocks(lambda block: self._generated(block, noise), BLOCK, ids)
 
-    def _block(self, ids: Tensor, noise: Noise) -> Tensor:
+    def _generated(self, ids: Tensor, noise: Noise) -> Tensor:
         u = noise.uniform(ids, (math.prod(self.event_shape), 2)).to(self.device)
-        full = torch.cat([u, u.new_full((BLOCK - len(u), *u.shape[1:]), 0.5)])
-        return self.network.generate(BLOCK, lambda out, place: self.law.draw(out, full[:, place]))[: len(ids)]
+        return self.network.generate(len(ids), lambda out, place: self.law.draw(out, u[:, place]))
 
 
 class ChainRule(Objective):

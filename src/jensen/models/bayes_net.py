@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from jensen.data.space import Levels, Space
+from jensen.distributions.picking import picked_each
 from jensen.errors import InputError
 from jensen.graphical.chow_liu import mutual_information, spanning_tree
 from jensen.graphical.dag import Dag, dag_of, parsed
@@ -153,10 +154,9 @@ class BayesNet(ClosedForm, DensityModel):
         u = sample_noise(seed).uniform(sample_ids(n, start), (len(self.dag.parents),))
         codes = torch.zeros(n, len(self.dag.parents), dtype=torch.int64)
         for column in self.dag.order:
-            law = self._tables.of(self.table.cpu(), column).exp().cumsum(-1)
+            law = self._tables.of(self.table.cpu(), column).exp()
             given = law[tuple(codes[:, parent] for parent in self.dag.parents[column])].expand(n, self.k)
-            passed = given <= u[:, column : column + 1] * given[:, -1:]
-            codes[:, column] = passed.sum(1).clamp(max=self.k - 1)
+            codes[:, column] = picked_each(given, u[:, column])
         return (self.space.first + self.space.step * codes.double()).reshape(n, *self.event_shape)
 
     def _codes(self, x: Tensor) -> Tensor:

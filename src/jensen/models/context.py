@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from jensen.data.labels import check_codes
 from jensen.errors import InputError, brief, did_you_mean, listed, plural
 
 Context = int | str | Sequence[int | str] | Tensor | np.ndarray[Any, Any]
@@ -36,10 +37,8 @@ def class_codes(context: Context, rows: int, classes: int, names: Sequence[str] 
         raise InputError(
             f"context must be one class for all, or one for each of {rows} {plural('row', rows)}, got shape {tuple(codes.shape)}"
         )
-    outside = codes[(codes < 0) | (codes >= classes)]
-    if len(outside):
-        known = f": {listed(names)}" if names else ""
-        raise InputError(f"context must be classes from 0 to {classes - 1}{known}, got {int(outside[0])}")
+    known = f": {listed(names)}" if names else ""
+    check_codes(codes, classes, f"context must be classes from 0 to {classes - 1}{known}")
     return codes
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from jensen.data.codec import Affine, fit_codec
 from jensen.data.examples import Batch, Split
+from jensen.data.histogram import level_counts
 from jensen.data.space import Levels, Space
 from jensen.diffusion import latent
 from jensen.diffusion.calibration import calibrate, knots
@@ -28,6 +29,7 @@ from jensen.diffusion.sampler import SAMPLERS, Ancestral, Sampler, Watcher, samp
 from jensen.diffusion.schedule import Schedule, schedule_from
 from jensen.diffusion.variance import variance_from
 from jensen.distributions.conditional import Conditional
+from jensen.distributions.picking import picked
 from jensen.errors import InputError, did_you_mean
 from jensen.likelihood import LogLikelihood
 from jensen.models.chain import ChainModel, unwatched
@@ -98,18 +100,7 @@ class DDPM(GradientModel, ChainModel):
         head_features: int | None = None,
     ) -> None:
         super().__init__(event_shape, space)
-        if not 1 <= timesteps <= MOST_STEPS:
-            raise InputError(f"timesteps must be between 1 and {MOST_STEPS}, got {timesteps}")
-        if dropout is not None and not 0 <= dropout < 1:
-            raise InputError(f"dropout must lie in [0, 1), got {dropout}")
-        if betas and schedule not in ("betas", "auto"):
-            raise InputError(f"betas go with schedule=betas, got schedule={schedule}; leave one of the two out")
-        if emphasis is not None and not 0 <= emphasis <= 100:
-            raise InputError(f"emphasis must lie in [0, 100], got {emphasis}")
-        if emphasis and loss == "bound":
-            raise InputError(
-                f"emphasis is a weight of loss=simple, got {emphasis} with loss=bound; leave one of the two out"
-            )
+        _check(timesteps, dropout, betas, schedule, emphasis, loss)
         self.loss, self.emphasis = loss, emphasis or 0.0
         with torch.device("cpu"):  # schedules are small and always here, also when only shapes are wanted (meta)
             chosen = schedule_from(
@@ -164,10 +155,7 @@ class DDPM(GradientModel, ChainModel):
     def initialise(self, train: Rows) -> None:
         """The levels head's bias starts at the log-histogram of the training rows."""
         if isinstance(self.reverse.denoiser, LevelsDenoiser) and isinstance(self.space, Levels):
-            counts = torch.ones(self.space.k, dtype=torch.float64)
-            for start in range(0, len(train), 1024):
-                index = self.space.index(train.batch(slice(start, start + 1024)).x.double()).flatten()
-                counts += torch.bincount(index, minlength=self.space.k)
+            counts = 1 + level_counts(train, self.space)
             with torch.no_grad():
                 self.reverse.denoiser.head.bias.copy_((counts / counts.sum()).log())
 
@@ -338,6 +326,24 @@ class DDPM(GradientModel, ChainModel):
         return latent.Posterior(self.reverse)
 
 
+def _check(
+    timesteps: int, dropout: float | None, betas: list[float] | None, schedule: str, emphasis: float | None, loss: str
+) -> None:
+    """Refuse settings that cannot be, or not together."""
+    if not 1 <= timesteps <= MOST_STEPS:
+        raise InputError(f"timesteps must be between 1 and {MOST_STEPS}, got {timesteps}")
+    if dropout is not None and not 0 <= dropout < 1:
+        raise InputError(f"dropout must lie in [0, 1), got {dropout}")
+    if betas and schedule not in ("betas", "auto"):
+        raise InputError(f"betas go with schedule=betas, got schedule={schedule}; leave one of the two out")
+    if emphasis is not None and not 0 <= emphasis <= 100:
+        raise InputError(f"emphasis must lie in [0, 100], got {emphasis}")
+    if emphasis and loss == "bound":
+        raise InputError(
+            f"emphasis is a weight of loss=simple, got {emphasis} with loss=bound; leave one of the two out"
+        )
+
+
 class DDPMObjective(Objective):
     """`simple`: the squared error a dimension of the noise (levels) or of the network's own target (otherwise).
     `bound`: T times a random term of the variational bound, a dimension.
@@ -351,13 +357,13 @@ class DDPMObjective(Objective):
         super().__init__()
         self.reverse, self.loss = reverse, loss
         density = 1 + (emphasis if loss == "simple" else 0.0) * torch.exp(-0.5 * (reverse.chain.log_snr / 2.5).square())
-        self.cumulative = density.cumsum(0) / density.sum()
+        self.density = density
 
     def forward(self, batch: Batch, noise: Noise) -> Tensor:
         """The loss of each row."""
         x_0, steps = batch.x, self.reverse.chain.steps
         place = (noise.at("t").uniform([0])[0] + torch.arange(len(x_0)).double() / len(x_0)) % 1.0
-        i = 1 + torch.searchsorted(self.cumulative, place, right=True).clamp(max=steps - 1)
+        i = 1 + picked(self.density, place)
         eps = noise.at("eps").normal(batch.id, tuple(x_0.shape[1:])).to(x_0)
         if self.loss == "bound":
             return steps * self.reverse.term(x_0, i, eps) / x_0[0].numel()

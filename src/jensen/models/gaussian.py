@@ -8,12 +8,12 @@ scores what means and correlations explain. Exact on real values; on levels it i
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from jensen.blocks import in_blocks
 from jensen.data.codec import Affine, fit_codec, refuse_constant
 from jensen.data.examples import Split
 from jensen.data.space import Real, Space
@@ -104,8 +104,8 @@ class Gaussian(ClosedForm, DensityModel):
     ) -> LogLikelihood:
         """log N(x; μ, Σ), exact."""
         centred = x.flatten(1).double() - self.mean
-        distance = _in_blocks(
-            lambda rows: torch.linalg.solve_triangular(self.factor, rows.T, upper=False).square().sum(0), centred
+        distance = in_blocks(
+            lambda rows: torch.linalg.solve_triangular(self.factor, rows.T, upper=False).square().sum(0), BLOCK, centred
         )
         constant = self.factor.diagonal().log().sum() + 0.5 * len(self.mean) * math.log(2 * math.pi)
         on_calls(len(x))
@@ -121,15 +121,7 @@ class Gaussian(ClosedForm, DensityModel):
     def sample(self, n: int, context: Tensor | None = None, seed: int = 0, *, start: int = 0) -> Tensor:
         """μ + L ε."""
         eps = sample_noise(seed).normal(sample_ids(n, start), (len(self.mean),)).double()
-        return (self.mean + _in_blocks(lambda rows: rows @ self.factor.T, eps)).reshape(n, *self.event_shape)
-
-
-def _in_blocks(function: Callable[[Tensor], Tensor], rows: Tensor) -> Tensor:
-    """A function of rows, applied 256 at a time with the last block filled up: matrix products choose their order of
-    summation by shape, so with one shape the bits of a row do not depend on its company.
-    """
-    filled = torch.cat([rows, rows.new_zeros(-len(rows) % BLOCK, rows.shape[1])])
-    return torch.cat([function(block) for block in filled.split(BLOCK)])[: len(rows)]
+        return (self.mean + in_blocks(lambda rows: rows @ self.factor.T, BLOCK, eps)).reshape(n, *self.event_shape)
 
 
 def _shrinkage(covariance: Tensor, fourth: float, n: float) -> float:

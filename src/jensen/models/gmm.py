@@ -8,34 +8,34 @@ real values; on levels it is dequantised, a lower bound. (McLachlan and Peel 200
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.distributions import (
-    Categorical,
-    Distribution,
-    ReshapeTransform,
-    TransformedDistribution,
-)
 
 from jensen.data.codec import Affine, fit_codec
-from jensen.data.examples import Batch, Split
+from jensen.data.examples import Batch, Examples, Split
+from jensen.data.missing import check_draws, row_knowing
 from jensen.data.space import Real, Space
 from jensen.distributions.conditional import Conditional
 from jensen.errors import InputError, plural
 from jensen.likelihood import LogLikelihood
+from jensen.mixture import choices, given
+from jensen.mixture.choices import Criterion
+from jensen.mixture.choices import Structure as Structure
 from jensen.mixture.covariance import WHOLE_DIMS, covariance_of
+from jensen.mixture.criteria import criteria
 from jensen.mixture.density import Density
-from jensen.mixture.em import Problem, Settings
-from jensen.mixture.parameters import Parameters
-from jensen.mixture.prior import weakly
+from jensen.mixture.em import Settings
+from jensen.mixture.emission import Emission
+from jensen.mixture.filling import conditional, filled
+from jensen.mixture.parameters import Parameters, unit, untouched
 from jensen.mixture.rows import Chunks, scale_of
-from jensen.mixture.seeding import clusters
-from jensen.mixture.selection import Task, fitted, free_parameters, mean_of, selected
-from jensen.mixture.stepwise import Stepwise
+from jensen.mixture.selection import Task, fitted, free_parameters, selected
+from jensen.mixture.stepwise import Stepwise, begun
 from jensen.mixture.unconstrained import Unconstrained
+from jensen.models.mixture_objective import MixtureObjective
 from jensen.models.model import (
     UNWATCHED,
     ClosedForm,
@@ -49,13 +49,8 @@ from jensen.models.model import (
     sample_noise,
 )
 from jensen.noise import Noise
-from jensen.training.fitter import Objective, Rows
+from jensen.training.fitter import Rows
 
-Structure = Literal["full", "tied", "diag", "spherical", "factors"]
-Criterion = Literal["held-out", "bic"]
-ROWS_A_DIM, MANY_CELLS = 10, 10**7
-RESTARTS = 3
-FINE, COARSE = 1e-7, 1e-6  # tolerance: nats a row; nats a row and dimension where there are many cells
 MOST_CELLS = 1 << 28  # of all covariances together: 2 GiB
 
 
@@ -111,14 +106,14 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
     ) -> None:
         super().__init__(event_shape, space)
         self.dims = math.prod(event_shape)
-        _check(self.dims, locals())
+        choices.check(self.dims, locals())
         self.n_components, self.rank = n_components, min(rank, max(1, self.dims - 1))
         self.covariance_word: Structure = covariance or ("full" if self.dims <= WHOLE_DIMS else "factors")
         self.covariance = covariance_of(self.covariance_word, self.dims, self.rank)
         weak = 0.5 * self.dims if self.covariance.correlations else 1.0
         self.prior_rows = weak if prior_rows is None else prior_rows
-        self.prior_counts, self.restarts = prior_counts, restarts or RESTARTS
-        self.settings = Settings(FINE if tolerance is None else tolerance, max_iterations)
+        self.prior_counts, self.restarts = prior_counts, restarts or choices.RESTARTS
+        self.settings = Settings(choices.FINE if tolerance is None else tolerance, max_iterations)
         self.criterion, self.max_components = criterion, max_components
         self.fit_report: dict[str, Any] = {}
         self._stepwise: Stepwise | None = None
@@ -128,14 +123,8 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
     @classmethod
     def resolve(cls, split: Split, space: Space, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The covariance for so many rows and dimensions; the number of starts and the tolerance for so many cells."""
-        dims, rows = math.prod(split.event_shape), len(split.train)
-        full = dims == 1 or (dims <= WHOLE_DIMS and rows >= ROWS_A_DIM * dims)
-        chosen = {
-            "covariance": "full" if full else "factors",
-            "restarts": RESTARTS if rows * dims <= MANY_CELLS else 1,
-            "tolerance": FINE if rows * dims <= MANY_CELLS else COARSE * dims,
-        }
-        return {**settings, **{name: value for name, value in chosen.items() if settings.get(name) is None}}
+        found = choices.chosen(len(split.train), math.prod(split.event_shape))
+        return {**settings, **{name: value for name, value in found.items() if settings.get(name) is None}}
 
     def _allocate(self, components: int) -> None:
         """Standard normal components, in buffers whose shapes the number of components fixes."""
@@ -149,7 +138,7 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
         self.register_buffer("weights", torch.full((components,), 1 / components, dtype=torch.float64))
         self.register_buffer("means", torch.zeros(components, self.dims, dtype=torch.float64))
         for name, shape in shapes.items():
-            self.register_buffer(f"spread_{name}", _unit(name, shape))
+            self.register_buffer(f"spread_{name}", unit(name, shape))
 
     @classmethod
     def codec(cls, split: Split) -> Affine:
@@ -176,22 +165,12 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
         Raises:
             InputError: shapes that do not belong together, weights that are no weights, covariances that are none.
         """
-        weights, means = weights.double(), means.double()
-        if means.ndim != 2 or weights.shape != means.shape[:1]:
-            raise InputError(f"weights must be (K,) and means (K, d), got {tuple(weights.shape)}, {tuple(means.shape)}")
-        if not bool((weights >= 0).all()) or not 0 < float(weights.sum()) < math.inf:
-            raise InputError(f"weights must be at least 0 with a finite positive sum, got {weights.tolist()}")
-        spread = _spread(covariances, covariance)
-        rank = spread["loadings"].shape[2] if "loadings" in spread else 1
-        model = cls(tuple(means.shape[1:]), Real(), n_components=len(weights), covariance=covariance, rank=rank)
-        for name, shape in model.covariance.shapes(len(weights), model.dims).items():
-            if name not in spread or tuple(spread[name].shape) != shape:
-                got = tuple(spread[name].shape) if name in spread else "none"
-                raise InputError(f"{name} of a {covariance} mixture must have shape {shape}, got {got}")
-        model.set_parameters(Parameters(weights / weights.sum(), means, spread))
-        wrong = model.covariance.invalid(spread, len(weights))
-        if wrong is not None:
-            raise InputError(f"covariance {wrong} is not positive definite; give one that is")
+        parameters = given.read(weights, means, covariances, covariance)
+        components, dims = parameters.means.shape
+        rank = parameters.spread["loadings"].shape[2] if "loadings" in parameters.spread else 1
+        model = cls((dims,), Real(), n_components=components, covariance=covariance, rank=rank)
+        given.check(parameters, model.covariance)
+        model.set_parameters(parameters)
         return model
 
     @property
@@ -255,21 +234,7 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
             InputError: a constant or empty column, an infinite value, more components than rows.
             FitError: the penalised log-likelihood fell, or a covariance degenerated.
         """
-        chunks = Chunks(train)
-        task = Task(
-            chunks,
-            scale_of(chunks),
-            self.covariance,
-            self.settings,
-            self.prior_counts,
-            self.prior_rows,
-            self.restarts,
-            seed,
-            watch.say,
-            lambda i, value, left: watch.step(
-                f"{value:.4f} nats a row" + (f", {left:.1g} to come" if math.isfinite(left) else "")
-            ),
-        )
+        task = self._task(Chunks(train), seed, watch)
         start = self.parameters_now if warm else start
         if start is not None:
             found = fitted(task, start.components, start)
@@ -283,6 +248,25 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
         seen, prior = found.ascent.statistics, found.prior
         self._stepwise = Stepwise(
             found.ascent.parameters, self.covariance, task.scale, prior, seen.scaled(1 / seen.weight), seen.weight
+        )
+
+    def _task(self, chunks: Chunks, seed: int, watch: Watch) -> Task:
+        """What there is to do, but for the number of components."""
+
+        def told(iteration: int, value: float, left: float) -> None:
+            watch.step(f"{value:.4f} nats a row" + (f", {left:.1g} to come" if math.isfinite(left) else ""))
+
+        return Task(
+            chunks,
+            scale_of(chunks),
+            self.covariance,
+            self.settings,
+            self.prior_counts,
+            self.prior_rows,
+            self.restarts,
+            seed,
+            watch.say,
+            told,
         )
 
     def resolved(self) -> dict[str, Any]:
@@ -313,9 +297,10 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
         if not 0.5 < exponent <= 1:
             raise InputError(f"exponent must be above 0.5 and at most 1, got {exponent}")
         rows = batch if isinstance(batch, Batch) else Batch(batch, torch.arange(len(batch)))
-        chunks = Chunks(_One(rows))
+        chunks = Chunks(Examples(rows.x, rows.id, None, rows.weight))
         if self._stepwise is None:
-            self._stepwise = self._first_step(chunks, seed)
+            start = None if untouched(self.parameters_now) else self.parameters_now
+            self._stepwise = begun(self._task(chunks, seed, UNWATCHED), len(self.weights), start)
         running = self._stepwise.running
         if running is not None and not running.view.same(self.covariance.lasting_view(*self.means.shape)):
             raise InputError(f"a fit with factors in more than {WHOLE_DIMS} dimensions cannot go on by partial_fit")
@@ -323,22 +308,6 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
         self.set_parameters(stepwise.parameters)
         self._stepwise = stepwise
         return value
-
-    def _first_step(self, chunks: Chunks, seed: int) -> Stepwise:
-        """Stepwise EM that has seen nothing; the batch says where the data are."""
-        scale = scale_of(chunks)
-        first = clusters(chunks, scale, len(self.weights), Noise(seed, "mixture"))
-        within = first.within(self.covariance)
-        prior = weakly(within, scale.variance, counts=self.prior_counts, rows=self.prior_rows)
-        problem = Problem(chunks, scale, self.covariance, prior, self.settings)
-        start = self.parameters_now if self._given() else first.start(problem)
-        return Stepwise(start, self.covariance, scale, prior)
-
-    def _given(self) -> bool:
-        """Whether the parameters are other than those of a new model."""
-        now = self.parameters_now
-        spread = any(not torch.equal(t, _unit(n, t.shape).to(t)) for n, t in now.spread.items())
-        return spread or bool(now.means.any()) or not bool((now.weights == now.weights[0]).all())
 
     @torch.no_grad()
     def log_likelihood(
@@ -376,7 +345,6 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
         eps = noise.normal(ids, (self.density.eps_dims,)).double().to(self.device)
         return self.density.normal(z, eps).reshape(n, *self.event_shape), z
 
-    @torch.no_grad()
     def log_joint(self, x: Tensor) -> Float[Tensor, "B K"]:
         """log w_k N(x_o; m_k, Σ_k), o the observed cells."""
         return self.density.log_joint(x.flatten(1))
@@ -390,35 +358,16 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
         return self.density.log_joint(x.flatten(1)).gather(1, z[:, None])[:, 0]
 
     @property
-    def prior(self) -> Conditional:
-        """p(z) = w_z."""
-        return _Prior(self)
-
-    @property
     def emission(self) -> Conditional:
         """p(x | z) = N(m_z, Σ_z)."""
-        return _Emission(self)
-
-    @property
-    def posterior(self) -> Conditional:
-        """p(z | x), exact."""
-        return _Posterior(self)
+        return Emission(self.density.normals, self.event_shape)
 
     @torch.no_grad()
     def impute(self, x: Tensor, draws: int | None = None, *, ids: Tensor | None = None, seed: int = 0) -> Tensor:
         """A mixture over components of conditional normals: exact mean, exact draws."""
-        flat = x.flatten(1)
-        if draws is None:
-            return self.density.fill(flat).reshape(x.shape)
-        if draws < 1:
-            raise InputError(f"the number of draws must be at least 1, got {draws}")
-        ids, noise = row_ids(x, ids), Noise(seed, "impute")
-        parts = []
-        for number in range(draws):
-            u = noise.at(number, "component").uniform(ids).to(flat.device)
-            eps = noise.at(number).normal(ids, (self.density.eps_dims,)).double().to(flat.device)
-            parts.append(self.density.fill_by_chance(flat, u, eps).reshape(x.shape))
-        return torch.stack(parts)
+        check_draws(draws)
+        found = filled(self.density, x.flatten(1), draws, row_ids(x, ids), Noise(seed, "impute"))
+        return found.reshape(*found.shape[:-1], *self.event_shape)
 
     @torch.no_grad()
     def conditional(self, values: Mapping[int, float]) -> "GaussianMixture":
@@ -430,20 +379,9 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
         Returns:
             A mixture over the columns that are left, in their order; full, or diag or factors as this one is.
         """
-        columns = sorted(values)
-        wrong = [c for c in columns if not 0 <= c < self.dims]
-        if wrong or not columns or len(columns) == self.dims:
-            raise InputError(f"columns must be some but not all of 0 … {self.dims - 1}, got {columns}")
-        row = torch.full((self.dims,), math.nan, dtype=torch.float64, device=self.device)
-        for column in columns:
-            row[column] = float(values[column])
-        if int(row.isfinite().sum()) != len(columns):
-            raise InputError(f"values must be finite numbers, got {dict(values)}")
-        given, kind = self.density.conditional(row), self.density.normals.kind
-        if kind == "factors" and given.dims <= self.rank:
-            matrices = self.covariance.matrices(given.spread, given.components)
-            return GaussianMixture.from_parameters(given.weights, given.means, matrices)
-        return GaussianMixture.from_parameters(given.weights, given.means, given.spread, kind)
+        row = row_knowing(values, self.dims).to(self.device)
+        left, kind = conditional(self.density, row, self.rank)
+        return GaussianMixture.from_parameters(left.weights, left.means, left.spread, kind)
 
     @property
     def free_parameters(self) -> int:
@@ -452,128 +390,16 @@ class GaussianMixture(ClosedForm, ComponentModel, Imputer):
 
     def aic(self, rows: Rows) -> float:
         """-2 log L + 2 f (Akaike 1974), for the rows it was fitted to; lower is better."""
-        return 2 * self.free_parameters - 2 * self._sums(rows)[0]
+        return criteria(self.density, self.free_parameters, rows).aic
 
     def bic(self, rows: Rows) -> float:
         """-2 log L + f log n (Schwarz 1978), n the total weight of the rows; lower is better."""
-        log_likelihood, weight, _ = self._sums(rows)
-        return self.free_parameters * math.log(weight) - 2 * log_likelihood
+        return criteria(self.density, self.free_parameters, rows).bic
 
     def icl(self, rows: Rows) -> float:
         """BIC + 2 Σ_i H(p(z | x_i)): it also charges for clusters that overlap (Biernacki et al. 2000)."""
-        return self.bic(rows) + 2 * self._sums(rows)[2]
-
-    @torch.no_grad()
-    def _sums(self, rows: Rows) -> tuple[float, float, float]:
-        """Total log-likelihood, weight, and entropy of the responsibilities."""
-        chunks = Chunks(rows)
-        weight = sum(float(chunk.weight.double().sum()) for chunk in chunks.passing())
-        log_likelihood = mean_of(chunks, self.density.log_prob) * weight
-
-        def entropy(x: Tensor) -> Tensor:
-            return Categorical(logits=self.density.log_joint(x)).entropy()
-
-        return log_likelihood, weight, mean_of(chunks, entropy) * weight
+        return criteria(self.density, self.free_parameters, rows).icl
 
     def objective(self) -> "MixtureObjective":
         """The same mixture for the training loop: -log p(x), with free parameters that start at the present ones."""
         return MixtureObjective(Unconstrained(self.parameters_now, self.covariance))
-
-
-class MixtureObjective(Objective):
-    """-log p(x) of a mixture with free parameters; `mixture.parameters_now()` goes back by `set_parameters`.
-
-    Args:
-        mixture: the free mixture.
-    """
-
-    def __init__(self, mixture: Unconstrained) -> None:
-        super().__init__()
-        self.mixture = mixture
-
-    def forward(self, batch: Batch, noise: Noise) -> Tensor:
-        """-log p(x) of each row, whose cells must all be there."""
-        if bool(batch.x.isnan().any()):
-            raise InputError("gradients need complete rows; fit rows with missing cells by EM, or fill them first")
-        return -self.mixture.log_prob(batch.x.flatten(1).to(self.mixture.means.dtype))
-
-    def held_out(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        """log p(x)."""
-        return {"log_likelihood": -self(batch, noise)}
-
-
-class _Prior(Conditional):
-    def __init__(self, model: GaussianMixture) -> None:
-        super().__init__()
-        self.weights = model.weights
-
-    def forward(self, given: Tensor) -> Distribution:
-        return Categorical(self.weights.expand(len(given), -1))
-
-
-class _Emission(Conditional):
-    def __init__(self, model: GaussianMixture) -> None:
-        super().__init__()
-        self.normals, self.event_shape = model.density.normals, model.event_shape
-
-    def forward(self, given: Tensor) -> Distribution:
-        flat = self.normals.at(given)
-        if len(self.event_shape) == 1:
-            return flat
-        return TransformedDistribution(flat, [ReshapeTransform(flat.event_shape, torch.Size(self.event_shape))])
-
-
-class _Posterior(Conditional):
-    def __init__(self, model: GaussianMixture) -> None:
-        super().__init__()
-        self.density = model.density
-
-    def forward(self, given: Tensor) -> Distribution:
-        return Categorical(logits=self.density.log_joint(given.flatten(1)))
-
-
-class _One:
-    """A batch as rows."""
-
-    def __init__(self, whole: Batch) -> None:
-        self.whole = whole
-
-    def __len__(self) -> int:
-        return len(self.whole.x)
-
-    def batch(self, indices: Tensor | slice) -> Batch:
-        """The rows at these positions."""
-        weight = None if self.whole.weight is None else self.whole.weight[indices]
-        return Batch(self.whole.x[indices], self.whole.id[indices], None, weight)
-
-
-def _unit(name: str, shape: tuple[int, ...]) -> Tensor:
-    """The standard normal's spread."""
-    if name.startswith("covariance"):
-        return torch.eye(shape[-1], dtype=torch.float64).expand(shape).clone()
-    return torch.full(shape, 0.0 if name == "loadings" else 1.0, dtype=torch.float64)
-
-
-def _spread(covariances: Tensor | Mapping[str, Tensor], word: Structure) -> dict[str, Tensor]:
-    if isinstance(covariances, Mapping):
-        return {name: tensor.double() for name, tensor in covariances.items()}
-    name = {"full": "covariances", "tied": "covariance", "diag": "variances", "spherical": "variances"}.get(word)
-    if name is None:
-        raise InputError("covariances of a factors mixture must be a mapping with loadings and noise")
-    return {name: covariances.double().reshape(-1, 1) if word == "spherical" else covariances.double()}
-
-
-def _check(dims: int, given: Mapping[str, Any]) -> None:
-    """Refuse settings that cannot be."""
-    whole = ("n_components", "rank", "max_iterations", "restarts", "max_components")
-    for name in whole:
-        if given[name] not in ("auto", None) and given[name] < 1:
-            raise InputError(f"{name} must be at least 1, got {given[name]}")
-    for name in ("prior_rows", "prior_counts", "tolerance"):
-        if given[name] is not None and not 0 <= given[name] < math.inf:
-            raise InputError(f"{name} must be at least 0 and finite, got {given[name]}")
-    for name, words in (("covariance", get_args(Structure)), ("criterion", get_args(Criterion))):
-        if given[name] is not None and given[name] not in words:
-            raise InputError(f"{name} must be one of {', '.join(words)}, got {given[name]!r}")
-    if given["covariance"] == "factors" and dims < 2:
-        raise InputError("factors need at least 2 dimensions; use covariance diag")

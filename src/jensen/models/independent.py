@@ -15,6 +15,8 @@ from torch.distributions import Normal
 from jensen.data.codec import Affine, fit_codec, identity, refuse_constant
 from jensen.data.examples import Split
 from jensen.data.space import Levels, Real, Space
+from jensen.distributions.picking import picked
+from jensen.distributions.smoothing import log_smoothed
 from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood
 from jensen.models.model import (
@@ -119,16 +121,14 @@ class Independent(ClosedForm, DensityModel):
         ids, noise = sample_ids(n, start), sample_noise(seed)
         if isinstance(self.space, Levels):
             u = noise.uniform(ids, (len(self.counts),))
-            cumulative = self._log_probabilities().exp().cumsum(1)
-            index = torch.searchsorted(cumulative, u.T.contiguous(), right=True).clamp(max=self.space.k - 1).T
+            index = picked(self._log_probabilities().exp(), u.T).T
             y = self.space.first + self.space.step * index.double()
         else:
             y = self.mean + self.variance.sqrt() * noise.normal(ids, (len(self.mean),)).double()
         return y.reshape(n, *self.event_shape)
 
     def _log_probabilities(self) -> Tensor:
-        smoothed = self.counts + 1
-        return smoothed.log() - smoothed.sum(1, keepdim=True).log()
+        return log_smoothed(self.counts, 1.0)
 
 
 def _observed(train: Rows, rows: slice) -> Tensor:

@@ -16,12 +16,13 @@ unmasks it.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from jensen.blocks import in_blocks
 from jensen.data.codec import Affine, fit_codec
 from jensen.data.examples import Split
 from jensen.data.space import Levels, Space
@@ -114,7 +115,7 @@ class Jittered(ClosedForm, DensityModel):
     ) -> LogLikelihood:
         """log-mean-exp over the stored rows, exact."""
         flat = self._flat(x)
-        value = torch.cat([self._block(block) for block in _filled_up(flat, self._at_once(BLOCK))])[: len(x)]
+        value = in_blocks(self._block, self._at_once(BLOCK), flat)
         on_calls(len(x))
         return LogLikelihood(
             value=value,
@@ -126,9 +127,7 @@ class Jittered(ClosedForm, DensityModel):
         )
 
     def _block(self, rows: Tensor) -> Tensor:
-        """log p of a block of rows. Blocks have one shape, since matrix products choose their order of summation by
-        shape: so the bits of a row do not depend on its company.
-        """
+        """log p of a block of rows (`jensen.blocks`: the bits of a row do not depend on its company)."""
         rows, total = rows.double(), rows.new_full((len(rows),), -math.inf, dtype=torch.float64)
         for stored in self.stored.split(self._at_once(STORED_BLOCK)):
             kept = stored.double()
@@ -177,9 +176,3 @@ class Jittered(ClosedForm, DensityModel):
 def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
     """‖a_i - b_j‖² as ‖a‖² + ‖b‖² - 2 a·b; exact where the values are whole numbers."""
     return (a.square().sum(1)[:, None] + b.square().sum(1) - 2 * a @ b.T).clamp(min=0)
-
-
-def _filled_up(rows: Tensor, size: int) -> Iterator[Tensor]:
-    """Blocks of `size` rows, the last one filled up with zeros."""
-    for block in rows.split(size):
-        yield torch.cat([block, block.new_zeros(size - len(block), rows.shape[1])])

@@ -14,19 +14,22 @@ since a bump around it has no place in that dimension, and the fit leaves it out
 """
 
 import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
 
 from jensen.data.codec import Affine, fit_codec, refuse_constant
 from jensen.data.examples import Split
+from jensen.data.missing import check_draws, row_knowing
 from jensen.data.space import Levels, Real, Space
+from jensen.distributions.picking import picked
 from jensen.errors import InputError, plural
 from jensen.kernel_density import given
-from jensen.kernel_density.bandwidth import Sample, best, floor, objective, scott, silverman
+from jensen.kernel_density.choice import RULES, chosen
+from jensen.kernel_density.choice import Rule as Rule
+from jensen.kernel_density.kept import Kept, as_stored, kept, merged
 from jensen.kernel_density.kernels import KERNELS, Word
 from jensen.kernel_density.levels import drawn, heights
 from jensen.kernel_density.sums import Sums
@@ -46,12 +49,8 @@ from jensen.models.model import (
 from jensen.noise import Noise
 from jensen.training.fitter import Rows
 
-Rule = Literal["loo", "scott", "silverman"]
-RULES = {"loo": best, "scott": scott, "silverman": silverman}
 MOST_CELLS = 1 << 27  # of all stored rows together: 1 GiB on the real line, half of that on levels
 MOST_LEVELS = 1 << 25  # dimensions × levels
-MOST_CHOOSING, FEWEST_CHOOSING, CHOOSING_CELLS = 4096, 1024, 1 << 28  # rows that choose bandwidths
-READ = 4096
 
 
 class KernelDensity(ClosedForm, DensityModel, Imputer):
@@ -159,7 +158,7 @@ class KernelDensity(ClosedForm, DensityModel, Imputer):
             if not bool(((values > 0) & values.isfinite()).all()):
                 raise InputError(f"{name} must be positive and finite, got {values.tolist()}")
         model = cls((rows.shape[1],), space or Real(), kernel=kernel, rows=len(rows))
-        model._set(model._flat(rows), weights.double(), bandwidths.double())
+        model._set(as_stored(rows, model.space), weights.double(), bandwidths.double())
         return model
 
     def _set(self, stored: Tensor, weights: Tensor, bandwidths: Tensor) -> None:
@@ -183,84 +182,32 @@ class KernelDensity(ClosedForm, DensityModel, Imputer):
         Raises:
             InputError: no two different complete rows, an infinite value, a constant column of real values.
         """
-        kept = self._kept(train, watch)
+        rows = kept(train, self.most_rows, self.space, watch.say)
         if isinstance(self.space, Real):
-            kept = _merged(kept, watch)
-        if len(kept.x) < 2 and isinstance(self.bandwidth, str):
+            rows = merged(rows, watch.say)
+            self._refuse_constant(rows)
+        if not isinstance(self.bandwidth, str):
+            self.fit_report = {"rows": len(rows.x), "converged": True}
+            h = torch.full((self.dims,), float(self.bandwidth), dtype=torch.float64)
+        elif len(rows.x) < 2:
             raise InputError(
-                f"bandwidth {self.bandwidth} needs at least 2 different rows without missing cells, got {len(kept.x)}; "
+                f"bandwidth {self.bandwidth} needs at least 2 different rows without missing cells, got {len(rows.x)}; "
                 "give more rows, or a number"
             )
-        chosen = self._chosen(kept, watch)
-        self._set(kept.x, kept.weight, chosen)
+        else:
+            h, self.fit_report = chosen(rows, self.bandwidth, self.kernel, self._levels, watch.say)
+        self._set(rows.x, rows.weight, h)
 
-    def _kept(self, train: Rows, watch: Watch) -> "_Kept":
-        """The rows with the smallest random keys, which depend on ids alone, of those that are complete and count."""
-        keys, noise, holes = [], Noise(0, "kde"), 0
-        for batch in _batches(train):
-            x = batch.x.flatten(1)
-            if bool(x.isinf().any()):
-                raise InputError("a value is infinite; densities need finite values: remove or replace such rows")
-            weight = torch.ones(len(x)) if batch.weight is None else batch.weight.cpu()
-            if not bool(((weight >= 0) & weight.isfinite()).all()):
-                raise InputError("weights must be finite and at least 0; drop or mend such rows")
-            missing = x.isnan().any(1).cpu()
-            holes += int(missing.sum())
-            keys.append(noise.uniform(batch.id).masked_fill_(missing | (weight == 0), math.inf))
-        key = torch.cat(keys)
-        if holes:
-            watch.say(
-                f"{holes} training {plural('row', holes)} with missing cells left out: such a row has no place for its bump"
-            )
-        order = key.argsort(stable=True)[: min(self.most_rows, int(key.isfinite().sum()))].sort().values
-        if not len(order):
-            raise InputError("no training row is complete and has a weight; fill missing cells first, or fit gmm")
-        parts = [train.batch(rows) for rows in order.split(READ)]
-        weights = [torch.ones(len(b.x)) if b.weight is None else b.weight.cpu() for b in parts]
-        x = torch.cat([self._flat(b.x.flatten(1)) for b in parts])
-        return _Kept(x, torch.cat(weights).double().to(x.device), torch.cat([b.id for b in parts]))
+    def _refuse_constant(self, rows: Kept) -> None:
+        """A column of one value has no bandwidth; a single row is another mistake, or none."""
+        if len(rows.x) > 1:
+            mean = rows.weight @ rows.x / rows.weight.sum()
+            deviation = (rows.weight @ (rows.x - mean).square() / rows.weight.sum()).sqrt()
+            refuse_constant(mean.reshape(self.event_shape), deviation.reshape(self.event_shape))
 
-    def _chosen(self, kept: "_Kept", watch: Watch) -> Tensor:
-        """The bandwidths, and what there is to say about them."""
-        if isinstance(self.space, Real):
-            mean = kept.weight @ kept.x / kept.weight.sum()
-            deviation = (kept.weight @ (kept.x - mean).square() / kept.weight.sum()).sqrt()
-            if len(kept.x) > 1:
-                refuse_constant(mean.reshape(self.event_shape), deviation.reshape(self.event_shape))
-        if not isinstance(self.bandwidth, str):
-            self.fit_report = {"rows": len(kept.x), "converged": True}
-            return torch.full((self.dims,), float(self.bandwidth), dtype=torch.float64)
-        sample, factor = self._sample(kept)
-        h = RULES[self.bandwidth](sample, self.kernel)
-        narrow = (h <= floor(sample, self.kernel) * (1 + 1e-9)).nonzero()[:, 0]
-        value = objective(sample, h, self.kernel)
-        unit = "levels" if isinstance(self.space, Levels) else "standard deviations"
-        some = f" on {len(sample.rows)} of {len(kept.x)} rows, narrowed by {factor:.3g}" if factor < 1 else ""
-        watch.say(
-            f"bandwidths by {self.bandwidth}{some}: {float(h.min() * factor):.3g} to {float(h.max() * factor):.3g} "
-            f"{unit}; left out, a row has {value:.4f} nats"
-        )
-        if len(narrow):
-            watch.say(_narrow(narrow, isinstance(self.space, Levels)))
-        self.fit_report = {
-            "rows": len(kept.x),
-            "choosing_rows": len(sample.rows),
-            "left_out": value if math.isfinite(value) else None,
-            "at_floor": len(narrow),
-            "converged": True,
-        }
-        return h * factor
-
-    def _sample(self, kept: "_Kept") -> tuple[Sample, float]:
-        """Rows enough to choose bandwidths by, a fixed choice by their ids; and what more rows narrow them by."""
-        most = min(MOST_CHOOSING, max(FEWEST_CHOOSING, math.isqrt(CHOOSING_CELLS // self.dims)))
-        at = Noise(0, "kde", "bandwidth").uniform(kept.id).argsort(stable=True)[:most].sort().values
-        k = self.space.k if isinstance(self.space, Levels) else None
-        weight = kept.weight.cpu()
-        rows = kept.x.cpu()[at].double()
-        sample = Sample(rows, weight[at] / weight[at].sum(), k)
-        whole = float(weight.sum() ** 2 / weight.square().sum())
-        return sample, min(1.0, (whole / sample.effective) ** (-1 / (self.dims + 4)))
+    @property
+    def _levels(self) -> int | None:
+        return self.space.k if isinstance(self.space, Levels) else None
 
     def resolved(self) -> dict[str, Any]:
         """How many rows are kept."""
@@ -276,7 +223,7 @@ class KernelDensity(ClosedForm, DensityModel, Imputer):
         now = (self.stored, self.log_weights, self.bandwidths)
         key = tuple((t.data_ptr(), t._version) for t in now)
         if self._sums is None or self._sums[0] != key:
-            self._sums = (key, Sums(*now, self.kernel, self.space.k if isinstance(self.space, Levels) else None))
+            self._sums = (key, Sums(*now, self.kernel, self._levels))
         return self._sums[1]
 
     @torch.no_grad()
@@ -292,7 +239,7 @@ class KernelDensity(ClosedForm, DensityModel, Imputer):
         **plan: Any,
     ) -> LogLikelihood:
         """log p of the observed cells of each row, exact; optimistic for rows that were fitted to."""
-        value = self.sums(self._flat(x.flatten(1)).double())
+        value = self.sums(as_stored(x.flatten(1), self.space).double())
         on_calls(len(x))
         return LogLikelihood(
             value=value,
@@ -307,9 +254,7 @@ class KernelDensity(ClosedForm, DensityModel, Imputer):
     def sample(self, n: int, context: Tensor | None = None, seed: int = 0, *, start: int = 0) -> Tensor:
         """A stored row by its weight, and a draw of its bump."""
         ids, noise = sample_ids(n, start), sample_noise(seed)
-        cumulative = self.log_weights.exp().cumsum(0)
-        u = noise.at("row").uniform(ids).to(cumulative) * cumulative[-1]
-        which = torch.searchsorted(cumulative, u, right=True).clamp(max=len(cumulative) - 1)
+        which = picked(self.log_weights.exp(), noise.at("row").uniform(ids))
         return self._bumps(which, ids, noise.at("noise")).reshape(n, *self.event_shape)
 
     def _bumps(self, which: Tensor, ids: Tensor, noise: Noise) -> Tensor:
@@ -326,7 +271,8 @@ class KernelDensity(ClosedForm, DensityModel, Imputer):
         """Stored rows weighed by how near their observed cells are: exact mean, exact draws. A row whose observed cells
         are impossible (out of reach of every bump) keeps NaN.
         """
-        flat, sums = self._flat(x.flatten(1)).double(), self.sums
+        check_draws(draws)
+        flat, sums = as_stored(x.flatten(1), self.space).double(), self.sums
         missing = flat.isnan()
         given_as = x.flatten(1).double()
         if draws is None:
@@ -334,8 +280,6 @@ class KernelDensity(ClosedForm, DensityModel, Imputer):
             if isinstance(self.space, Levels):
                 filled = self.space.first + self.space.step * filled
             return torch.where(missing, filled, given_as).reshape(x.shape)
-        if draws < 1:
-            raise InputError(f"the number of draws must be at least 1, got {draws}")
         ids, noise, parts = row_ids(x, ids), Noise(seed, "impute"), []
         u = torch.stack([noise.at(number, "row").uniform(ids) for number in range(draws)], 1)
         for number, which in enumerate(given.pick(sums, flat, u.to(flat)).T):
@@ -353,15 +297,7 @@ class KernelDensity(ClosedForm, DensityModel, Imputer):
         Returns:
             A kernel density of the columns that are left, in their order. Rows whose weight would be 0 are not kept.
         """
-        columns = sorted(values)
-        if any(not 0 <= c < self.dims for c in columns) or not columns or len(columns) == self.dims:
-            raise InputError(f"columns must be some but not all of 0 … {self.dims - 1}, got {columns}")
-        row = torch.full((1, self.dims), math.nan, dtype=torch.float64, device=self.device)
-        for column in columns:
-            row[0, column] = float(values[column])
-        if int(row.isfinite().sum()) != len(columns):
-            raise InputError(f"values must be finite numbers, got {dict(values)}")
-        row, sums = self._flat(row), self.sums
+        row, sums = as_stored(row_knowing(values, self.dims)[None].to(self.device), self.space), self.sums
         log_total = sums(row)
         if not bool(log_total.isfinite()):
             raise InputError(f"values {dict(values)} are impossible: no row is within reach of the {self.word} kernel")
@@ -372,45 +308,3 @@ class KernelDensity(ClosedForm, DensityModel, Imputer):
         model = KernelDensity((len(left),), self.space, kernel=self.word, bandwidth=self.bandwidth, rows=len(at))
         model._set(rows, weights[at], self.bandwidths[left])
         return model
-
-    def _flat(self, x: Tensor) -> Tensor:
-        """Rows `(B, d)` as they are stored: levels by their number; NaN stays NaN."""
-        if not isinstance(self.space, Levels):
-            return x
-        return self.space.index(x.double()).float().masked_fill_(x.isnan(), math.nan)
-
-
-@dataclass(frozen=True)
-class _Kept:
-    """Rows `(n, d)` as they are stored, with weights and ids."""
-
-    x: Tensor
-    weight: Tensor
-    id: Tensor
-
-
-def _merged(kept: _Kept, watch: Watch) -> _Kept:
-    """Equal rows as one, with their weights added and the smallest of their ids: the density is the same."""
-    x, which = torch.unique(kept.x.double(), dim=0, return_inverse=True)
-    again = len(kept.x) - len(x)
-    if again:
-        watch.say(
-            f"{again} training {plural('row', again)} equal to another: kept as one row of their total weight, so that "
-            "they are left out together; one alone would be found again with infinite density"
-        )
-    weight = kept.weight.new_zeros(len(x)).index_add_(0, which, kept.weight)
-    smallest = kept.id.new_full((len(x),), torch.iinfo(torch.int64).max).scatter_reduce_(
-        0, which.cpu(), kept.id, "amin"
-    )
-    return _Kept(x, weight, smallest)
-
-
-def _narrow(columns: Tensor, levels: bool) -> str:
-    """What it means that bandwidths are as narrow as they may be."""
-    listed = ", ".join(str(int(c) + 1) for c in columns[:8]) + (", …" if len(columns) > 8 else "")
-    why = "nearly always the same level" if levels else "values repeat, so narrower bumps would fit their rounding"
-    return f"{plural('dimension', len(columns))} {listed} (counted from 1) at the narrowest bandwidth allowed: {why}"
-
-
-def _batches(train: Rows) -> Iterator[Any]:
-    return (train.batch(slice(i, i + READ)) for i in range(0, len(train), READ))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from jensen.data.codec import Affine, identity
 from jensen.data.examples import Split
 from jensen.data.space import Levels, Real, Space
-from jensen.distributions.conditional import Conditional
+from jensen.distributions.conditional import Conditional, Responsible, Weighted
 from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood
 from jensen.noise import Noise
@@ -147,7 +147,13 @@ class LatentModel(DensityModel):
 
 
 class ComponentModel(LatentModel):
-    """A latent-variable model whose latent is one of K components: it clusters."""
+    """A latent-variable model whose latent is one of K components: it clusters.
+
+    Attributes:
+        weights: p(z = k), `(K,)` float64.
+    """
+
+    weights: Tensor
 
     @abstractmethod
     def log_joint(self, x: Tensor) -> Tensor:
@@ -156,6 +162,16 @@ class ComponentModel(LatentModel):
     def responsibilities(self, x: Tensor) -> Tensor:
         """p(z = k | x), `(B, K)`."""
         return self.log_joint(x).softmax(1)
+
+    @property
+    def prior(self) -> Conditional:
+        """p(z)."""
+        return Weighted(self.weights)
+
+    @property
+    def posterior(self) -> Conditional:
+        """p(z | x), exact."""
+        return Responsible(self.log_joint)
 
 
 class ClassConditional(ABC):

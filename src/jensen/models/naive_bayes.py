@@ -15,19 +15,18 @@ generative classifiers", compare it with logistic regression.)
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.distributions import Categorical as Choice
-from torch.distributions import Distribution
 
 from jensen.data.codec import Affine, fit_codec, identity, refuse_constant
 from jensen.data.examples import Split
 from jensen.data.space import Real, Space
 from jensen.distributions.conditional import Conditional
-from jensen.errors import InputError, brief
+from jensen.distributions.picking import picked
+from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood
 from jensen.models.model import (
     UNWATCHED,
@@ -40,14 +39,13 @@ from jensen.models.model import (
     sample_ids,
     sample_noise,
 )
+from jensen.naive_bayes.asked import Given, asked, check
 from jensen.naive_bayes.family import Ascents
 from jensen.naive_bayes.labelled import WAY_OUT, Labelled, checked, moments
-from jensen.naive_bayes.product import Columns, Product
-from jensen.naive_bayes.words import MOST_CELLS, families
+from jensen.naive_bayes.product import Emission, Product
+from jensen.naive_bayes.words import families
 from jensen.noise import Noise
 from jensen.training.fitter import Rows
-
-Given = Literal["p(x)", "p(x|y)", "p(x,y)"]
 
 
 class NaiveBayes(ClosedForm, ComponentModel, ClassConditional):
@@ -92,7 +90,7 @@ class NaiveBayes(ClosedForm, ComponentModel, ClassConditional):
     ) -> None:
         super().__init__(event_shape, space)
         self.dims, classes = math.prod(event_shape), 1 if n_classes is None else n_classes
-        _check(locals())
+        check(locals())
         self.classes, self.prior_counts = classes, prior_counts
         self.product = Product(
             classes,
@@ -213,7 +211,7 @@ class NaiveBayes(ClosedForm, ComponentModel, ClassConditional):
             given: p(x), p(x|y) or p(x,y); without it, p(x|y) where there are classes and p(x) where there are none.
             **plan: nothing else.
         """
-        what = _given(given, context)
+        what = asked(given, context)
         on_calls(len(x))
         value, terms = self._value(x, context, what)
         return LogLikelihood(
@@ -253,72 +251,9 @@ class NaiveBayes(ClosedForm, ComponentModel, ClassConditional):
         return self.sample(n, None, seed, start=start), self._classes(n, seed, start)
 
     def _classes(self, n: int, seed: int, start: int) -> Tensor:
-        u = sample_noise(seed).at("class").uniform(sample_ids(n, start))
-        cumulative = self.weights.cumsum(0)
-        return torch.searchsorted(cumulative, u * cumulative[-1], right=True).clamp(max=self.classes - 1)
-
-    @property
-    def prior(self) -> Conditional:
-        """p(y)."""
-        return _Prior(self)
+        return picked(self.weights, sample_noise(seed).at("class").uniform(sample_ids(n, start)))
 
     @property
     def emission(self) -> Conditional:
         """p(x | y)."""
-        return _Emission(self)
-
-    @property
-    def posterior(self) -> Conditional:
-        """p(y | x), exact."""
-        return _Posterior(self)
-
-
-class _Prior(Conditional):
-    def __init__(self, model: NaiveBayes) -> None:
-        super().__init__()
-        self.weights = model.weights
-
-    def forward(self, given: Tensor) -> Distribution:
-        return Choice(self.weights.expand(len(given), -1))
-
-
-class _Posterior(Conditional):
-    def __init__(self, model: NaiveBayes) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, given: Tensor) -> Distribution:
-        return Choice(logits=self.model.log_joint(given))
-
-
-class _Emission(Conditional):
-    def __init__(self, model: NaiveBayes) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, given: Tensor) -> Distribution:
-        return Columns(self.model.product, given, self.model.event_shape)
-
-
-def _given(given: str | None, context: Tensor | None) -> Given:
-    """What is asked for, checked against whether there are classes."""
-    if given not in (None, "p(x)", "p(x|y)", "p(x,y)"):
-        raise InputError(f"given must be p(x), p(x|y) or p(x,y), got {brief(given)}")
-    if context is None:
-        if given in (None, "p(x)"):
-            return "p(x)"
-        raise InputError(f"{given} needs the classes of the rows; give them as context")
-    if given == "p(x)":
-        raise InputError("p(x) takes no classes; leave context out, or ask for p(x|y) or p(x,y)")
-    return "p(x,y)" if given == "p(x,y)" else "p(x|y)"
-
-
-def _check(given: Mapping[str, Any]) -> None:
-    """Refuse settings that cannot be."""
-    for name in ("classes", "n_components", "rows"):
-        if not 1 <= given[name] <= MOST_CELLS:
-            called = "n_classes" if name == "classes" else name
-            raise InputError(f"{called} must be from 1 to {MOST_CELLS}, got {given[name]}")
-    for name, least in (("smoothing", 1e-12), ("prior_rows", 1e-12), ("prior_counts", 0.0)):
-        if not least <= given[name] <= 1e12:
-            raise InputError(f"{name} must be from {least:g} to 1e12, got {given[name]}")
+        return Emission(self.product, self.event_shape)

@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 from jensen.naive_bayes.labelled import Labelled
@@ -68,16 +67,3 @@ class Family(nn.Module, ABC):
 def over_observed(x: Tensor, log_prob: Tensor) -> Tensor:
     """The sum over columns of `log_prob (B, K, D)` where the cell of `x (B, D)` is observed."""
     return log_prob.masked_fill(x.isnan()[:, None], 0.0).sum(2)
-
-
-def picked(cumulative: Tensor, u: Tensor) -> Tensor:
-    """For each cell the first place where a cumulative sum passes u times its end.
-
-    Args:
-        cumulative: `(n, D, M)`.
-        u: `(n, D)` in [0, 1).
-    """
-    place = torch.searchsorted(
-        cumulative.contiguous(), (u[:, :, None] * cumulative[:, :, -1:]).contiguous(), right=True
-    )
-    return place[:, :, 0].clamp(max=cumulative.shape[2] - 1)

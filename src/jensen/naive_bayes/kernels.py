@@ -1,18 +1,19 @@
-"""A kernel density estimate for every class and column (Parzen 1962).
+"""A kernel density estimate for every class and column (`jensen.kernel_density`, in one dimension).
 
     p(x_d | k) = (1/n_kd) Σ_i N(x_d; x_id, h²_kd),   i the kept rows of class k whose cell d is observed
 
-with the bandwidth that makes left-out rows likeliest (Duin 1976, "On the choice of smoothing parameters for Parzen
-estimators of probability density functions"):
+with the bandwidth of the largest leave-one-out likelihood (Duin 1976, "On the choice of smoothing parameters for Parzen
+estimators of probability density functions"), kept above half the median gap between neighbouring values, so that the
+rounding of a column is not taken for its distribution (`bandwidth.gap_floor`). Equal cells stay cells of their own, unlike
+equal rows in `models.kde`: in one column they are many, and leaving all of them out at once would ask what the neighbouring
+values alone say, and smooth too much.
 
-    h_kd = argmax Σ_i log (1/(n - 1)) Σ_{j ≠ i} N(x_i; x_j, h²)      over h_0/8 ≤ h ≤ 4 h_0,   h_0 = 1.06 σ n^{-1/5}.
-
-The bounds are needed: where values are repeated, as in rounded data, the sum grows without limit as h → 0. σ is the
-standard deviation within the class with the prior of `normal`, so that it is never 0. One cell has h_0; a class without a
-cell in a column has one kernel, the normal law of all classes together.
+Where a class has one value only, h = 1.06 σ n^{-1/5} (Silverman 1986), σ the standard deviation within the class with the
+prior of `normal`, which is never 0. A class without a cell in a column has one kernel, the normal law of all classes
+together.
 
 Given the class columns are independent, so each column's cells are kept in ascending order for themselves. What a shorter
-column leaves empty is +∞, whose kernel is 0 everywhere.
+column leaves empty is +∞, and not looked at.
 """
 
 import math
@@ -21,15 +22,16 @@ import torch
 from torch import Tensor
 
 from jensen.errors import InputError
-from jensen.naive_bayes.family import Ascents, Family, Scorer, over_observed
+from jensen.kernel_density.bandwidth import best
+from jensen.kernel_density.kept import Kept, choosing
+from jensen.kernel_density.kernels import Gaussian
+from jensen.kernel_density.sums import Sums
+from jensen.naive_bayes.family import Ascents, Family, Scorer
 from jensen.naive_bayes.labelled import Labelled, moments
 from jensen.naive_bayes.normal import shrunk
 from jensen.noise import Noise
 
-CELLS_AT_ONCE = 1 << 21
-MOST_FOR_BANDWIDTH = 1000
-NARROWEST, WIDEST, GRID, REFINEMENTS = 1 / 8, 4.0, 21, 25
-GOLDEN = (math.sqrt(5) - 1) / 2
+MOST_CHOOSING = 1000  # cells that choose a bandwidth: there are many columns and classes
 
 
 class Kernels(Family):
@@ -39,7 +41,7 @@ class Kernels(Family):
         classes: K.
         dims: D.
         rows: how many training rows of each class are kept, at most; which ones is a random choice that the seed names.
-        prior_rows: c of the standard deviations that scale the bandwidths.
+        prior_rows: c of the standard deviations that serve where a class has one value.
     """
 
     stored: Tensor
@@ -81,18 +83,20 @@ class Kernels(Family):
         return Ascents()
 
     def scorer(self) -> Scorer:
-        """log-mean-exp over the stored cells, some of them at a time."""
-        constant = -(self.bandwidth.log() + 0.5 * math.log(2 * math.pi) + self.count.double().log())
+        """The sum of every class and column."""
+        sums = [[self._sums(k, d) for d in range(self.dims)] for k in range(self.classes)]
 
         def score(x: Tensor) -> Tensor:
-            total = x.new_full((len(x), self.classes, self.dims), -math.inf)
-            step = max(1, CELLS_AT_ONCE // total.numel())
-            for piece in self.stored.split(step, 2):
-                away = (x[:, None, :, None] - piece) / self.bandwidth[:, :, None]
-                total = torch.logaddexp(total, (-0.5 * away.square()).logsumexp(3))
-            return over_observed(x, constant + total)
+            by_class = [torch.stack([own(x[:, d, None]) for d, own in enumerate(columns)]).sum(0) for columns in sums]
+            return torch.stack(by_class, 1)
 
         return score
+
+    def _sums(self, k: int, d: int) -> Sums:
+        """(1/n) Σ_i of a class and column."""
+        cells = self.stored[k, d, : int(self.count[k, d])]
+        weights = torch.full_like(cells, -math.log(len(cells)))
+        return Sums(cells[:, None], weights, self.bandwidth[k, d, None], Gaussian(), None)
 
     def draw(self, y: Tensor, u: Tensor, eps: Tensor) -> Tensor:
         """A stored cell by u, then h ε more."""
@@ -103,35 +107,14 @@ class Kernels(Family):
 
 
 def chosen_bandwidth(cells: Tensor, deviation: float) -> float:
-    """The h within the bounds that is best for left-out cells: the best of a grid in log h, then golden sections.
+    """The h that is best for left-out cells; Silverman's where all of them are equal.
 
     Args:
-        cells: `(n,)` float64 ascending; of more than 1000, every so-manyth is used, and h goes on from there by the rate
-            n^{-1/5} of the rule h_0.
+        cells: `(n,)` float64.
         deviation: σ.
     """
-    reference = 1.06 * deviation * len(cells) ** -0.2
-    if len(cells) < 2:
-        return reference
-    few = cells[:: -(-len(cells) // MOST_FOR_BANDWIDTH)]
-    own = 1.06 * deviation * len(few) ** -0.2
-    grid = torch.linspace(math.log(NARROWEST), math.log(WIDEST), GRID, dtype=torch.float64).tolist()
-
-    def value(log_factor: float) -> float:
-        return left_out(few, own * math.exp(log_factor))
-
-    best = max(range(GRID), key=lambda i: value(grid[i]))
-    low, high = grid[max(0, best - 1)], grid[min(GRID - 1, best + 1)]
-    for _ in range(REFINEMENTS):
-        a, b = high - GOLDEN * (high - low), low + GOLDEN * (high - low)
-        low, high = (low, b) if value(a) >= value(b) else (a, high)
-    ends = [grid[best], 0.5 * (low + high)]
-    return reference * math.exp(max(ends, key=value))
-
-
-def left_out(cells: Tensor, h: float) -> float:
-    """The mean over i of log (1/(n - 1)) Σ_{j ≠ i} N(x_i; x_j, h²), nats."""
-    exponent = -0.5 * ((cells[:, None] - cells) / h).square()
-    exponent.fill_diagonal_(-math.inf)
-    inside = exponent.logsumexp(1).mean()
-    return float(inside) - math.log((len(cells) - 1) * h) - 0.5 * math.log(2 * math.pi)
+    if not bool((cells != cells[0]).any()):
+        return 1.06 * deviation * len(cells) ** -0.2
+    rows = Kept(cells[:, None], torch.ones_like(cells), torch.arange(len(cells)))
+    sample, narrower = choosing(rows, MOST_CHOOSING, None)
+    return narrower * float(best(sample, Gaussian()))

@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from jensen.data.examples import Rows
+from jensen.data.labels import check_codes
 from jensen.errors import InputError
-from jensen.mixture.rows import Rows
 
 PASS_ROWS = 1024
 WAY_OUT = (
@@ -61,10 +62,7 @@ class Labelled:
                 raise InputError(f"the rows have no classes to learn from; {WAY_OUT}")
             y = checked(batch.context, self.classes)
             x = batch.x.flatten(1).double()
-            weight = torch.ones(len(y), dtype=torch.float64) if batch.weight is None else batch.weight.double()
-            if not bool((torch.isfinite(weight) & (weight >= 0)).all()):
-                raise InputError("weights must be finite and at least 0; drop or mend such rows")
-            yield Part(x if self.columns is None else x[:, self.columns], y, weight)
+            yield Part(x if self.columns is None else x[:, self.columns], y, batch.weights())
 
     def of_class(self, k: int) -> Part:
         """All rows of one class whose weight is not 0."""
@@ -86,9 +84,7 @@ def checked(codes: Tensor, classes: int) -> Int[Tensor, " m"]:
         raise InputError(
             f"classes must be one whole number a row, got {str(codes.dtype).removeprefix('torch.')} of shape {tuple(codes.shape)}"
         )
-    outside = codes[(codes < 0) | (codes >= classes)]
-    if len(outside):
-        raise InputError(f"classes must be from 0 to {classes - 1}, got {int(outside[0])}")
+    check_codes(codes, classes, f"classes must be from 0 to {classes - 1}")
     return codes.long()
 
 

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jensen.data.examples import Batch
+from jensen.data.examples import Examples
+from jensen.distributions.picking import picked_each
 from jensen.mixture.covariance import covariance_of
 from jensen.mixture.em import Ascent, Problem, Settings
 from jensen.mixture.prior import Prior, weakly
 from jensen.mixture.rows import Chunk, Chunks, Scale
 from jensen.mixture.seeding import Clusters, clusters
-from jensen.naive_bayes.family import Ascents, Family, Scorer, over_observed, picked
+from jensen.naive_bayes.family import Ascents, Family, Scorer, over_observed
 from jensen.naive_bayes.labelled import Labelled, Moments, moments
 from jensen.noise import Noise
 
@@ -97,7 +98,7 @@ class Mixtures(Family):
 
     def draw(self, y: Tensor, u: Tensor, eps: Tensor) -> Tensor:
         """A component by u, then μ + σ ε."""
-        m = picked(self.weights.cumsum(2)[y], u)[:, :, None]
+        m = picked_each(self.weights[y], u)[:, :, None]
         mean, variance = (table[y].gather(2, m)[:, :, 0] for table in (self.means, self.variances))
         return mean + variance.sqrt() * eps
 
@@ -128,7 +129,7 @@ class _Column:
     @property
     def chunks(self) -> Chunks:
         """The cells as rows of one column, all of them observed."""
-        made = Chunks(_Kept(self.cells))
+        made = Chunks(Examples(self.cells.x, torch.arange(len(self.cells)), None, self.cells.weight))
         made.complete = True
         return made
 
@@ -139,21 +140,6 @@ class _Column:
         weight = self.cells.weight
         mean = (weight @ self.cells.x) / weight.sum()
         return Scale(float(weight.sum()), mean, self.found.spread[d])
-
-
-class _Kept:
-    """A chunk as rows."""
-
-    def __init__(self, chunk: Chunk) -> None:
-        self.chunk = chunk
-
-    def __len__(self) -> int:
-        return len(self.chunk)
-
-    def batch(self, indices: Tensor | slice) -> Batch:
-        """The rows at these positions."""
-        part = self.chunk.at(indices)
-        return Batch(part.x, torch.arange(len(part)), None, part.weight)
 
 
 def _cells(column: Tensor, weight: Tensor) -> Chunk:

@@ -8,7 +8,9 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from jensen.blocks import in_blocks
 from jensen.data.space import Levels, Space
+from jensen.distributions.conditional import Conditional
 from jensen.naive_bayes.family import Ascents, Family
 from jensen.naive_bayes.kernels import Kernels
 from jensen.naive_bayes.labelled import Labelled
@@ -76,11 +78,9 @@ class Product(nn.Module):
         """log p(x_o | y = k) of flat rows for every class, o the observed cells, float64."""
         scorers = [(d, self.family(word).scorer()) for word, d in self.columns.items()]
         block = max(1, min(BLOCK, CELLS_AT_ONCE // max(self.family(word).cells for word in self.columns)))
-        parts = []
-        for rows in x.double().split(block):
-            filled = torch.cat([rows, rows.new_zeros(block - len(rows), self.dims)])  # one shape: `gaussian._in_blocks`
-            parts.append(torch.stack([score(filled[:, d]) for d, score in scorers]).sum(0)[: len(rows)])
-        return torch.cat(parts)
+        return in_blocks(
+            lambda rows: torch.stack([score(rows[:, d]) for d, score in scorers]).sum(0), block, x.double()
+        )
 
     def draw(self, y: Tensor, u: Tensor, eps: Tensor) -> Tensor:
         """Flat rows `(n, D)` of given classes, by uniform and standard normal numbers `(n, D)`."""
@@ -114,3 +114,20 @@ class Columns(Distribution):
         y = self.y.expand(*sample_shape, len(self.y)).reshape(-1)
         u = torch.rand(len(y), self.product.dims, dtype=torch.float64)
         return self.product.draw(y, u, torch.randn_like(u)).reshape(*sample_shape, len(self.y), *self.event_shape)
+
+
+class Emission(Conditional):
+    """p(x | y) of rows of a shape.
+
+    Args:
+        product: the distributions.
+        event_shape: of a row.
+    """
+
+    def __init__(self, product: Product, event_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.product, self.event_shape = product, event_shape
+
+    def forward(self, given: Tensor) -> Distribution:
+        """The columns of classes `(B,)`."""
+        return Columns(self.product, given, self.event_shape)

@@ -27,6 +27,8 @@ import torch
 from torch import Tensor
 
 from jensen.data.space import Levels
+from jensen.distributions.picking import picked
+from jensen.distributions.smoothing import log_smoothed
 from jensen.naive_bayes.family import Ascents, Family, Scorer
 from jensen.naive_bayes.labelled import Labelled
 from jensen.noise import Noise
@@ -73,10 +75,7 @@ class Table(Family):
         table = self.log_probabilities()
         for k in y.unique().tolist():
             own = y == k
-            cumulative = table[k].exp().cumsum(1)
-            target = u[own].T.contiguous() * cumulative[:, -1:]
-            index = torch.searchsorted(cumulative, target, right=True).clamp(max=self.space.k - 1)
-            out[own] = self.space.first + self.space.step * index.T.to(out)
+            out[own] = self.space.first + self.space.step * picked(table[k].exp(), u[own].T).T.to(out)
         return out
 
 
@@ -103,8 +102,7 @@ class Categorical(Table):
 
     def log_probabilities(self) -> Tensor:
         """log (n + a) - log Σ (n + a)."""
-        smoothed = self.counts + self.smoothing
-        return smoothed.log() - smoothed.sum(2, keepdim=True).log()
+        return log_smoothed(self.counts, self.smoothing)
 
 
 class Poisson(Table):

@@ -8,25 +8,17 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from jensen.data.examples import Batch
+from jensen.data.examples import Rows as Rows
 from jensen.errors import InputError
 from jensen.noise import Noise
 from jensen.training.device import Precision
 from jensen.training.optim import EMA, Stages
-
-
-class Rows(Protocol):
-    """Anything with rows in a model's units, on its device."""
-
-    def __len__(self) -> int: ...
-
-    def batch(self, indices: Tensor | slice) -> Batch:
-        """The rows at these positions."""
 
 
 class Objective(nn.Module, ABC):

@@ -31,8 +31,10 @@ LEGEND = (
     "Bars are ± one standard error. A dot is exact; a triangle is a bound and points to where the true cost may lie; "
     "a diamond is an estimate."
 )
+LABELS = {"test": "test rows", "train": "training rows", "samples": "its own samples"}
 TOO_FEW = "Too few rows to tell."
 UNKNOWN = "The standard error is unknown, so nothing can be said."
+Costs = dict[str, tuple[float, float]]
 
 
 def controls(story: Story) -> Html:
@@ -144,56 +146,53 @@ def self_check(story: Story) -> Html:
     """Does the model believe its own samples as it believes test rows?"""
     title = "Does the model believe its own samples?"
     record = part(story.evaluation, "self_check")
-    costs = {name: cost(part(record, name), story.unit) for name in ("test", "train", "samples")}
-    test, train, own = costs["test"], costs["train"], costs["samples"]
-    if test is None or own is None:
+    costs = {name: c for name in LABELS if (c := cost(part(record, name), story.unit)) is not None}
+    if "test" not in costs or "samples" not in costs:
         return panel(title, missing(NOT_EVALUATED if not story.evaluation else "evaluation.json holds no self-check."))
-    label = {"test": "test rows", "train": "training rows", "samples": "its own samples"}
-    counts = {name: real(part(record, name), "examples") or 0 for name in costs}
-    rows = [(label[name], number(plus_minus(*c)), f"{counts[name]:,.0f}") for name, c in costs.items() if c]
-    marks = [MARKS.get(word(part(record, name), "kind"), "o") for name, c in costs.items() if c]
-    names, found = [label[n] for n, c in costs.items() if c], [c for c in costs.values() if c]
-
-    def draw(theme: Theme) -> Figure:
-        axis = f"−log p, {story.unit.name}"
-        return dots_figure(names, [v for v, _ in found], [e for _, e in found], marks, unit=axis, theme=theme)
-
-    gap = minus(own, test)
-    readings = [
-        paragraph(
-            strong("Samples − test: "),
-            number(f"{_signed(gap)} {story.unit.name}"),
-            ". ",
-            _reading_own(gap, min(counts["samples"], counts["test"])),
-        )
-    ]
-    if train is not None:
-        over = minus(test, train)
-        readings.append(
-            paragraph(
-                strong("Test − train: "),
-                number(f"{_signed(over)} {story.unit.name}"),
-                ". ",
-                _reading_train(over, min(counts["test"], counts["train"])),
-            )
-        )
     about = f"All under one model, {word(record, 'of')}. " if word(record, "of") else ""
     bound = "These are bounds; the readings take the bounds to be about equally loose. " if _is_bound(record) else ""
     return panel(
         title,
-        side_by_side(
-            themed(
-                draw,
-                "−log p of test rows, training rows and samples",
-                f"{LEGEND} Left is likelier.",
-            ),
-            table(("rows", f"−log p, {story.unit.name}", "how many"), rows),
-        ),
-        *readings,
+        _costs(story, record, costs),
+        *_readings(story, record, costs),
         paragraph(
             about, bound, "Errors of a difference add up in squares, since the rows are different ones.", style="note"
         ),
     )
+
+
+def _examples(record: dict[str, Any], name: str) -> float:
+    return real(part(record, name), "examples") or 0
+
+
+def _costs(story: Story, record: dict[str, Any], costs: Costs) -> Html:
+    """−log p of each kind of rows, drawn and in a table."""
+    axis, found = f"−log p, {story.unit.name}", list(costs.values())
+    marks = [MARKS.get(word(part(record, name), "kind"), "o") for name in costs]
+
+    def draw(theme: Theme) -> Figure:
+        names = [LABELS[name] for name in costs]
+        return dots_figure(names, [v for v, _ in found], [e for _, e in found], marks, unit=axis, theme=theme)
+
+    rows = [(LABELS[name], number(plus_minus(*c)), f"{_examples(record, name):,.0f}") for name, c in costs.items()]
+    chart = themed(draw, "−log p of test rows, training rows and samples", f"{LEGEND} Left is likelier.")
+    return side_by_side(chart, table(("rows", axis, "how many"), rows))
+
+
+def _readings(story: Story, record: dict[str, Any], costs: Costs) -> list[Html]:
+    """What the differences from test rows say."""
+    own = minus(costs["samples"], costs["test"])
+    fewest = min(_examples(record, "samples"), _examples(record, "test"))
+    lines = [_reading(story, "Samples − test: ", own, _reading_own(own, fewest))]
+    if "train" in costs:
+        over = minus(costs["test"], costs["train"])
+        fewest = min(_examples(record, "test"), _examples(record, "train"))
+        lines.append(_reading(story, "Test − train: ", over, _reading_train(over, fewest)))
+    return lines
+
+
+def _reading(story: Story, name: str, gap: tuple[float, float], words: str) -> Html:
+    return paragraph(strong(name), number(f"{_signed(gap)} {story.unit.name}"), ". ", words)
 
 
 def minus(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
