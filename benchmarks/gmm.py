@@ -130,8 +130,9 @@ def problem(folder, dtype, start, holes="none", from_file=False):
 
     import jensen.mixture.rows
     from jensen.data.examples import Examples
+    from jensen.mixture.ascent import Settings
     from jensen.mixture.covariance import Full
-    from jensen.mixture.em import Problem, Settings
+    from jensen.mixture.em import Problem
     from jensen.mixture.parameters import Parameters
     from jensen.mixture.prior import Prior
     from jensen.mixture.rows import Chunks, scale_of

@@ -30,7 +30,7 @@ from jensen.data.examples import Examples
 from jensen.hmm.em import Parameters, Problem
 from jensen.hmm.layout import Layout
 from jensen.hmm.sequences import Sequences
-from jensen.mixture.em import Settings
+from jensen.mixture.ascent import Settings
 from jensen.mixture.prior import Prior
 from jensen.models.hmm import HiddenMarkov
 
@@ -124,7 +124,7 @@ def compared(options, x, start, word):
     return {
         "times_as_fast": ratios,
         **report,
-        "loglik_jensen": found.log_likelihood / steps,
+        "loglik_jensen": found.statistics.log_likelihood / steps,
         "loglik_hmmlearn": float(end.log_likelihood(x).value.sum()) / steps,
         "relative_difference_at_start": abs(float(mine) / value - 1),
     }

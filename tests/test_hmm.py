@@ -18,18 +18,21 @@ from torch import Tensor
 from jensen.data.examples import Examples
 from jensen.data.space import Levels
 from jensen.errors import FitError, InputError
-from jensen.hmm import em
+from jensen.hmm import em, lognormal, products
+from jensen.hmm.chain import Chain, Passes
 from jensen.hmm.em import Parameters, Problem
 from jensen.hmm.layout import Layout, Steps, lengths
 from jensen.hmm.levels import LevelEmission
+from jensen.hmm.logarithms import LogPasses
+from jensen.hmm.lognormal import log_normals
 from jensen.hmm.markov import posterior, prior
 from jensen.hmm.normal import NormalEmission
-from jensen.hmm.recursion import Chain, LogPasses, Passes, ScaledPasses, passes
+from jensen.hmm.recursion import ScaledPasses, passes
 from jensen.hmm.scan import segments
-from jensen.hmm.sequences import Sequences
+from jensen.hmm.sequences import Sequences, at_once
 from jensen.hmm.viterbi import viterbi
+from jensen.mixture.ascent import Settings
 from jensen.mixture.covariance import covariance_of
-from jensen.mixture.em import Settings
 from jensen.mixture.parameters import Parameters as MixtureParameters
 from jensen.mixture.prior import Prior
 
@@ -230,6 +233,74 @@ def test_a_transition_of_the_smallest_size_is_scaled_exactly():
     torch.testing.assert_close(one.posterior(), other.posterior(), rtol=0, atol=1e-10)
 
 
+def test_steps_that_nothing_explains_make_a_row_impossible_and_leave_the_others_alone():
+    """b is 0 in every state for 20 steps: log p is -∞, not NaN; the row beside it keeps its bits."""
+    chain, log_b = chain_of(), -torch.rand(40, K, 50, generator=generator(2), dtype=F64)
+    ends = torch.full((50,), 40)
+    before = ScaledPasses(chain, log_b, ends).log_evidence
+    log_b[5:25, :, 3] = -math.inf
+    both = ScaledPasses(chain, log_b, ends)
+    assert float(both.log_evidence[3]) == -math.inf
+    others = torch.arange(50) != 3
+    assert torch.equal(both.log_evidence[others], before[others])
+    assert bool(both.posterior().isfinite().all())
+
+
+@pytest.mark.parametrize("cells", [1, 100, 1 << 20])
+def test_products_in_logarithms_come_in_pieces(cells: int, monkeypatch: pytest.MonkeyPatch):
+    """The same recursions and paths however many numbers a sum may hold; no more than that, or one row, is held."""
+    monkeypatch.setattr(products, "CELLS", cells)
+    chain, emission, x = chain_of(), emission_of("full"), rows_of("full")
+    log_b, ends, weight = emission.log_prob(x), lengths(x), torch.rand(7, generator=generator(), dtype=F64)
+    one, other = LogPasses(chain, log_b, ends), ScaledPasses(chain, log_b, ends)
+    torch.testing.assert_close(one.log_evidence, other.log_evidence, rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(one.posterior(), other.posterior(), rtol=0, atol=1e-13)
+    torch.testing.assert_close(one.transitions(weight), other.transitions(weight), rtol=1e-12, atol=1e-12)
+    log_a, log_v = torch.randn(9, 5, generator=generator(3), dtype=F64), torch.randn(5, 4, generator=generator(4))
+    held = [part.numel() for _, part in products.sums(log_a, log_v)]
+    assert max(held) <= max(cells, log_v.numel())
+    assert sum(held) == 9 * 5 * 4
+    expected = (log_a.exp() @ log_v.double().exp()).log()
+    torch.testing.assert_close(products.log_product(log_a, log_v.double()), expected, rtol=1e-13, atol=1e-13)
+    values, places = products.max_product(log_a, log_v.double())
+    every = log_a[:, :, None] + log_v
+    torch.testing.assert_close(values, every.amax(1))
+    assert torch.equal(places, torch.from_numpy(every.numpy().argmax(1)))
+
+
+def test_the_lower_state_wins_a_tie():
+    even = Chain(torch.full((K,), 1 / K, dtype=F64), torch.full((K, K), 1 / K, dtype=F64))
+    assert not bool(viterbi(even, torch.zeros(5, K, 3, dtype=F64), torch.full((3,), 5))[0].any())
+
+
+@pytest.mark.parametrize("size", [10.0, 15.9, 16.1, 1e5])
+def test_expanded_squares_keep_their_digits(size: float):
+    """log N by scipy, on both sides of `GENTLE` = 16²: means `size` standard deviations from their mean, rows near and far."""
+    means = size * torch.tensor([[-1.0], [1.0]], dtype=F64) * torch.tensor([0.6, 0.8], dtype=F64) + 1000.0
+    normals = covariance_of("diag", 2, 1).normals(means, {"variances": torch.ones(2, 2, dtype=F64)})
+    x = means.repeat(40, 1).view(1, 80, 2) + 3 * torch.randn(1, 80, 2, generator=generator(), dtype=F64)
+    x[0, 40, 0] = math.nan
+    x[0, 41] = math.nan
+    found = log_normals(normals, x)[0].numpy()
+    assert lognormal.gentle((means - means.mean(0)).square()) == (size < 16)
+    single = stats.norm.logpdf(x[0].numpy()[None], means.numpy()[:, None])
+    expected = np.nan_to_num(single, nan=0.0).sum(2)
+    np.testing.assert_allclose(found, expected, rtol=1e-13, atol=1e-12)
+    assert not found[:, 41].any()
+
+
+def test_an_infinite_value_is_impossible():
+    for size in (1.0, 1e5):
+        means = size * torch.tensor([[-1.0], [1.0]], dtype=F64)
+        normals = covariance_of("diag", 1, 1).normals(means, {"variances": torch.ones(2, 1, dtype=F64)})
+        x = torch.zeros(3, 40, 1, dtype=F64)
+        x[1, 2], x[2, 3], x[0, 0] = math.inf, -math.inf, math.nan
+        found = log_normals(normals, x)
+        assert bool((found[1, :, 2] == -math.inf).all())
+        assert bool((found[2, :, 3] == -math.inf).all())
+        assert int(found.isinf().sum()) == 4
+
+
 @pytest.mark.parametrize("times", [200, 1001, 1030])
 @pytest.mark.parametrize("count", [1, 3])
 def test_the_scan_is_the_recursion(times: int, count: int, monkeypatch: pytest.MonkeyPatch):
@@ -270,6 +341,22 @@ def test_a_long_sequence_keeps_its_digits():
     expected = both.transitions(torch.ones(1, dtype=F64))
     assert float(expected.sum()) == pytest.approx(times - 1, rel=1e-12)
     torch.testing.assert_close(expected.sum(1), found[:-1, :, 0].sum(0), rtol=1e-11, atol=0)
+
+
+def test_the_posterior_of_many_long_sequences_sums_to_one():
+    """α and β share their factors, and nothing is normalised at the end: 4,000 steps, without the scan, to 1e-12."""
+    chain = chain_of()
+    log_b = -20 * torch.rand(4000, K, 400, generator=generator(7), dtype=F64)
+    both = ScaledPasses(chain, log_b, torch.full((400,), 4000))
+    assert both.segments == 1
+    torch.testing.assert_close(both.posterior().sum(1), torch.ones(4000, 400, dtype=F64), rtol=0, atol=1e-12)
+
+
+def test_long_sequences_come_one_at_a_time():
+    """The last block is filled up to its size: a lone row is not scored beside rows of nothing."""
+    assert at_once(10_000, 8) == 1
+    assert at_once(100, 8) == 512
+    assert all(at_once(times, 8) * times * 8 <= max(1 << 19, times * 8) for times in (1, 100, 2000, 9000, 10**6))
 
 
 def test_masses_sum_to_one():
@@ -398,7 +485,7 @@ def test_without_a_prior_the_likelihood_itself_rises():
     assert isinstance(start.emission, LevelEmission)
     found = problem.ascend(Parameters(start.chain, replace(start.emission, pseudo=0.0)))
     assert np.diff(found.values).min() > -2 * found.noise
-    assert found.value * problem.sequences.steps == pytest.approx(found.log_likelihood)
+    assert found.value * problem.sequences.steps == pytest.approx(found.statistics.log_likelihood)
 
 
 def test_a_fall_is_an_error(monkeypatch: pytest.MonkeyPatch):

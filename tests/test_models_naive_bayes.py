@@ -322,7 +322,7 @@ def test_what_was_chosen_stands_in_the_config():
 
 
 def test_mixtures_that_do_not_converge_are_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
-    from jensen.mixture.em import Settings
+    from jensen.mixture.ascent import Settings
 
     monkeypatch.setattr("jensen.naive_bayes.mixtures.SETTINGS", Settings(1e-12, 1))
     pipeline = jensen.fit(split_of(REALS), "naive-bayes", family="mixture")

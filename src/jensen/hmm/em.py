@@ -7,23 +7,19 @@ iteration takes expectations by `recursion` and maximises:
 
 a the rows of a Dirichlet prior (Baum et al. 1970, "A maximization technique occurring in the statistical analysis of
 probabilistic functions of Markov chains"). Only transitions inside the sequences count: a short sequence that is filled up
-with NaN teaches what the short sequence does. A never falls beyond rounding, else the fit ends with an error; it has
-converged when the gain still expected by Aitken's rule (`mixture.em.Gains`) is below the tolerance.
+with NaN teaches what the short sequence does. `mixture.ascent` drives it and checks that A never falls.
 """
 
-import math
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from jensen.errors import FitError
+from jensen.hmm.chain import Chain
 from jensen.hmm.emission import Emission, Expected, add
-from jensen.hmm.recursion import Chain, passes
+from jensen.hmm.recursion import passes
 from jensen.hmm.sequences import Block, Sequences, over_blocks
-from jensen.mixture.em import Gains, OnIteration, Settings, unwatched
-
-ROUNDING = 2.0**-44
+from jensen.mixture.ascent import ROUNDING, Ascent, Climb, OnIteration, Place, Settings, unwatched
 
 
 @dataclass(frozen=True)
@@ -59,39 +55,11 @@ class Found:
         )
 
 
-@dataclass(frozen=True)
-class Ascent:
-    """One run of EM.
-
-    Attributes:
-        parameters: where it ended.
-        values: A after 0, 1, … iterations, nats a step.
-        log_likelihood: Σ w log p(x) at the end, nats.
-        remaining: the gain still expected, nats a step; infinite if it cannot be told.
-        converged: whether that, and not the number of iterations, ended it.
-        noise: the rounding of the last value, nats a step.
-    """
-
-    parameters: Parameters
-    values: list[float]
-    log_likelihood: float
-    remaining: float
-    converged: bool
-    noise: float
-
-    @property
-    def value(self) -> float:
-        """The last A."""
-        return self.values[-1]
-
-    @property
-    def iterations(self) -> int:
-        """How many there were."""
-        return len(self.values) - 1
+Run = Ascent[Parameters, Found]
 
 
 @dataclass
-class Problem:
+class Problem(Climb[Parameters, Found]):
     """What is to be maximised, and how.
 
     Args:
@@ -101,6 +69,7 @@ class Problem:
         on_iteration: told iteration, A and remaining gain.
     """
 
+    unit = "step"
     sequences: Sequences
     counts: float
     settings: Settings = field(default_factory=Settings)
@@ -114,11 +83,11 @@ class Problem:
             found = found + part
         return found
 
-    def maximise(self, found: Found, before: Parameters) -> Parameters:
+    def maximise(self, statistics: Found, before: Parameters) -> Parameters:
         """The M-step."""
-        initial, transitions = found.initial + self.counts, found.transitions + self.counts
+        initial, transitions = statistics.initial + self.counts, statistics.transitions + self.counts
         chain = Chain(_shares(initial, before.chain.initial), _shares(transitions, before.chain.transitions))
-        return Parameters(chain, before.emission.maximise(found.emission))
+        return Parameters(chain, before.emission.maximise(statistics.emission))
 
     def value(self, found: Found, now: Parameters) -> float:
         """A."""
@@ -129,39 +98,10 @@ class Problem:
         chain = float(now.chain.initial.log().sum() + now.chain.transitions.log().sum()) if self.counts else 0.0
         return self.counts * chain + now.emission.log_prior()
 
-    def noise(self, value: float, now: Parameters) -> float:
-        """The rounding of A: 2⁻⁴⁴, 256 units in the last place, of the terms it is the sum of."""
-        return ROUNDING * (abs(value) + now.emission.size() + 1.0)
-
-    def ascend(self, start: Parameters) -> Ascent:
-        """EM from `start` until it has converged or iterations run out.
-
-        Raises:
-            FitError: A fell beyond rounding, or is not finite, or a covariance degenerated.
-        """
-        now, gains = start, Gains()
-        found = self.expect(now)
-        values = [self.value(found, now)]
-        while True:
-            new = self.maximise(found, now)
-            found = self.expect(new)
-            value = self.value(found, new)
-            if not math.isfinite(value):
-                raise FitError(f"the log-likelihood became {value} in iteration {len(values)}; rescale the data")
-            noise, gain = self.noise(value, now) + self.noise(value, new), value - values[-1]
-            if gain < -noise:
-                raise FitError(
-                    f"the penalised log-likelihood fell by {-gain:.3g} nats a step in iteration {len(values)}, more than "
-                    f"rounding explains ({noise:.3g}); this is a bug in jensen or in its environment: please report it"
-                )
-            now = new
-            values.append(value)
-            remaining, vanished = gains.saw(gain), abs(gain) <= noise
-            converged = vanished or remaining <= self.settings.tolerance
-            self.on_iteration(len(values) - 1, value, remaining)
-            if converged or len(values) > self.settings.max_iterations:
-                left = min(remaining, noise) if vanished else remaining
-                return Ascent(now, values, found.log_likelihood, left, converged, noise)
+    def place(self, parameters: Parameters, rung: int) -> Place[Parameters, Found]:
+        """The E-step; what it rounds are the terms that A is the sum of."""
+        found = self.expect(parameters)
+        return Place(parameters, found, self.value(found, parameters), ROUNDING * (parameters.emission.size() + 1.0))
 
 
 def expectations(now: Parameters, block: Block) -> Found:

@@ -87,13 +87,3 @@ def picked(probabilities: Tensor, u: Tensor) -> Tensor:
     """The number whose share of [0, 1) holds `u (n,)`, for `probabilities (n, K)`."""
     cumulative = probabilities.cumsum(1)
     return (cumulative <= u[:, None] * cumulative[:, -1:]).sum(1).clamp(max=probabilities.shape[1] - 1)
-
-
-def flat(shares: Tensor) -> Tensor:
-    """`(T, K, B)` as `(K, T·B)`."""
-    return shares.transpose(0, 1).reshape(shares.shape[1], -1)
-
-
-def by_state(values: Tensor, times: int) -> Tensor:
-    """`(K, T·B)` as `(T, K, B)`."""
-    return values.view(len(values), times, -1).transpose(0, 1)

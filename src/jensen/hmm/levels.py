@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from jensen.data.space import Levels
-from jensen.hmm.emission import Counts, Emission, Expected, by_state, flat
+from jensen.hmm.emission import Counts, Emission, Expected
+from jensen.hmm.products import by_state, flat
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from jensen.hmm.chain import Chain, Passes
 from jensen.hmm.emission import picked
-from jensen.hmm.recursion import Chain, Passes
 
 
 class Path(Distribution):
@@ -21,23 +21,25 @@ class Path(Distribution):
 
     Args:
         log_initial: `(B, K)`, normalised.
-        log_transitions: `(T - 1, B, K, K)`, or `(T - 1, 1, K, K)` for all rows; rows normalised.
+        log_transitions: `(K, K)`.
+        log_ahead: `(T - 1, B, K)`, what the next state is weighted by: its law is their product, normalised. It is that at
+            one step of one row after the other, so that no table of `(T, B, K, K)` is needed.
     """
 
     arg_constraints = {}  # noqa: RUF012 (as torch has it)
     has_rsample = False
 
-    def __init__(self, log_initial: Tensor, log_transitions: Tensor) -> None:
-        self.log_initial, self.log_transitions = log_initial, log_transitions
-        event = torch.Size([len(log_transitions) + 1])
+    def __init__(self, log_initial: Tensor, log_transitions: Tensor, log_ahead: Tensor) -> None:
+        self.log_initial, self.log_transitions, self.log_ahead = log_initial, log_transitions, log_ahead
+        event = torch.Size([len(log_ahead) + 1])
         super().__init__(log_initial.shape[:1], event, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p of paths `(B, T)`."""
         rows = torch.arange(len(value))
         total = self.log_initial[rows, value[:, 0]]
-        for t, table in enumerate(self.log_transitions):
-            total = total + table.expand(len(value), -1, -1)[rows, value[:, t], value[:, t + 1]]
+        for t, ahead in enumerate(self.log_ahead):
+            total = total + self._next(value[:, t], ahead)[rows, value[:, t + 1]]
         return total
 
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
@@ -48,21 +50,24 @@ class Path(Distribution):
 
     def at(self, u: Tensor) -> Tensor:
         """The paths `(B, T)` that uniform draws `u (B, T)` pick, by inverse distribution functions."""
-        rows = torch.arange(len(u))
         path = [picked(self.log_initial.exp(), u[:, 0])]
-        for t, table in enumerate(self.log_transitions, 1):
-            path.append(picked(table.expand(len(u), -1, -1)[rows, path[-1]].exp(), u[:, t]))
+        for t, ahead in enumerate(self.log_ahead, 1):
+            path.append(picked(self._next(path[-1], ahead).exp(), u[:, t]))
         return torch.stack(path, 1)
+
+    def _next(self, z: Tensor, ahead: Tensor) -> Tensor:
+        """log p(the next state | z) of rows in states `z (B,)`, `(B, K)`."""
+        return (self.log_transitions[z] + ahead).log_softmax(1)
 
 
 def prior(chain: Chain, rows: int, times: int) -> Path:
     """p(z) for so many rows and steps."""
-    table = chain.transitions.log().expand(times - 1, 1, -1, -1)
-    return Path(chain.initial.log().expand(rows, -1), table)
+    even = chain.initial.new_zeros(1, 1, 1).expand(times - 1, rows, chain.states)
+    return Path(chain.initial.log().expand(rows, -1), chain.transitions.log(), even)
 
 
 def posterior(chain: Chain, log_b: Tensor, both: Passes) -> Path:
     """p(z | x) for emissions `log_b (T, K, B)` whose recursions are `both`."""
     ahead = (log_b + both.ahead()).permute(0, 2, 1)
     first = (chain.initial.log() + ahead[0]).log_softmax(1)
-    return Path(first, (chain.transitions.log() + ahead[1:, :, None]).log_softmax(3))
+    return Path(first, chain.transitions.log(), ahead[1:])

@@ -18,12 +18,14 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from jensen.hmm.emission import Emission, Expected, by_state, flat, picked
-from jensen.hmm.recursion import MANY, outer
+from jensen.hmm.emission import Emission, Expected, picked
+from jensen.hmm.layout import missing_cells
+from jensen.hmm.lognormal import features, log_normals
+from jensen.hmm.products import flat, outer
 from jensen.mixture.covariance import Covariance
 from jensen.mixture.density import Density
 from jensen.mixture.em import total
-from jensen.mixture.normals import LOG_2PI, Dense, Diagonal, Normals
+from jensen.mixture.normals import LOG_2PI
 from jensen.mixture.parameters import Parameters
 from jensen.mixture.prior import Prior
 from jensen.mixture.statistics import Statistics
@@ -95,8 +97,8 @@ class NormalEmission(Emission):
 
     def _parts(self, steps: Tensor, share: Tensor) -> Iterator[Statistics]:
         """Complete steps by products of matrices, others group by group; empty ones not at all."""
-        missing = steps.isnan()
-        if not bool(missing.any()):
+        missing = missing_cells(steps)
+        if missing is None:
             yield self._complete(steps, share)
             return
         odd = missing.any(2)
@@ -107,14 +109,14 @@ class NormalEmission(Emission):
             yield self._incomplete(x[index], shares[:, index])
 
     def _complete(self, steps: Tensor, share: Tensor) -> Statistics:
-        offset = steps - self._centre()[0]
-        count, d = share.sum((0, 2)), self.dims
+        d = self.dims
         if self.covariance.diagonal:
-            both = outer(share, torch.cat([offset, offset.square()], 2).mT)
-            return self._made(count, both[:, :d], both[:, d:])
+            found = outer(share, features(steps, self._centre()[0]))
+            return self._made(found[:, 2 * d], found[:, :d], found[:, d : 2 * d])
+        offset = steps - self._centre()[0]
         first, x = outer(share, offset.mT), offset.flatten(0, 1).T.contiguous()
         second = torch.stack([(x * part) @ x.T for part in flat(share)])
-        return self._made(count, first, second)
+        return self._made(share.sum((0, 2)), first, second)
 
     def _incomplete(self, x: Tensor, shares: Tensor) -> Statistics:
         given, view = self.density.normals.given(x), self.covariance.view(self.parameters.spread)
@@ -189,62 +191,3 @@ class NormalEmission(Emission):
             drawn = given.draw(self._component(z[index], u[index], given.log_prob), eps[index])
             out[index] = torch.where(x[index].isnan(), drawn, out[index])
         return out
-
-
-def log_normals(normals: Normals, steps: Tensor) -> Tensor:
-    """log N(x_o; m_o, Σ_oo) of steps `(T, B, d)` float64, `(T, K, B)`.
-
-    A complete step goes through the same operations whatever is missing elsewhere: its bits do not depend on its company.
-    """
-    times, count, d = steps.shape
-    if times > 1 and count < MANY:  # operations run along sequences: few and long ones are taken as many short ones
-        found = log_normals(normals, steps.reshape(1, times * count, d))[0]
-        return by_state(found, times).contiguous()
-    missing = steps.isnan()
-    some = bool(missing.any())
-    odd = missing.any(2) if some else missing[:, :, 0]
-    constant = (normals.log_det + d * LOG_2PI)[:, None]
-    if isinstance(normals, Diagonal):
-        squares = _diagonal(normals, steps, missing if some else None)
-        if some:
-            cells = (~missing).to(steps) @ (normals.variances.log() + LOG_2PI).T
-            constant = torch.where(odd[:, None], cells.mT, constant)
-        return squares.add_(constant).mul_(-0.5)
-    assert isinstance(normals, Dense)
-    value = _dense(normals, steps.nan_to_num(nan=0.0) if some else steps).add_(constant).mul_(-0.5)
-    if some:
-        value.transpose(1, 2)[missing.all(2)] = 0.0
-        places = (odd & ~missing.all(2)).nonzero()
-        x = steps[places[:, 0], places[:, 1]]
-        for index in normals.groups(x) if len(x) else ():
-            t, row = places[index].T
-            value[t, :, row] = normals.given(x[index]).log_prob
-    return value
-
-
-def _diagonal(normals: Diagonal, steps: Tensor, missing: Tensor | None) -> Tensor:
-    """Σ_j ((x_j - m_kj) / σ_kj)² over observed cells, `(T, K, B)`."""
-    shape = (len(steps), len(normals.means), steps.shape[1])
-    out, work = steps.new_empty(shape), steps.new_empty(shape)
-    for j, column in enumerate(steps.permute(2, 0, 1).contiguous()):
-        torch.sub(column[:, None], normals.means[:, j, None], out=work)
-        work.mul_(normals.whiten[:, j, None])
-        if missing is not None:
-            work.masked_fill_(missing[:, None, :, j], 0.0)
-        if j == 0:
-            torch.mul(work, work, out=out)
-        else:
-            out.addcmul_(work, work)
-    return out
-
-
-def _dense(normals: Dense, steps: Tensor) -> Tensor:
-    """‖L_k⁻¹ (x - m_k)‖², `(T, K, B)`, one state after the other."""
-    times, count, d = steps.shape
-    x = steps.reshape(-1, d).T.contiguous()
-    out, white, row = x.new_empty(times, len(normals.means), count), torch.empty_like(x), x.new_empty(times * count)
-    for k, (mean, matrix) in enumerate(zip(normals.means, normals.whiten, strict=True)):
-        torch.mm(matrix.T, x - mean[:, None], out=white)
-        torch.sum(white.square_(), 0, out=row)
-        out[:, k] = row.view(times, count)
-    return out

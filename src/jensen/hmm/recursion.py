@@ -9,83 +9,27 @@ With π the first state's probabilities, A_ij = p(z_{t+1} = j | z_t = i) and b_t
 
 (Rabiner 1989, "A tutorial on hidden Markov models", eq. 19, 24, 27, 37). Two ways to the same numbers:
 
-**Scaled.** b_t is divided by its largest value, and α and β by their sums every `RESCALE` steps, so a step is one product
-of matrices. Since Aᵀ α is at least min A · Σ α, the sums fall by at most that factor a step; what is 10^-108 of the
-largest b_t may then be replaced by that, an error of relative size 10^-108 / min A². Nothing under- or overflows and
-nothing is lost where min A ≥ `LEAST`, as it is with a prior that counts transitions; π may hold zeros, since α_1 is
-made in logarithms.
+**Scaled.** b_t is divided by its largest value, and α and β by the sums of α every `RESCALE` steps, so a step is one product
+of matrices (`scaled`). Since the largest b_t is 1, the sums fall by at most min A a step; so where min A ≥ `LEAST`, as it is
+with a prior that counts transitions, they stay above 10^-96. Nothing overflows, and what underflows is less than 10^-300
+of the whole. π may hold zeros.
 
-**Logarithms.** log-sum-exp over i in every step, exact for any A, zeros included; K times the exponentials.
+**Logarithms.** log-sum-exp over i in every step, exact for any A, zeros included (`logarithms`).
 
 Sequences end where `lengths` says. States behind the end follow A and say nothing of x. Tensors are `(T, K, B)`, time
 first and sequences last, so that every operation runs along sequences.
 """
 
-import math
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from jensen.hmm.scaled import FLOOR, Scaled, backward, forward
-from jensen.hmm.scan import backward_scan, forward_scan, segments
-
-LEAST = 1e-12
-MANY = 32  # sequences for which a product a step is worth it
-
-
-@dataclass(frozen=True)
-class Chain:
-    """A Markov chain of K states: `initial (K,)` and `transitions (K, K)`, rows sum to 1, float64."""
-
-    initial: Tensor
-    transitions: Tensor
-
-    @property
-    def states(self) -> int:
-        """K."""
-        return len(self.initial)
-
-    @property
-    def positive(self) -> bool:
-        """Whether every transition is likely enough for scaled arithmetic."""
-        return bool((self.transitions >= LEAST).all())
-
-
-class Passes(ABC):
-    """Both recursions over sequences.
-
-    Args:
-        chain: the states.
-        log_b: log p(x_t | z_t = k), `(T, K, B)`; 0 for an empty step.
-        lengths: `(B,)`, how many steps each sequence has, from 0.
-
-    Attributes:
-        log_evidence: log p(x), `(B,)`; 0 where the length is 0.
-    """
-
-    log_evidence: Tensor
-
-    def __init__(self, chain: Chain, log_b: Tensor, lengths: Tensor) -> None:
-        self.chain, self.lengths = chain, lengths
-
-    @abstractmethod
-    def posterior(self) -> Tensor:
-        """p(z_t = k | x), `(T, K, B)`."""
-
-    @abstractmethod
-    def transitions(self, weight: Tensor) -> Tensor:
-        """Σ_b w_b Σ_t p(z_t = i, z_{t+1} = j | x_b) over transitions inside the sequences, `(K, K)`, for `weight (B,)`."""
-
-    @abstractmethod
-    def ahead(self) -> Tensor:
-        """log p(x_{t+1 …} | z_t = k) less a number of its own for every t and sequence, `(T, K, B)`."""
-
-    def inside(self, times: int) -> Tensor:
-        """Whether the transition from t to t + 1 is inside a sequence, `(T - 1, B)`."""
-        return torch.arange(1, times, device=self.lengths.device)[:, None] < self.lengths
+from jensen.hmm.chain import Chain, Passes
+from jensen.hmm.logarithms import LogPasses
+from jensen.hmm.products import outer
+from jensen.hmm.scaled import backward, forward, rescaled
+from jensen.hmm.scan import cut, entries, exits, join, segment_products, segments
 
 
 def passes(chain: Chain, log_b: Tensor, lengths: Tensor) -> Passes:
@@ -98,110 +42,79 @@ class ScaledPasses(Passes):
 
     def __init__(self, chain: Chain, log_b: Tensor, lengths: Tensor) -> None:
         super().__init__(chain, log_b, lengths)
-        top = log_b.amax(1)
-        first = log_b[0] + chain.initial.log()[:, None]
-        top[0] = first.amax(0)
-        shift = torch.where(top.isfinite(), top, 0.0)
-        self.b = log_b - shift[:, None]
-        self.b[0] = first - shift[0]  # α_1 itself, so that π may hold zeros
-        self.b.clamp_(min=FLOOR).exp_()
-        self.segments = segments(*log_b.shape)
-        found = (
-            forward(chain.transitions, self.b)
-            if self.segments == 1
-            else forward_scan(chain.transitions, self.b, self.segments)
-        )
-        self.found: Scaled = found
-        self.log_evidence = self._evidence(top)
+        times, states, count = log_b.shape
+        self.whole = bool((lengths == times).all())
+        self.b, top = _relative(chain, log_b)
+        self.segments = segments(times, states, count)
+        first = self.b[0].sum(0)
+        start = self.b[0] / first
+        self.parted = cut(self.b[1:], self.segments)
+        self.products = segment_products(chain.transitions, self.parted, count) if self.segments > 1 else None
+        entry = start if self.products is None else entries(start, self.products)
+        made = torch.empty_like(log_b) if self.segments == 1 else None
+        self.own = torch.empty_like(self.parted) if made is None else made[1:]
+        self.sums = forward(chain.transitions, entry, self.parted, self.own)
+        if made is None:
+            self.alpha = torch.cat([start[None], join(self.own, times - 1, self.segments)])
+        else:
+            made[0], self.alpha = start, made
+        self.log_evidence = self._evidence(top, first)
 
-    def _evidence(self, top: Tensor) -> Tensor:
-        """log Σ α at the last step, less the logarithms of the factors before it, plus what b was divided by."""
-        times, _, count = self.b.shape
-        last = (self.lengths - 1).clamp(min=0)
-        sums = self.found.alpha[last, :, torch.arange(count, device=last.device)].sum(1)
-        inside = torch.arange(times, device=last.device)[:, None] <= last
-        before = self.found.log_factors(times) * (torch.arange(times, device=last.device)[:, None] < last)
-        value = sums.log() - before.sum(0) + torch.where(inside, top, 0.0).sum(0)
-        return torch.where(self.lengths > 0, value, 0.0)
+    def _evidence(self, top: Tensor, first: Tensor) -> Tensor:
+        """The sums up to the last step, and that of α there, times what b was divided by, in logarithms."""
+        times, _, count = self.alpha.shape
+        sums = self.sums.log().view(-1, self.segments, count).transpose(0, 1).flatten(0, 1)
+        if self.whole:
+            return first.log() + (sums.sum(0) + top.sum(0))
+        long, steps = len(self.parted), torch.arange(times, device=top.device)[:, None]
+        last, full = (self.lengths - 1).clamp(min=0), self.lengths == times
+        places = 1 + torch.arange(self.segments)[:, None] * long + torch.tensor(rescaled(long), dtype=torch.int64)
+        within = full | (places.flatten()[:, None].to(top.device) <= last)
+        ended = self.alpha[last, :, torch.arange(count, device=top.device)].sum(1).log()
+        ended = torch.where(full, 0.0, ended)  # there it has been divided out
+        before = torch.where(within, sums, 0.0).sum(0) + torch.where(steps <= last, top, 0.0).sum(0)
+        return torch.where(self.lengths > 0, first.log() + before + ended, 0.0)
 
     @cached_property
     def _behind(self) -> tuple[Tensor, Tensor]:
-        """β_t and b_t β_t, times a number of their own for every t and sequence."""
-        a = self.chain.transitions
-        return backward(a, self.b) if self.segments == 1 else backward_scan(a, self.b, self.found)
-
-    @cached_property
-    def _both(self) -> tuple[Tensor, Tensor]:
-        """α β over its sum, and the sum."""
-        both = self.found.alpha * self._behind[0]
-        sums = both.sum(1)
-        return both.div_(sums[:, None]), sums
+        """γ of all steps, and c of all but the first; b is used up."""
+        times, states, count = self.alpha.shape
+        end = self.alpha.new_ones(states, self.own.shape[2]) if self.products is None else exits(self.products)
+        gamma = torch.empty_like(self.alpha)
+        made = gamma[1:] if self.segments == 1 else torch.empty_like(self.own)
+        beta = backward(self.chain.transitions, end, self.parted, self.own, self.sums, made)
+        if self.segments > 1:
+            gamma[1:] = join(made, times - 1, self.segments)
+        torch.mul(self.alpha[0], beta[:, :count], out=gamma[0])
+        return gamma, join(self.parted, times - 1, self.segments)
 
     def posterior(self) -> Tensor:
-        """α β over its sum."""
-        return self._both[0]
+        """γ."""
+        return self._behind[0]
 
     def transitions(self, weight: Tensor) -> Tensor:
-        """α_{t+1} was made from α_t times its factor f_t, so α_t(i) f_t A_ij b_{t+1}(j) β_{t+1}(j) sums to Σ α_{t+1} β_{t+1}."""
-        times, states, _ = self.b.shape
+        """A_ij Σ_t α_t(i) c_{t+1}(j)."""
+        (times, states, _), a = self.alpha.shape, self.chain.transitions
         if times == 1:
-            return self.chain.transitions.new_zeros(states, states)
-        share = weight * self.inside(times) * self.found.log_factors(times)[:-1].exp() / self._both[1][1:]
-        return self.chain.transitions * outer(self.found.alpha[:-1] * share[:, None], self._behind[1][1:])
+            return a.new_zeros(states, states)
+        left = self.alpha[:-1]
+        if not self.whole or not bool((weight == 1).all()):
+            left = left * (weight * self.inside(times))[:, None]
+        return a * outer(left, self._behind[1])
 
     def ahead(self) -> Tensor:
-        """log β."""
-        return self._behind[0].log()
+        """log (A c_{t+1}), and 0 at the last step."""
+        beta = self.chain.transitions @ self._behind[1]
+        return torch.cat([beta.log(), beta.new_zeros(1, *self.alpha.shape[1:])])
 
 
-class LogPasses(Passes):
-    """By log-sum-exp."""
-
-    def __init__(self, chain: Chain, log_b: Tensor, lengths: Tensor) -> None:
-        super().__init__(chain, log_b, lengths)
-        self.log_b, self.log_a = log_b, chain.transitions.log()
-        alpha = torch.empty_like(log_b)
-        alpha[0] = chain.initial.log()[:, None] + log_b[0]
-        for t in range(1, len(log_b)):
-            alpha[t] = log_b[t] + (alpha[t - 1][:, None] + self.log_a[:, :, None]).logsumexp(0)
-        self.alpha = alpha
-        at = alpha[(lengths - 1).clamp(min=0), :, torch.arange(len(lengths), device=lengths.device)]
-        self.log_evidence = torch.where(lengths > 0, at.logsumexp(1), 0.0)
-        self._beta: Tensor | None = None
-
-    @property
-    def beta(self) -> Tensor:
-        """log β_t; 0 from the last step on."""
-        if self._beta is None:
-            beta = torch.zeros_like(self.log_b)
-            for t in range(len(beta) - 2, -1, -1):
-                step = self.log_a[:, :, None] + (self.log_b[t + 1] + beta[t + 1])[None]
-                beta[t] = torch.where(self.lengths > t + 1, step.logsumexp(1), 0.0)
-            self._beta = beta
-        return self._beta
-
-    def posterior(self) -> Tensor:
-        """The softmax of log α + log β."""
-        return (self.alpha + self.beta).softmax(1)
-
-    def transitions(self, weight: Tensor) -> Tensor:
-        """One step after the other."""
-        total = self.log_a.new_zeros(self.log_a.shape)
-        shares = weight * self.inside(len(self.log_b))
-        for t, share in enumerate(shares):
-            ahead = self.log_b[t + 1] + self.beta[t + 1]
-            joint = self.alpha[t][:, None] + self.log_a[:, :, None] + ahead[None] - self.log_evidence
-            total += (joint.nan_to_num(nan=-math.inf).exp() * share).sum(2)
-        return total
-
-    def ahead(self) -> Tensor:
-        """log β."""
-        return self.beta
-
-
-def outer(left: Tensor, right: Tensor) -> Tensor:
-    """Σ_t left_t right_tᵀ of `(T, K, B)` and `(T, F, B)`, `(K, F)`."""
-    if left.shape[2] >= MANY:
-        return torch.bmm(left, right.mT).sum(0)
-    first, second = (side.transpose(1, 2).flatten(0, 1) for side in (left, right))
-    return first.T @ second
+def _relative(chain: Chain, log_b: Tensor) -> tuple[Tensor, Tensor]:
+    """b over its largest, π b in the first step, `(T, K, B)`, and log of the largest, `(T, B)`."""
+    top = log_b.amax(1)
+    b = (log_b - top[:, None]).exp_()
+    first = log_b[0] + chain.initial.log()[:, None]  # α_1 itself, so that π may hold zeros
+    top[0] = first.amax(0)
+    b[0] = (first - top[0]).exp()
+    if not bool(top.isfinite().all()):
+        b.nan_to_num_(nan=1.0)  # nothing explains the step, so log p(x) is -∞ whatever the states are
+    return b, top

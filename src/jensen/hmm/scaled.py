@@ -1,74 +1,69 @@
-"""The two recursions as products of matrices, rescaled every few steps (`recursion` says why nothing is lost)."""
+"""The two recursions as products of matrices, rescaled every few steps (`recursion` says why nothing is lost).
 
-from dataclasses import dataclass
+With s_t the sum of α_t where it is divided out and 1 elsewhere, and 1 for both sums at the end,
+
+    α_t = b_t (Aᵀ α_{t-1}) / s_t,   γ_t = α_t β_t,   c_t = b_t β_t / s_t,   β_{t-1} = A c_t,
+
+so Σ_k α_t(k) β_t(k) is the same at every t, namely 1: γ_t is the posterior as it stands, and the expected transitions are
+A_ij Σ_t α_{t-1}(i) c_t(j) (Rabiner 1989, eq. 91-95, whose factors stand at every step). One segment of a sequence is one column
+of a run; `scan` cuts sequences that are few and long into many.
+"""
 
 import torch
 from torch import Tensor
 
-FLOOR = -250.0  # log of the smallest b_t over its largest, 10^-108
-RESCALE = 4
+RESCALE = 8
 
 
-@dataclass(frozen=True)
-class Scaled:
-    """α_t as it comes out of step t, before it is multiplied by its factor for the next one.
-
-    Attributes:
-        alpha: `(T, K, B)`.
-        every: the steps t whose factor is not 1, in order.
-        log_factor: log of these, `(len(every), B)`.
-    """
-
-    alpha: Tensor
-    every: Tensor
-    log_factor: Tensor
-
-    def log_factors(self, times: int) -> Tensor:
-        """log of the factor of each step, `(T, B)`."""
-        out = self.alpha.new_zeros(times, self.alpha.shape[2])
-        out[self.every] = self.log_factor
-        return out
+def rescaled(times: int) -> list[int]:
+    """The steps of a run after which the sum is divided out: every `RESCALE`-th and the last."""
+    return sorted({*range(RESCALE - 1, times, RESCALE), times - 1} if times else set())
 
 
-def forward(transitions: Tensor, b: Tensor) -> Scaled:
-    """α for all steps.
+def forward(transitions: Tensor, start: Tensor, b: Tensor, out: Tensor) -> Tensor:
+    """α of a run into `out (T, K, B)`.
 
     Args:
         transitions: A, `(K, K)`.
-        b: `(T, K, B)`, the largest of each step and sequence is 1; π is in the first step.
-    """
-    alpha = torch.empty_like(b)
-    alpha[0] = b[0]
-    sums = run(transitions, alpha[0], b[1:], alpha[1:], first=True)
-    every = torch.arange(0, len(b) - 1, RESCALE)
-    return Scaled(alpha, every, -sums.log() if len(every) else b.new_zeros(0, b.shape[2]))
+        start: α before the run, `(K, B)`.
+        b: `(T, K, B)`, the largest of each step and sequence is 1.
+        out: where α goes.
 
-
-def run(transitions: Tensor, start: Tensor, b: Tensor, out: Tensor, *, first: bool) -> Tensor:
-    """out_t = b_t (Aᵀ out_{t-1}) from out_{-1} = start, whose sum is divided out before step 0 where `first`, and then
-    before every `RESCALE`-th step; these sums, one row each.
+    Returns:
+        The sums that were divided out, `(len(rescaled(T)), B)`.
     """
-    turned, state, sums = transitions.T.contiguous(), start, []
+    turned, state, ends, sums = transitions.T.contiguous(), start, set(rescaled(len(b))), []
     for t, (step, made) in enumerate(zip(b.unbind(0), out.unbind(0), strict=True)):
-        if t % RESCALE == 0 and (t > 0 or first):
-            total = state.sum(0)
-            sums.append(total)
-            state = state / total
         torch.mm(turned, state, out=made)
         made.mul_(step)
+        if t in ends:
+            sums.append(made.sum(0))
+            made.div_(sums[-1])
         state = made
     return torch.stack(sums) if sums else start.new_zeros(0, start.shape[1])
 
 
-def backward(transitions: Tensor, b: Tensor, end: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """β and b β for all steps, each times a number of its own; β of the last step is `end (K, B)`, or 1."""
-    beta, ahead = torch.empty_like(b), torch.empty_like(b)
-    beta[-1] = 1.0 if end is None else end
-    steps, found, products = b.unbind(0), beta.unbind(0), ahead.unbind(0)
-    for t in range(len(b) - 1, 0, -1):
-        torch.mul(steps[t], found[t], out=products[t])
-        torch.mm(transitions, products[t], out=found[t - 1])
-        if t % RESCALE == 0:
-            found[t - 1].div_(found[t - 1].sum(0))
-    torch.mul(steps[0], found[0], out=products[0])
-    return beta, ahead
+def backward(transitions: Tensor, end: Tensor, b: Tensor, alpha: Tensor, sums: Tensor, out: Tensor) -> Tensor:
+    """γ of the steps of a run into `out (T, K, B)`; b becomes c.
+
+    Args:
+        transitions: A, `(K, K)`.
+        end: β at the last step, `(K, B)`, up to a number for each column.
+        b: `(T, K, B)`.
+        alpha: of the same run, by `forward`.
+        sums: likewise.
+        out: where γ goes.
+
+    Returns:
+        β before the run, `(K, B)`.
+    """
+    number = dict(zip(rescaled(len(b)), sums, strict=True))
+    beta = end / (end * alpha[-1]).sum(0) if len(alpha) else end.clone()
+    steps, sides, made = b.unbind(0), alpha.unbind(0), out.unbind(0)
+    for t in range(len(b) - 1, -1, -1):
+        torch.mul(sides[t], beta, out=made[t])
+        steps[t].mul_(beta)
+        if t in number:
+            steps[t].div_(number[t])
+        torch.mm(transitions, steps[t], out=beta)
+    return beta

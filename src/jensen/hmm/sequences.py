@@ -14,7 +14,7 @@ from jensen.threads import in_parallel
 
 KEPT_CELLS = 1 << 25  # 256 MiB in float64
 BLOCK_CELLS = 1 << 19  # numbers of one (T, K, B) tensor
-MOST = 512
+MOST, FEW = 512, 8
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -29,8 +29,11 @@ class Block:
 
 
 def at_once(times: int, width: int) -> int:
-    """How many sequences of so many steps and numbers a step to hold at a time."""
-    return max(1, min(MOST, BLOCK_CELLS // (times * width)))
+    """How many sequences of so many steps and numbers a step to hold at a time; one where it would be a few, since the last
+    block is filled up.
+    """
+    size = min(MOST, BLOCK_CELLS // (times * width))
+    return size if size >= FEW else 1
 
 
 def over_blocks(function: Callable[[A], B], blocks: Iterable[A]) -> Iterator[B]:

@@ -14,12 +14,12 @@ from torch import Tensor
 from jensen.data.examples import Examples
 from jensen.data.space import Levels
 from jensen.errors import InputError
+from jensen.hmm.chain import Chain
 from jensen.hmm.em import Parameters
 from jensen.hmm.emission import Counts
 from jensen.hmm.layout import Layout, Steps
 from jensen.hmm.levels import LevelEmission
 from jensen.hmm.normal import NormalEmission
-from jensen.hmm.recursion import Chain
 from jensen.mixture.covariance import Covariance
 from jensen.mixture.em import Problem as MixtureProblem
 from jensen.mixture.prior import Prior, weakly

@@ -8,7 +8,8 @@ and back along the maximisers. It ends where the sequence does; -1 stands behind
 import torch
 from torch import Tensor
 
-from jensen.hmm.recursion import Chain
+from jensen.hmm.chain import Chain
+from jensen.hmm.products import max_product
 
 
 def viterbi(chain: Chain, log_b: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
@@ -22,12 +23,12 @@ def viterbi(chain: Chain, log_b: Tensor, lengths: Tensor) -> tuple[Tensor, Tenso
     Returns:
         Paths `(T, B)` int64, and log p(x, path) `(B,)`, 0 where the length is 0.
     """
-    log_a, delta = chain.transitions.log()[:, :, None], torch.empty_like(log_b)
+    turned, delta = chain.transitions.log().T.contiguous(), torch.empty_like(log_b)
     kind = torch.uint8 if chain.states <= 256 else torch.int32
     back = torch.zeros(log_b.shape, dtype=kind)
     delta[0] = chain.initial.log()[:, None] + log_b[0]
     for t in range(1, len(log_b)):
-        best, where = (delta[t - 1][:, None] + log_a).max(0)
+        best, where = max_product(turned, delta[t - 1])
         delta[t], back[t] = best + log_b[t], where.to(kind)
     columns = torch.arange(log_b.shape[2])
     value, state = delta[(lengths - 1).clamp(min=0), :, columns].max(1)

@@ -1,28 +1,16 @@
-"""EM for mixtures, and a driver that does not take its word for anything.
+"""EM for mixtures: the E-step by the first kernel that is accurate enough, the M-step by the covariance's structure.
 
-With A(θ) = [Σ w_i log p(x_i | θ) + log prior(θ)] / Σ w_i, the penalised log-likelihood a row, an iteration takes
-expectations at θ and maximises, and A never falls (Dempster, Laird and Rubin 1977). Here that is checked at every step:
-a fall beyond the rounding of the arithmetic (`Kernel.noise`) first brings in a safer kernel and repeats the step; in the
-safest one it ends the fit with an error.
-
-EM converges linearly, so one small step says little about what is still to come. With the gains g_t = A_t - A_{t-1} and
-their ratio ρ, the gain still expected is that of the geometric series,
-
-    A_∞ - A_t ≈ g_t ρ / (1 - ρ)
-
-(Aitken; Böhning et al. 1994, "The distribution of the likelihood ratio for mixtures of densities from the one-parameter
-exponential family"). ρ is the largest of the last three ratios. The fit has converged when this falls below the
-tolerance, or when gains vanish in the rounding of float64; never because iterations ran out.
+`ascent` drives it and checks that A never falls; the ladder of `kernels` is its safer and safer arithmetic.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
-from jensen.errors import FitError
+from jensen.mixture.ascent import Ascent, Climb, OnIteration, Place, Settings, unwatched
 from jensen.mixture.covariance import Covariance
 from jensen.mixture.density import Density
 from jensen.mixture.kernels import Kernel, kernel_for, ladder
@@ -30,70 +18,15 @@ from jensen.mixture.missing import expectations
 from jensen.mixture.parameters import Parameters
 from jensen.mixture.prior import Prior
 from jensen.mixture.rows import Chunk, Chunks, Scale
+from jensen.mixture.search import Say, quiet
 from jensen.mixture.statistics import Statistics
 from jensen.mixture.threads import side_by_side
 
-RATIOS = 3
-Say = Callable[[str], None]
-OnIteration = Callable[[int, float, float], None]
-
-
-def quiet(line: str) -> None:
-    """Say nothing."""
-
-
-def unwatched(iteration: int, value: float, remaining: float) -> None:
-    """The watcher that does not watch."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """When to stop.
-
-    Args:
-        tolerance: the expected remaining gain below which the fit has converged, nats a row.
-        max_iterations: where it stops without having converged.
-    """
-
-    tolerance: float = 1e-7
-    max_iterations: int = 1000
-
-
-@dataclass(frozen=True)
-class Ascent:
-    """One run of EM.
-
-    Attributes:
-        parameters: where it ended.
-        statistics: of the E-step there.
-        values: A after 0, 1, … iterations, nats a row.
-        remaining: the gain still expected, nats a row; infinite if it cannot be told.
-        converged: whether that, and not the number of iterations, ended it.
-        kernel: the arithmetic of the last iteration.
-        noise: the rounding of the last value, nats a row.
-    """
-
-    parameters: Parameters
-    statistics: Statistics
-    values: list[float]
-    remaining: float
-    converged: bool
-    kernel: str
-    noise: float
-
-    @property
-    def value(self) -> float:
-        """The last A."""
-        return self.values[-1]
-
-    @property
-    def iterations(self) -> int:
-        """How many there were."""
-        return len(self.values) - 1
+Run = Ascent[Parameters, Statistics]
 
 
 @dataclass
-class Problem:
+class Problem(Climb[Parameters, Statistics]):
     """What is to be maximised, and how.
 
     Args:
@@ -106,6 +39,7 @@ class Problem:
         on_iteration: told iteration, A and remaining gain.
     """
 
+    unit = "row"
     chunks: Chunks
     scale: Scale
     covariance: Covariance
@@ -149,68 +83,18 @@ class Problem:
         penalty = log_prior(parameters, self.covariance, self.prior)
         return (statistics.log_likelihood + penalty) / statistics.weight
 
-    def noise(self, kernel: Kernel, value: float) -> float:
-        """The rounding of A: independent errors average out over rows, what all rows share does not."""
-        return kernel.rounding / math.sqrt(len(self.chunks)) + kernel.shared + 2.0**-44 * abs(value)
+    def place(self, parameters: Parameters, rung: int) -> Place[Parameters, Statistics]:
+        """The E-step."""
+        found, kernel, rung = self.expect(parameters, rung)
+        return Place(parameters, found, self.value(found, parameters), self.rounding(kernel), rung, kernel.name)
 
-    def ascend(self, start: Parameters) -> Ascent:
-        """EM from `start` until it has converged or iterations run out.
+    def rounding(self, kernel: Kernel) -> float:
+        """That of A: independent errors average out over rows, what all rows share does not."""
+        return kernel.rounding / math.sqrt(len(self.chunks)) + kernel.shared
 
-        Raises:
-            FitError: A fell beyond rounding, or is not finite, or a covariance degenerated.
-        """
-        now, rung, values = start, 0, []
-        statistics, kernel, rung = self.expect(now)
-        values, gains = [self.value(statistics, now)], Gains()
-        while True:
-            try:
-                new = maximise(statistics, self.covariance, self.prior, now)
-                new_statistics, new_kernel, new_rung = self.expect(new, rung)
-            except FitError:
-                if rung == self.last_rung:
-                    raise
-                statistics, kernel, rung = self.expect(now, rung + 1)  # the scatter may have been lost in rounding
-                values[-1], gains = self.value(statistics, now), Gains()
-                continue
-            value = self.value(new_statistics, new)
-            if not math.isfinite(value):
-                raise FitError(f"the log-likelihood became {value} in iteration {len(values)}; rescale the data")
-            noise = self.noise(kernel, value) + self.noise(new_kernel, value)
-            gain = value - values[-1]
-            if gain < -noise or (gain < noise and new_rung < self.last_rung):
-                if new_rung < self.last_rung:  # the step is done again with arithmetic that can see it
-                    statistics, kernel, rung = self.expect(now, new_rung + 1)
-                    values[-1], gains = self.value(statistics, now), Gains()
-                    continue
-                raise FitError(
-                    f"the penalised log-likelihood fell by {-gain:.3g} nats a row in iteration {len(values)}, more than "
-                    f"rounding explains ({noise:.3g}); this is a bug in jensen or in its environment: please report it"
-                )
-            now, statistics, kernel, rung = new, new_statistics, new_kernel, new_rung
-            values.append(value)
-            remaining = gains.saw(gain)
-            vanished = abs(gain) <= noise
-            converged = vanished or remaining <= self.settings.tolerance
-            self.on_iteration(len(values) - 1, value, remaining)
-            if converged or len(values) > self.settings.max_iterations:
-                left = min(remaining, noise) if vanished and math.isfinite(remaining) else remaining
-                return Ascent(now, statistics, values, left, converged, kernel.name, noise)
-
-
-class Gains:
-    """Aitken's estimate of the gain still to come."""
-
-    def __init__(self) -> None:
-        self.last: float | None = None
-        self.ratios: list[float] = []
-
-    def saw(self, gain: float) -> float:
-        """The expected remaining gain after one of this size; infinite where it cannot be told yet."""
-        if self.last is not None and self.last > 0:
-            self.ratios = [*self.ratios, gain / self.last][-RATIOS:]
-        self.last = gain
-        ratio = max(self.ratios, default=1.0)
-        return gain * ratio / (1 - ratio) if len(self.ratios) == RATIOS and 0 <= ratio < 1 else math.inf
+    def maximise(self, statistics: Statistics, before: Parameters) -> Parameters:
+        """The M-step."""
+        return maximise(statistics, self.covariance, self.prior, before)
 
 
 def total(parts: Iterator[Statistics]) -> Statistics:
@@ -239,7 +123,7 @@ def maximise(
     return Parameters(counts / counts.sum(), means, spread)
 
 
-def reseeded(ascent: Ascent, problem: Problem, rows: Chunk) -> tuple[Parameters, int] | None:
+def reseeded(ascent: Run, problem: Problem, rows: Chunk) -> tuple[Parameters, int] | None:
     """A start in which the emptiest component, if it holds less than one row, has moved to the least likely of `rows`,
     with the shape of the fullest component; None if no component is that empty.
     """

@@ -2,10 +2,7 @@
 
     BIC = -2 log L + f log n   (Schwarz 1978),   f free parameters, n rows,
 
-here as -BIC / 2n, so that both criteria are nats a row and higher is better. K grows by about a half at a time and stops
-when two in a row have not been better. Mixtures with more components than the data have crawl, and how they compare is
-clear long before they have arrived: candidates ascend to `COARSE` times the tolerance, and the one that is chosen goes
-on to the tolerance.
+here as -BIC / 2n, so that both criteria are nats a row and higher is better. `search` says how K grows.
 """
 
 import itertools
@@ -17,18 +14,18 @@ from typing import Any
 import torch
 
 from jensen.errors import InputError
+from jensen.mixture.ascent import OnIteration, Settings
 from jensen.mixture.covariance import Covariance
 from jensen.mixture.density import Density
-from jensen.mixture.em import Ascent, OnIteration, Problem, Say, Settings, reseeded
+from jensen.mixture.em import Problem, Run, reseeded
 from jensen.mixture.parameters import Parameters
 from jensen.mixture.prior import Prior, weakly
 from jensen.mixture.rows import Chunks, Scale
+from jensen.mixture.search import Say, best_of, coarse, grown
 from jensen.mixture.seeding import SAMPLE, Clusters, clusters, sample_rows
 from jensen.noise import Noise
 
 RESEEDS = 3
-PATIENCE = 2
-COARSE = 100.0
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ class Task:
 class Fit:
     """The best of several ascents, and what a report says of all."""
 
-    ascent: Ascent
+    ascent: Run
     prior: Prior
     report: dict[str, Any]
 
@@ -86,23 +83,21 @@ def fitted(task: Task, components: int, start: Parameters | None = None) -> Fit:
     problem, restarts = task.problem(first), task.restarts if components > 1 else 1
     more = (task.clusters(components, noise.at(r)).start(problem) for r in range(1, restarts))
     starts = [start] if start else itertools.chain([first.start(problem)], more)
-    ends: list[Ascent] = []
-    reseeds = 0
-    for number, begin in enumerate(starts):
-        end, tried = _with_reseeding(problem, begin, noise.at(number, "reseed"))
-        ends, reseeds = [*ends, end], reseeds + tried
-        task.say(f"start {number + 1}: {_told(end)}")
-    best = max(ends, key=lambda end: end.value)
-    if not best.converged:
-        left = f"{best.remaining:.2g}" if math.isfinite(best.remaining) else "an unknown number of"
-        task.say(
-            f"not converged: stopped after {best.iterations} iterations with {left} nats a row still expected; "
-            "raise max_iterations"
-        )
-    return Fit(best, problem.prior, _report(best, ends, reseeds, components))
+    reseeds: list[int] = []
+
+    def runs() -> Iterator[Run]:
+        for number, begin in enumerate(starts):
+            end, tried = _with_reseeding(problem, begin, noise.at(number, "reseed"))
+            reseeds.append(tried)
+            yield end
+
+    best, told = best_of(runs(), problem.unit, task.say)
+    per_row = best.statistics.log_likelihood / best.statistics.weight
+    own = {"log_likelihood_nats_per_row": per_row, "kernel": best.kernel, "reseeded": sum(reseeds)}
+    return Fit(best, problem.prior, {"n_components": components, **told, **own})
 
 
-def _with_reseeding(problem: Problem, start: Parameters, noise: Noise) -> tuple[Ascent, int]:
+def _with_reseeding(problem: Problem, start: Parameters, noise: Noise) -> tuple[Run, int]:
     """An ascent, and new ones while a component is dead and moving it helps."""
     best = problem.ascend(start)
     rows = None
@@ -122,40 +117,6 @@ def _with_reseeding(problem: Problem, start: Parameters, noise: Noise) -> tuple[
     return best, RESEEDS
 
 
-def _told(end: Ascent) -> str:
-    how = "converged" if end.converged else "not converged"
-    return f"{end.value:.6f} nats a row (penalised) after {end.iterations} iterations, {how}"
-
-
-def _report(best: Ascent, ends: list[Ascent], reseeds: int, components: int) -> dict[str, Any]:
-    return {
-        "n_components": components,
-        "converged": best.converged,
-        "iterations": best.iterations,
-        "penalised_nats_per_row": best.value,
-        "log_likelihood_nats_per_row": best.statistics.log_likelihood / best.statistics.weight,
-        "remaining_nats_per_row": best.remaining if math.isfinite(best.remaining) else None,
-        "kernel": best.kernel,
-        "rounding_nats_per_row": best.noise,
-        "restarts": [
-            {"penalised_nats_per_row": end.value, "iterations": end.iterations, "converged": end.converged}
-            for end in ends
-        ],
-        "reseeded": reseeds,
-    }
-
-
-def candidates(most: int) -> Iterator[int]:
-    """1, 2, 3, 4, 6, 8, 12, 16, 24, … up to `most`."""
-    power = 1
-    while power <= most:
-        yield power
-        between = power + power // 2
-        if power > 1 and between <= most:
-            yield between
-        power *= 2
-
-
 def selected(task: Task, criterion: str, held_out: Chunks | None, most: int) -> Fit:
     """The fit whose number of components is best by the criterion, with the curve in its report.
 
@@ -166,23 +127,19 @@ def selected(task: Task, criterion: str, held_out: Chunks | None, most: int) -> 
         raise InputError(
             "n_components='auto' by held-out likelihood needs validation rows; give some, or criterion='bic'"
         )
-    coarse = replace(task, settings=replace(task.settings, tolerance=COARSE * task.settings.tolerance))
-    curve: list[dict[str, Any]] = []
-    best: tuple[float, Fit] | None = None
-    waited = 0
-    for components in candidates(min(most, len(task.chunks))):
-        fit = fitted(coarse, components)
+    loose = replace(task, settings=coarse(task.settings))
+
+    def attempt(components: int) -> tuple[float, Fit]:
+        fit = fitted(loose, components)
         value = _criterion(task, criterion, held_out, fit)
-        curve.append({"n_components": components, "value": value})
         task.say(f"{components} components: {criterion} {value:.4f} nats a row")
-        better = best is None or value > best[0]
-        best, waited = ((value, fit), 0) if better or best is None else (best, waited + 1)
-        if waited == PATIENCE:
-            break
-    assert best is not None
-    chosen = best[1].ascent.parameters
+        return value, fit
+
+    best, found = grown(min(most, len(task.chunks)), attempt)
+    chosen = best.ascent.parameters
     fit = fitted(task, chosen.components, chosen)
-    kept = {name: best[1].report[name] for name in ("restarts", "reseeded")}
+    kept = {name: best.report[name] for name in ("restarts", "reseeded")}
+    curve = [{"n_components": components, "value": value} for components, value in found]
     return replace(fit, report={**fit.report, **kept, "criterion": criterion, "curve": curve})
 
 

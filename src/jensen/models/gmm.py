@@ -22,12 +22,12 @@ from jensen.distributions.conditional import Conditional
 from jensen.errors import InputError, plural
 from jensen.likelihood import LogLikelihood
 from jensen.mixture import choices, given
+from jensen.mixture.ascent import Settings
 from jensen.mixture.choices import Criterion
 from jensen.mixture.choices import Structure as Structure
 from jensen.mixture.covariance import WHOLE_DIMS, covariance_of
 from jensen.mixture.criteria import criteria
 from jensen.mixture.density import Density
-from jensen.mixture.em import Settings
 from jensen.mixture.emission import Emission
 from jensen.mixture.filling import conditional, filled
 from jensen.mixture.parameters import Parameters, unit, untouched
@@ -40,7 +40,7 @@ from jensen.models.model import (
     UNWATCHED,
     ClosedForm,
     ComponentModel,
-    Imputer,
+    Conditioner,
     OnCalls,
     Watch,
     nothing,
@@ -54,7 +54,7 @@ from jensen.training.fitter import Rows
 MOST_CELLS = 1 << 28  # of all covariances together: 2 GiB
 
 
-class GaussianMixture(ClosedForm, ComponentModel, Imputer):
+class GaussianMixture(ClosedForm, ComponentModel, Conditioner):
     """Σ_k w_k N(m_k, Σ_k).
 
     Args:

@@ -37,8 +37,8 @@ from jensen.likelihood import LogLikelihood
 from jensen.models.model import (
     UNWATCHED,
     ClosedForm,
+    Conditioner,
     DensityModel,
-    Imputer,
     OnCalls,
     Watch,
     nothing,
@@ -53,7 +53,7 @@ MOST_CELLS = 1 << 27  # of all stored rows together: 1 GiB on the real line, hal
 MOST_LEVELS = 1 << 25  # dimensions × levels
 
 
-class KernelDensity(ClosedForm, DensityModel, Imputer):
+class KernelDensity(ClosedForm, DensityModel, Conditioner):
     """A bump around every row.
 
     Args:

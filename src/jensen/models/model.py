@@ -203,6 +203,10 @@ class Imputer(ABC):
             `(B, *event_shape)`, or `(draws, B, *event_shape)`, float64.
         """
 
+
+class Conditioner(Imputer):
+    """A model whose conditionals are models that can be written down: it fills in cells, and says how likely they are."""
+
     @abstractmethod
     def conditional(self, values: Mapping[int, float]) -> Model:
         """p(the other columns | these columns) as a model of the columns that are left, in their order.

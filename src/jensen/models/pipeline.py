@@ -26,6 +26,7 @@ from jensen.models.model import (
     ClassConditional,
     ClosedForm,
     ComponentModel,
+    Conditioner,
     DensityModel,
     Imputer,
     Model,
@@ -304,10 +305,11 @@ class Pipeline:
         Raises:
             InputError: an unknown column, a value that is no number, all columns or none; a model that cannot.
         """
-        if not isinstance(self.model, Imputer):
-            word = self.config["model"]["word"]
+        if not isinstance(self.model, Conditioner):
+            word, drawn = self.config["model"]["word"], isinstance(self.model, Imputer)
             raise InputError(
                 f"a {word!r} model of {self.space} has no exact conditionals; gmm has them on real values, kde on either"
+                + ("; impute with draws samples those of this one" if drawn else "")
             )
         names = self.config["data"]["facts"].get("columns") or []
         given = {_column(key, names): float(value) for key, value in values.items()}

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from jensen.data.examples import Examples
 from jensen.distributions.picking import picked_each
+from jensen.mixture.ascent import Settings
 from jensen.mixture.covariance import covariance_of
-from jensen.mixture.em import Ascent, Problem, Settings
+from jensen.mixture.em import Problem, Run
 from jensen.mixture.prior import Prior, weakly
 from jensen.mixture.rows import Chunk, Chunks, Scale
 from jensen.mixture.seeding import Clusters, clusters
@@ -119,7 +120,7 @@ class _Column:
             return None
         return clusters(self.chunks, self.scale, min(components, different), self.noise.at("start", start))
 
-    def fitted(self, first: Clusters, prior: Prior) -> Ascent:
+    def fitted(self, first: Clusters, prior: Prior) -> Run:
         """The best end of EM."""
         problem = Problem(self.chunks, self.scale, DIAGONAL, prior, SETTINGS)
         more = range(1, STARTS if first.components > 1 else 1)
