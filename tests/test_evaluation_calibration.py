@@ -1,6 +1,7 @@
 """Measures of p(y | x): scikit-learn's numbers, claims by enumeration, and worlds in which the probabilities are true."""
 
 import itertools
+import json
 import math
 from dataclasses import replace
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 import jensen
 from jensen.evaluation import calibration as module
-from jensen.evaluation.calibration import calibration, classification, described, verdict, wilson
+from jensen.evaluation.calibration import calibration, classification, described, left_out, verdict, wilson
 from jensen.evaluation.figures import figure_png
 from jensen.evaluation.reliability import reliability_figure
 
@@ -132,3 +133,36 @@ def test_only_models_and_rows_with_classes_are_checked():
 def test_the_diagram_is_drawn():
     found = calibration(*world(100, 1))
     assert figure_png(reliability_figure(found["bins"])).startswith(b"\x89PNG")
+
+
+def test_rows_of_which_nothing_is_known_are_counted_and_left_out():
+    """A row impossible in every class has p(y | x) = 0/0; the measures are those of the other rows."""
+    split = jensen.load_data("iris")
+    model = jensen.fit(split, "naive-bayes", progress=False)
+    x = split.test.x.double().clone()
+    x[3, 0] = 1e200
+    rows = replace(split.test, x=x)
+    log_p = model.class_log_probabilities(rows)
+    assert log_p[3].isnan().all()
+    assert not log_p[torch.arange(len(x)) != 3].isnan().any()
+    assert model.responsibilities(rows)[3].isnan().all()
+    assert torch.isneginf(model.log_likelihood(rows).value[3])
+    found = classification(model, rows)
+    assert found is not None
+    rest = classification(model, rows.take((torch.arange(len(x)) != 3).nonzero()[:, 0]))
+    assert rest is not None
+    assert found == {**rest, "unknown": 1}
+    assert rest["unknown"] == 0
+    assert left_out(rest) == ""
+    assert described(found).endswith("; 1 row impossible in every class left out")
+    json.dumps(found, allow_nan=False)
+
+
+def test_all_rows_unknown():
+    found = calibration(torch.full((2, 3), math.nan, dtype=torch.float64), torch.tensor([0, 2]))
+    known = calibration(torch.zeros(2, 3).double().log_softmax(1), torch.tensor([0, 2]))
+    assert set(found) == set(known)
+    assert (found["rows"], found["unknown"], found["accuracy"]) == (0, 2, None)
+    assert described(found) == "2 rows impossible in every class left out"
+    assert verdict(found) == "calibration unknown"
+    json.dumps(found, allow_nan=False)

@@ -60,3 +60,9 @@ def test_the_command_names_the_label(tmp_path):
     (tmp_path / "t.csv").write_text(f"x,y,kind\n{rows}\n")
     jensen.fit(jensen.load_data(tmp_path / "t.csv", label="kind"), "naive-bayes", run=tmp_path / "run", progress=False)
     assert command(gather(tmp_path / "run", None, "")).endswith("--label kind")
+
+
+def test_rows_of_which_nothing_is_known_are_told(folder):
+    told = gather(folder, jensen.load_data("iris"), None)
+    told.evaluation["classification"]["unknown"] = 3
+    assert "3 rows impossible in every class left out" in classes(told)

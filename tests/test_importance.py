@@ -221,3 +221,26 @@ def test_weights_that_can_not_be_are_refused():
         log_evidence(torch.cat([torch.zeros(199, 1), torch.full((1, 1), torch.inf)]))
     with pytest.raises(InputError, match="at least 2 draws, not 1"):
         log_evidence(torch.zeros(1, 3))
+
+
+@pytest.mark.parametrize("self_normalised", [False, True])
+@pytest.mark.parametrize("n", [8, 200])
+def test_an_example_whose_weights_are_all_zero_says_so_and_touches_no_other(self_normalised: bool, n: int):
+    """0/0 is unknown, an unbiased 0 is 0, neither has an error bar; log p(x) is -∞. The other example is as it is alone."""
+    z = from_q(n, 1)
+    log_w = P.log_prob(z) - Q.log_prob(z)
+    nothing = torch.full_like(log_w, -math.inf)
+    alone = expectation(z, log_w, self_normalised=self_normalised)
+    both = expectation(z.expand(-1, 2), torch.cat([log_w, nothing], 1), self_normalised=self_normalised)
+    torch.testing.assert_close(both.value[:1], alone.value, rtol=1e-12, atol=0)
+    torch.testing.assert_close(both.stderr[:1], alone.stderr, rtol=1e-12, atol=0)
+    assert math.isnan(both.value[1]) if self_normalised else both.value[1] == 0
+    assert math.isnan(both.stderr[1])
+    assert both.diagnostics.ess[1] == 0
+    if n > 100:
+        assert both.diagnostics.reliable is not None
+        assert not both.diagnostics.reliable[1]
+    evidence = log_evidence(torch.cat([log_w, nothing], 1))
+    assert torch.isneginf(evidence.value[1])
+    assert math.isnan(evidence.stderr[1])
+    torch.testing.assert_close(evidence.value[:1], log_evidence(log_w).value, rtol=1e-12, atol=0)

@@ -288,7 +288,10 @@ GIVEN: dict[str, tuple[dict[str, Any], str]] = {
         {"means": MEANS, "covariances": torch.ones(2, 2)},
         r"spread_variances must have shape \(3, 2\), got \(2, 2\)",
     ),
-    "not definite": ({"means": MEANS, "covariances": -torch.ones(3, 2)}, "covariance 0 is not positive definite"),
+    "not definite": (
+        {"means": MEANS, "covariances": -torch.ones(3, 2)},
+        "spread_variances must be positive and finite, got -1",
+    ),
 }
 
 

@@ -19,8 +19,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import jensen
+from jensen.config import skeleton
 from jensen.data import files
 from jensen.errors import InputError
+from jensen.models import MODELS
 from jensen.training import run as run_module
 from jensen.training.fitter import State
 from jensen.training.run import Run
@@ -315,6 +317,101 @@ def test_a_config_beyond_memory_is_refused_before_it_is_taken(
             InputError, match=r"the model that .*config\.json' describes promises .*of memory are available"
         ):
             jensen.load(run)
+
+
+def test_what_no_file_keeps_is_counted_too(monkeypatch: pytest.MonkeyPatch):
+    """The masks of a masked network are as large as its weights: a memory that holds the weights alone is too small."""
+    config = described("ar", {"network": "made", "conditional": "normal-mixture"}, [300], {"type": "real"})
+    kept = sum(t.numel() * t.element_size() for t in skeleton(config).values())
+    monkeypatch.setattr(files, "available_memory", lambda: int(1.5 * kept * files.COPIES / files.MEMORY_SHARE))
+    with pytest.raises(InputError, match=r"the model promises .*of memory are available"):
+        skeleton(config)
+    monkeypatch.setattr(files, "available_memory", lambda: int(2.5 * kept * files.COPIES / files.MEMORY_SHARE))
+    skeleton(config)
+
+
+def described(word: str, options: dict[str, Any], event: list[int], space: dict[str, Any]) -> dict[str, Any]:
+    """A config by hand."""
+    data = {"facts": {}, "fingerprint": "", "event_shape": event, "dtype": "float32", "space": space, "class_names": []}
+    codec = {"type": "affine", "shift": 0.0, "scale": 1.0}
+    return {"data": data, "codec": codec, "model": {"word": word, "options": options}}
+
+
+@pytest.mark.parametrize("scale", [1e-320, 1e308])
+def test_a_codec_that_leaves_no_levels_is_refused(scale: float):
+    config = described("independent", {}, [4], {"type": "levels", "k": 256})
+    config["codec"] |= {"scale": scale, "shift": 1e308}
+    with pytest.raises(InputError, match=r"config\.json' cannot be read: levels must be finite and apart, got first"):
+        skeleton(config, "run")
+
+
+REAL, LEVELS = {"type": "real"}, {"type": "levels", "k": 256}
+ABSURD: list[tuple[str, dict[str, Any], list[int], dict[str, Any]]] = [
+    ("independent", {}, [1 << 22], LEVELS),
+    ("independent", {}, [1 << 26], REAL),
+    ("gaussian", {}, [9000], REAL),
+    ("gmm", {"n_components": 10**12}, [4], REAL),
+    ("gmm", {"n_components": 10**8, "covariance": "diag"}, [4], REAL),
+    ("gmm", {"n_components": 7, "covariance": "full"}, [6000], REAL),
+    ("gmm", {"n_components": 100, "covariance": "factors", "rank": 10**9}, [3000], REAL),
+    ("kde", {"rows": 10**12}, [4], REAL),
+    ("kde", {"rows": 1 << 25}, [4], REAL),
+    ("kde", {"rows": 1 << 26}, [2], LEVELS),
+    ("jittered", {"rows": 1 << 26}, [2], REAL),
+    ("hmm", {"n_states": 10**9}, [4], REAL),
+    ("hmm", {"n_states": 12_000}, [4], REAL),
+    ("hmm", {"n_states": 10_000, "emission": "mixture", "n_components": 10**6}, [4], REAL),
+    ("bayes-net", {}, [1 << 29], LEVELS),
+    ("bayes-net", {"edges": "0>1"}, [1 << 29], LEVELS),
+    ("bayes-net", {"edges": "0>3,1>3,2>3"}, [4], LEVELS),
+    ("naive-bayes", {"n_classes": 10**12}, [4], REAL),
+    ("naive-bayes", {"n_classes": 100, "family": "kde", "rows": 10**6}, [1], REAL),
+    ("naive-bayes", {"n_classes": 2, "family": "mixture", "n_components": 10**7}, [1], REAL),
+    ("naive-bayes", {"n_classes": 100}, [3000], LEVELS),
+    ("ar", {"network": "made", "conditional": "normal-mixture", "n_components": 1000}, [3000], REAL),
+    ("ar", {"network": "made", "size": "base"}, [2000], LEVELS),
+    ("ar", {"network": "made"}, [1 << 30], LEVELS),
+    ("flow", {"layers": 64, "width": 4096, "depth": 16, "bins": 128}, [4096], REAL),
+    ("flow", {"layers": 4, "width": 4096, "depth": 1, "bins": 2}, [64], REAL),
+    ("diffusion", {"network": "mlp"}, [1 << 20], REAL),
+    ("diffusion", {"network": "mlp", "head_features": 10**9}, [64], LEVELS),
+]
+LIMITED = """
+import json, resource, sys, time
+from pathlib import Path
+from jensen.config import built, skeleton
+from jensen.errors import InputError
+for config in json.loads(sys.argv[1])[:1] + json.loads(sys.argv[1]):  # once to import all that is wanted
+    resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    before = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    began = time.process_time()
+    resource.setrlimit(resource.RLIMIT_AS, (before + (1 << 30), resource.getrlimit(resource.RLIMIT_AS)[1]))
+    try:
+        skeleton(config, "run")
+        told = "let through"
+    except InputError as error:
+        told = str(error)
+    except BaseException as error:
+        told = repr(error)
+    print(json.dumps([told, time.process_time() - began]))
+"""
+
+
+def test_absurd_sizes_are_refused_where_a_gigabyte_is_left():
+    """Every model word, in a process that may take 1 GiB more: each is one clear line, before the memory is taken."""
+    pytest.importorskip("resource")
+    configs = json.dumps([described(*one) for one in ABSURD])
+    done = subprocess.run([sys.executable, "-c", LIMITED, configs], capture_output=True, text=True, check=True)
+    found = [json.loads(line) for line in done.stdout.splitlines()][1:]
+    assert {one[0] for one in ABSURD} == set(MODELS)
+    assert len(found) == len(ABSURD)
+    refused = r"of memory are available|do not fit in memory|at most|must be from|too (large|many)"
+    wrong = [
+        (one, told, seconds)
+        for one, (told, seconds) in zip(ABSURD, found, strict=True)
+        if not re.search(refused, told) or "is damaged" in told or seconds > 20
+    ]
+    assert not wrong
 
 
 @pytest.mark.parametrize(

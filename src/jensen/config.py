@@ -54,13 +54,13 @@ TRAINING: dict[str, Any] = {"training.steps": int, "training.seed": int, "traini
 
 def skeleton(config: dict[str, Any], path: str | Path | None = None) -> dict[str, Tensor]:
     """Names, shapes and types of the weights a config describes, on the meta device; refused if they do not fit in
-    memory.
+    memory together with what is computed beside them and kept in no file, such as the masks of a masked network.
     """
     with torch.device("meta"):
-        expected = built(config, path).model.state_dict()
-    needed = sum(tensor.numel() * tensor.element_size() for tensor in expected.values())
+        model = built(config, path).model
+    needed = sum(tensor.numel() * tensor.element_size() for tensor in (*model.parameters(), *model.buffers()))
     require_memory(needed, "the model" if path is None else f"the model that {_file(path)} describes")
-    return expected
+    return model.state_dict()
 
 
 def built(config: dict[str, Any], path: str | Path | None = None) -> Pipeline:

@@ -33,6 +33,7 @@ from jensen.models.model import (
 )
 from jensen.models.pipeline import Encoded, Pipeline
 from jensen.noise import Noise
+from jensen.rules import check as check_tensors
 from jensen.settings import check, seconds
 from jensen.training.device import device, precision
 from jensen.training.fitter import GradientFitter, TrainingSettings
@@ -148,9 +149,11 @@ def load(path: str | Path) -> Pipeline:
     """
     run = Run(path)
     config = run.config()
-    tensors = run.read_model(skeleton(config, path))
+    expected = skeleton(config, path)
+    run.check_model(expected)
     pipeline = built(config, path)
-    pipeline.model.load_state_dict(tensors)
+    pipeline.model.load_state_dict(run.read_model(expected))
+    check_tensors(pipeline.model, repr(str(run.file("model.safetensors"))))
     pipeline.model.eval()
     return pipeline
 
@@ -350,7 +353,8 @@ def _learn_at_once(
     model: ClosedForm, pipeline: Pipeline, config: dict[str, Any], split: Split, progress: bool, say: Say
 ) -> None:
     """Fit, and write into the config what the fit has settled and how it went."""
-    train, valid = pipeline.encoded(split.train), pipeline.encoded(split.valid) if len(split.valid) else None
+    train = pipeline.encoded(split.train, fitting=True)
+    valid = pipeline.encoded(split.valid, fitting=True) if len(split.valid) else None
     with bar("fitting", None, shown=progress and model.iterative) as shown:
 
         def step(note: str) -> None:

@@ -13,7 +13,9 @@ and of the constant itself, p(x) = E_q[p(x, z)/q(z | x)], the mean weight. The m
 unbiased in exp, and in mean a lower bound.
 
 No standard error sees what was never drawn: the delta method's error of log p(x) is √((n/ESS - 1)/(n - 1)), at most 1 nat, however
-far the estimate is off. The diagnostics are the effective sample size, ESS = (Σ w)²/Σ w² (Kong 1992), and the shape k̂ of the
+far the estimate is off. Where every weight is 0 nothing was seen of p at all: the unbiased estimates of E_p f and p(x) are 0, that
+of log p(x) -∞, the self-normalised one is 0/0 and NaN, and no error is known, NaN; such an example has ESS 0, and the others are
+as they are without it. The diagnostics are the effective sample size, ESS = (Σ w)²/Σ w² (Kong 1992), and the shape k̂ of the
 weights' tail: reliable while k̂ < min(1 - 1/log₁₀ n, 0.7) (Vehtari et al. 2024, section 3.2.4).
 """
 
@@ -59,8 +61,8 @@ class Expectation:
     """E_p f of B examples.
 
     Attributes:
-        value: `(B,)`.
-        stderr: `(B,)`, finite always, meaningful where `diagnostics.reliable`.
+        value: `(B,)`; where every weight is 0 NaN if self-normalised (0/0), else 0.
+        stderr: `(B,)`, meaningful where `diagnostics.reliable`; NaN where every weight is 0.
         kind: "unbiased" (normalised) or "biased of order 1/n" (self-normalised).
         diagnostics: of the weights.
     """
@@ -150,7 +152,8 @@ def expectation(
         error = (share.square() * (f - value).square()).sum(0).sqrt()
         return Expectation(value, error, "biased of order 1/n", told)
     terms = log_w.exp() * f
-    return Expectation(terms.mean(0), terms.std(0) / math.sqrt(told.draws), "unbiased", told)
+    error = torch.where(told.ess > 0, terms.std(0) / math.sqrt(told.draws), math.nan)
+    return Expectation(terms.mean(0), error, "unbiased", told)
 
 
 def log_evidence(log_w: Float[Tensor, "draws B"]) -> LogEvidence:

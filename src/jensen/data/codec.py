@@ -24,8 +24,8 @@ class Codec(nn.Module, ABC):
     """A bijection from data units `(B, *event)` to a model's units of the same shape."""
 
     @abstractmethod
-    def encode(self, x: Tensor) -> Tensor:
-        """Data units → model units, floating point; NaN stays NaN."""
+    def encode(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Data units → model units, in `dtype`; if None, float64 for float64 data and float32 otherwise. NaN stays NaN."""
 
     @abstractmethod
     def decode(self, y: Tensor) -> Tensor:
@@ -70,10 +70,10 @@ class Affine(Codec):
             raise InputError(f"codec.scale must be positive, got {brief(config['scale'])}")
         return Affine(shift, scale)
 
-    def encode(self, x: Tensor) -> Tensor:
-        """(x - shift) / scale, float64 for float64 data and float32 otherwise."""
-        dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        return ((x.to(torch.float64) - self.shift) / self.scale).to(dtype)
+    def encode(self, x: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """(x - shift) / scale, computed in float64. In float32 it has not the digits of float32 data where |x - shift| ≫ |x|."""
+        own = torch.float64 if x.dtype == torch.float64 else torch.float32
+        return ((x.to(torch.float64) - self.shift) / self.scale).to(dtype or own)
 
     def decode(self, y: Tensor) -> Tensor:
         """shift + scale · y, float64."""

@@ -61,8 +61,8 @@ def opened(path: Path) -> Iterator[BinaryIO]:
 
 
 def available_memory() -> int:
-    """Bytes this process may still allocate: what the system has free, within the container's limit."""
-    return min([_system_memory(), *_container_memory()])
+    """Bytes this process may still allocate: what the system has free, within the container's limit and its own."""
+    return max(0, min([_system_memory(), *_container_memory(), *_own_memory()]))
 
 
 def _system_memory() -> int:
@@ -82,6 +82,18 @@ def _container_memory() -> list[int]:
         return [limit - used + sum(int(line.split()[1]) for line in stat_lines if line.startswith("inactive_file "))]
     except (OSError, ValueError):
         return []
+
+
+def _own_memory() -> list[int]:
+    """What the process's own limit on its address space (ulimit -v) leaves, if there is one."""
+    try:
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except (ImportError, OSError, ValueError, IndexError):
+        return []
+    return [] if limit == resource.RLIM_INFINITY else [limit - pages * resource.getpagesize()]
 
 
 def require_memory(needed: int, where: str) -> None:

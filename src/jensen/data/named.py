@@ -44,10 +44,12 @@ class IdxArchive:
         return Source("named", parts, 256, self.class_names)
 
     def _rows(self, prefix: str) -> Rows:
+        """Images and labels of one part."""
         images, labels = self._file(f"{prefix}-images-idx3-ubyte"), self._file(f"{prefix}-labels-idx1-ubyte")
         return self._checked(read_idx(images), read_idx(labels), images, labels)
 
     def _checked(self, x: Array, y: Array, images: Path, labels: Path) -> Rows:
+        """Images `(N, 28, 28)` and labels `(N,)` as rows `(N, 1, 28, 28)`, if that is what the files hold."""
         if x.dtype != np.uint8 or x.shape[1:] != (28, 28):
             raise InputError(f"{self.word} file {shown(images)} must hold uint8 (N, 28, 28), got {x.dtype} {x.shape}")
         if y.dtype != np.uint8 or y.shape != x.shape[:1] or y.max(initial=0) >= len(self.class_names):
@@ -64,6 +66,7 @@ class IdxArchive:
         return next((path for path in candidates if path.exists()), None) or self._fetch(f"{name}.gz")
 
     def _fetch(self, name: str) -> Path:
+        """The file from the cache, or from the first mirror that has it with the right checksum."""
         import pooch
 
         cache, problem = Path(pooch.os_cache("jensen")) / self.word, ""
@@ -93,6 +96,7 @@ def _silenced(logger: Logger) -> Iterator[None]:
 
 
 def _digits() -> Source:
+    """Scikit-learn's digits, 17 levels, `(1797, 1, 8, 8)`."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -104,6 +108,7 @@ def _table(name: str) -> Callable[[], Source]:
     """One of scikit-learn's small tables: float64 rows with classes and names of columns."""
 
     def load() -> Source:
+        """Read the table that comes with scikit-learn."""
         from sklearn import datasets
 
         found = getattr(datasets, f"load_{name}")()

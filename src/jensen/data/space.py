@@ -5,6 +5,7 @@ is counting, a log-likelihood is the log of a probability and bits/dim make sens
 base measure is Lebesgue's, a log-likelihood is the log of a density and has units.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -27,6 +28,9 @@ class Levels:
     def __post_init__(self) -> None:
         if not 2 <= self.k <= 65536:
             raise InputError(f"levels must be between 2 and 65536, got {self.k}")
+        last = self.first + self.step * (self.k - 1)
+        if not (math.isfinite(last) and self.first < self.first + self.step and last - self.step < last):
+            raise InputError(f"levels must be finite and apart, got first {self.first} and step {self.step}")
 
     @property
     def measure(self) -> Measure:

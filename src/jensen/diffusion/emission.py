@@ -17,9 +17,10 @@ from torch.distributions import Distribution, Independent, Normal
 from jensen.data.space import Levels, Space
 from jensen.distributions.conditional import Conditional
 from jensen.distributions.discretised import DiscretisedNormal, log_normal_mass
+from jensen.rules import Rule, Ruled, between
 
 
-class Emission(Conditional):
+class Emission(Conditional, Ruled):
     """p(x_0 | x̂_0) with one scale for all dimensions.
 
     Args:
@@ -33,6 +34,10 @@ class Emission(Conditional):
         super().__init__()
         self.space = space
         self.register_buffer("log_scale", torch.tensor(math.log(scale), dtype=torch.float64))
+
+    def rules(self) -> dict[str, Rule]:
+        """A scale that float32 can hold."""
+        return {"log_scale": between(-80.0, 80.0, "from -80 to 80")}
 
     def forward(self, given: Float[Tensor, "B *event"]) -> Distribution:
         """The distribution of x_0 given x̂_0 `(B, *event)`; event_shape is `event`."""

@@ -19,6 +19,7 @@ from torch.nn.functional import softplus
 
 from jensen.diffusion.process import Bridge, Transition
 from jensen.errors import InputError
+from jensen.rules import RISING, Rule, Ruled, between
 
 
 class ReverseVariance(nn.Module, ABC):
@@ -43,7 +44,7 @@ class Interpolated(ReverseVariance):
         return torch.exp(self.weight * transition.variance.log() + (1 - self.weight) * bridge.variance.log())
 
 
-class Calibrated(ReverseVariance):
+class Calibrated(ReverseVariance, Ruled):
     """σ*² = β̂ + c_0² e(λ), from the denoiser's error at knots of log-SNR; log e is interpolated linearly.
 
     Until `calibrate` is called, e(λ) = σ² is that of N(0, I) data, which makes σ² = β.
@@ -60,6 +61,10 @@ class Calibrated(ReverseVariance):
         knots = log_snr.to(torch.float64).sort().values
         self.register_buffer("log_snr", knots)
         self.register_buffer("log_error", -softplus(knots))
+
+    def rules(self) -> dict[str, Rule]:
+        """Knots in their order, errors whose exponentials float32 can hold."""
+        return {"log_snr": RISING, "log_error": between(-80.0, 80.0, "from -80 to 80")}
 
     def calibrate(self, log_snr: Float[Tensor, " n"], error: Float[Tensor, " n"]) -> None:
         """Take the measured mean squared errors a dimension at the knots, `(n,)`, in any order.

@@ -17,6 +17,8 @@ sorts rows into bins by c, and
 It is positive even for a perfect model, since the shares of few rows scatter. So beside it stand its mean under the claims,
 r_i ~ Bernoulli(c_i), and the share of 1000 such draws that are as large: a p-value (Bröcker and Smith 2007, "Increasing the
 reliability of reliability diagrams"). All of this is about the first choice; z is about all classes.
+
+Of a row that is impossible in every class, p(x) = 0, nothing is known, p(y | x) = 0/0: such rows are counted and left out.
 """
 
 import math
@@ -34,6 +36,10 @@ from jensen.noise import Noise
 
 BINS, DRAWS, DRAWS_AT_ONCE = 10, 1000, 50
 SURE, Z95 = 0.01, 1.959963984540054
+NUMBERS = (
+    *(f"{name}{what}" for name in ("accuracy", "log_loss_nats", "brier") for what in ("", "_stderr", "_claimed")),
+    *("accuracy_low", "accuracy_high", "brier_z", "calibration_error", "calibration_error_claimed", "p_value"),
+)
 
 
 def classification(
@@ -59,16 +65,21 @@ def calibration(log_p: Tensor, y: Tensor, names: tuple[str, ...] = (), *, seed: 
     """The measures above, JSON-able; null where a number does not exist.
 
     Args:
-        log_p: log p(y | x), `(B, K)` float64.
+        log_p: log p(y | x), `(B, K)` float64; NaN in rows of which it is unknown.
         y: the classes, `(B,)`.
         names: of the classes.
         seed: of the draws behind the p-value.
 
     Returns:
-        `rows`, `classes`, `accuracy`, `log_loss_nats`, `brier` with `…_stderr` and `…_claimed`, the 95 % interval
+        `rows` that are known and `unknown`, how many are not; `classes`, `accuracy`, `log_loss_nats`, `brier` with `…_stderr` and `…_claimed`, the 95 % interval
         `accuracy_low`, `accuracy_high` (the standard error is 0 where all are right), `brier_z`, `calibration_error`,
         `calibration_error_claimed`, `p_value`, `bins` and `by_class`.
     """
+    known = ~log_p.isnan().any(1)
+    unknown = {"unknown": len(y) - int(known.sum())}
+    log_p, y = log_p[known], y[known]
+    if len(y) == 0:
+        return {"rows": 0, **unknown, "classes": log_p.shape[1], **dict.fromkeys(NUMBERS), "bins": [], "by_class": []}
     p = log_p.exp()
     square = p.square().sum(1)
     confidence, choice = p.max(1)
@@ -79,6 +90,7 @@ def calibration(log_p: Tensor, y: Tensor, names: tuple[str, ...] = (), *, seed: 
     error, null = _calibration_error(confidence, right, seed)
     return {
         "rows": len(y),
+        **unknown,
         "classes": log_p.shape[1],
         **_mean("accuracy", right, confidence),
         **dict(zip(("accuracy_low", "accuracy_high"), wilson(int(right.sum()), len(right)), strict=True)),
@@ -156,10 +168,19 @@ def _by_class(y: Tensor, right: Tensor, classes: int, names: tuple[str, ...]) ->
 def described(found: dict[str, Any]) -> str:
     """The line a person reads."""
     rows, right = real(found, "rows") or 0.0, real(found, "accuracy") or 0.0
+    if not rows:
+        return left_out(found) or "no rows"
+    out = left_out(found)
     return (
         f"{right * rows:.0f} of {rows:.0f} {plural('row', rows)} right: accuracy {accuracy(found)}, log loss "
-        f"{_told(found, 'log_loss_nats')} nats, Brier {_told(found, 'brier')}; {verdict(found)}"
+        f"{_told(found, 'log_loss_nats')} nats, Brier {_told(found, 'brier')}; {verdict(found)}{f'; {out}' if out else ''}"
     )
+
+
+def left_out(found: dict[str, Any]) -> str:
+    """How many rows nothing is known of; empty for none."""
+    count = real(found, "unknown") or 0.0
+    return f"{count:.0f} {plural('row', count)} impossible in every class left out" if count else ""
 
 
 def accuracy(found: dict[str, Any]) -> str:

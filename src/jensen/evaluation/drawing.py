@@ -73,6 +73,7 @@ def draw(
     on_start(steps * -(-count // pipeline.sampling_batch()))
 
     def watch(i: int, x: Tensor, denoised: Tensor) -> None:
+        """Keep step i of the first batch: x_i and x̂_0 `(B, *event)`."""
         if i in wanted and len(frames) < len(wanted):  # the first batch
             pair = (x[:kept].cpu().clone(), denoised[:kept].float().cpu().clone())
             frames.append(Frame(i, float(chain.log_snr[i - 1]), *pair))

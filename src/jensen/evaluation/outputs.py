@@ -87,7 +87,7 @@ def write_samples(path: Path, rows: Any, pipeline: Pipeline, columns: Sequence[s
 def write_scores(path: Path, rows: Examples, ll: LogLikelihood, clusters: Tensor | None = None) -> None:
     """Write a .csv with a row an example: id, file where there is one, value and stderr in nats, and the number of
     repetitions the stderr comes from (an interval for one row takes Student's t with one less degrees of freedom);
-    with `clusters (B, K)`, the most probable component and the probability of each.
+    with `clusters (B, K)`, the most probable component and the probability of each, empty where they are NaN (p(x) = 0).
     """
     columns: dict[str, Iterable[object]] = {"id": rows.id.tolist()}
     if rows.names:
@@ -97,8 +97,12 @@ def write_scores(path: Path, rows: Examples, ll: LogLikelihood, clusters: Tensor
     if "repetitions" in ll.diagnostics:
         columns["repetitions"] = repeat(ll.diagnostics["repetitions"])
     if clusters is not None:
-        columns["component"] = clusters.argmax(1).tolist()
-        columns |= {f"p{k}": (f"{p:.6g}" for p in column) for k, column in enumerate(clusters.T.tolist())}
+        unknown = clusters.isnan().any(1).tolist()
+        columns["component"] = ("" if no else k for no, k in zip(unknown, clusters.argmax(1).tolist(), strict=True))
+        columns |= {
+            f"p{k}": ("" if no else f"{p:.6g}" for no, p in zip(unknown, column, strict=True))
+            for k, column in enumerate(clusters.T.tolist())
+        }
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(columns)

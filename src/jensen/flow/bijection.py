@@ -19,6 +19,9 @@ from torch import Tensor, nn
 
 from jensen.distributions.spline import Spline, parameters_of
 from jensen.nn.masked import Masked
+from jensen.rules import FINITE, LOWER_TRIANGULAR, Rule, Ruled, between
+
+MOST_LOG_SCALE = 80.0  # e^80 is a number in float32
 
 
 class Bijection(nn.Module, ABC):
@@ -35,7 +38,7 @@ class Bijection(nn.Module, ABC):
         """x with f(x) = z."""
 
 
-class Whitening(Bijection):
+class Whitening(Bijection, Ruled):
     """z = W (x - μ), W lower triangular with W Σ Wᵀ = I: fixed numbers, measured once on training rows.
 
     A flow that starts with it and is otherwise the identity is the normal N(μ, Σ). Being triangular it keeps the order:
@@ -49,6 +52,10 @@ class Whitening(Bijection):
         super().__init__()
         self.register_buffer("mean", torch.zeros(dims, dtype=torch.float64))
         self.register_buffer("matrix", torch.eye(dims, dtype=torch.float64))
+
+    def rules(self) -> dict[str, Rule]:
+        """A mean and a triangular matrix, of whose determinant the diagonal is all."""
+        return {"mean": FINITE, "matrix": LOWER_TRIANGULAR}
 
     def set(self, mean: Float[Tensor, " D"], factor: Float[Tensor, "D D"]) -> None:
         """Take the mean and the Cholesky factor of the covariance."""
@@ -66,7 +73,7 @@ class Whitening(Bijection):
         return self.mean.to(z) + torch.linalg.solve_triangular(self.matrix.to(z), z.T, upper=False).T
 
 
-class Linear(Bijection):
+class Linear(Bijection, Ruled):
     """z = L U x with L unit lower and U upper triangular, in one matrix of numbers; it starts as the identity.
 
     log |det| is the sum of the logarithms of U's diagonal, which are the numbers on the diagonal (Kingma and Dhariwal 2018,
@@ -76,6 +83,12 @@ class Linear(Bijection):
     def __init__(self, dims: int) -> None:
         super().__init__()
         self.numbers = nn.Parameter(torch.zeros(dims, dims))
+
+    def rules(self) -> dict[str, Rule]:
+        """A diagonal whose exponentials float32 can hold."""
+        inside = between(-MOST_LOG_SCALE, MOST_LOG_SCALE, "")
+        diagonal = Rule(f"within ±{MOST_LOG_SCALE:g} on the diagonal", lambda t: inside.broken(t.diagonal()))
+        return {"numbers": FINITE & diagonal}
 
     def _factors(self, like: Tensor) -> tuple[Tensor, Tensor]:
         numbers = self.numbers.to(like)

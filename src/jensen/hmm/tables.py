@@ -17,6 +17,8 @@ from jensen.hmm.levels import LevelEmission
 from jensen.hmm.normal import NormalEmission
 from jensen.mixture.covariance import Covariance
 from jensen.mixture.parameters import Parameters as MixtureParameters
+from jensen.mixture.parameters import unit
+from jensen.rules import FINITE, Rule, first_broken, probabilities
 
 MOST_CELLS = 1 << 28  # of the parameters, and of one sequence's states: 2 GiB
 
@@ -46,6 +48,14 @@ class Tables:
             return {"emission_probabilities": (states, dims, self.space.k)}
         spread = {f"emission_spread_{n}": s for n, s in self.covariance.shapes(normals, dims).items()}
         return {"emission_weights": (normals,), "emission_means": (normals, dims), **spread}
+
+    def rules(self) -> dict[str, Rule]:
+        """What all tensors must be: probabilities with sum 1, covariances that are some."""
+        chain = {"initial": probabilities(), "transitions": probabilities()}
+        if isinstance(self.space, Levels):
+            return {**chain, "emission_probabilities": probabilities()}
+        spread = {f"emission_spread_{name}": rule for name, rule in self.covariance.rules().items()}
+        return {**chain, "emission_weights": probabilities(self.components), "emission_means": FINITE, **spread}
 
     def blank(self, states: int) -> dict[str, Tensor]:
         """Even chains and histograms, standard normals.
@@ -107,16 +117,14 @@ class Tables:
                 raise InputError(
                     f"{name.removeprefix('emission_')} must have shape {wanted}, got {tuple(tensor.shape)}"
                 )
-        prefix = "emission_spread_"
-        spread = {name.removeprefix(prefix): t for name, t in given.items() if name.startswith(prefix)}
-        wrong = self.covariance.invalid(spread, states * self.components) if spread else None
-        if wrong is not None:
-            raise InputError(f"covariance {wrong} is not positive definite; give one that is")
+        rules = {name: rule for name, rule in self.rules().items() if name in given}
+        if wrong := first_broken(rules, given):
+            raise InputError(f"{wrong}; give a hidden Markov model's parameters")
 
 
 def _blank(name: str, shape: tuple[int, ...], components: int) -> Tensor:
     if name.startswith("emission_spread_covariance"):
-        return torch.eye(shape[-1], dtype=torch.float64).expand(shape).clone()
+        return unit(name.removeprefix("emission_spread_"), shape)
     even = {
         "transitions": 1 / shape[-1],
         "emission_probabilities": 1 / shape[-1],

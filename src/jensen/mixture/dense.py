@@ -14,6 +14,7 @@ from jensen.mixture.parameters import Spread
 from jensen.mixture.prior import Prior
 from jensen.mixture.statistics import Statistics
 from jensen.mixture.structure import Covariance, blended
+from jensen.rules import POSITIVE_DEFINITE, Rule
 
 
 class Full(Covariance):
@@ -24,6 +25,10 @@ class Full(Covariance):
     def shapes(self, components: int, dims: int) -> dict[str, tuple[int, ...]]:
         """One matrix a component."""
         return {"covariances": (components, dims, dims)}
+
+    def rules(self) -> dict[str, Rule]:
+        """Positive definite."""
+        return {"covariances": POSITIVE_DEFINITE}
 
     def maximise(self, statistics: Statistics, prior: Prior, before: Spread | None) -> Spread:
         """(S_k + c V) / (n_k + c)."""
@@ -55,6 +60,10 @@ class Tied(Covariance):
     def shapes(self, components: int, dims: int) -> dict[str, tuple[int, ...]]:
         """One matrix."""
         return {"covariance": (dims, dims)}
+
+    def rules(self) -> dict[str, Rule]:
+        """Positive definite."""
+        return {"covariance": POSITIVE_DEFINITE}
 
     def maximise(self, statistics: Statistics, prior: Prior, before: Spread | None) -> Spread:
         """(Σ S_k + c V) / (n + c)."""

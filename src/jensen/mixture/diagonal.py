@@ -12,7 +12,8 @@ from jensen.mixture.normals import Normals
 from jensen.mixture.parameters import Spread
 from jensen.mixture.prior import Prior
 from jensen.mixture.statistics import Statistics
-from jensen.mixture.structure import Covariance, blended, first
+from jensen.mixture.structure import Covariance, blended
+from jensen.rules import POSITIVE, Rule
 
 
 class Diagonal(Covariance):
@@ -25,6 +26,10 @@ class Diagonal(Covariance):
     def shapes(self, components: int, dims: int) -> dict[str, tuple[int, ...]]:
         """One variance a component and dimension."""
         return {"variances": (components, dims)}
+
+    def rules(self) -> dict[str, Rule]:
+        """Positive."""
+        return {"variances": POSITIVE}
 
     def maximise(self, statistics: Statistics, prior: Prior, before: Spread | None) -> Spread:
         """(S_kj + c v_j) / (n_k + c)."""
@@ -41,11 +46,6 @@ class Diagonal(Covariance):
     def normals(self, means: Tensor, spread: Spread) -> Normals:
         """Independent dimensions."""
         return DiagonalNormals(means, self.variances(spread, len(means)))
-
-    def invalid(self, spread: Spread, components: int) -> int | None:
-        """One with a variance that is none."""
-        variances = self.variances(spread, components)
-        return first(~((variances > 0) & torch.isfinite(variances)).all(1))
 
     def free(self, components: int, dims: int) -> int:
         """K d."""

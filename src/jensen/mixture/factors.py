@@ -30,9 +30,10 @@ from jensen.mixture.normals import cholesky
 from jensen.mixture.parameters import Spread
 from jensen.mixture.prior import Prior
 from jensen.mixture.statistics import Statistics
-from jensen.mixture.structure import Covariance, Look, blended, first
+from jensen.mixture.structure import Covariance, Look, blended
 from jensen.mixture.view import Everything, Projected, View
 from jensen.noise import Noise
+from jensen.rules import FINITE, POSITIVE, Rule
 
 LEAST_NOISE = 1e-3
 WHOLE_DIMS = 96
@@ -56,6 +57,10 @@ class Factors(Covariance):
     def shapes(self, components: int, dims: int) -> dict[str, tuple[int, ...]]:
         """Loadings and noise variances."""
         return {"loadings": (components, dims, self.rank), "noise": (components, dims)}
+
+    def rules(self) -> dict[str, Rule]:
+        """Any loadings, positive noise."""
+        return {"loadings": FINITE, "noise": POSITIVE}
 
     def normals(self, means: Tensor, spread: Spread) -> LowRank:
         """Without d × d matrices."""
@@ -143,11 +148,6 @@ class Factors(Covariance):
     def variances(self, spread: Spread, components: int) -> Tensor:
         """Σ_q W² + D."""
         return spread["loadings"].square().sum(2) + spread["noise"]
-
-    def invalid(self, spread: Spread, components: int) -> int | None:
-        """One whose noise has a variance that is none, or whose loadings are not finite."""
-        noise, loadings = spread["noise"], spread["loadings"]
-        return first(~((noise > 0) & torch.isfinite(noise)).all(1) | ~torch.isfinite(loadings).flatten(1).all(1))
 
     def matrices(self, spread: Spread, components: int) -> Tensor:
         """W Wᵀ + D."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from jensen.errors import InputError
 from jensen.mixture.parameters import Parameters, Spread
 from jensen.mixture.structure import Covariance
+from jensen.rules import FINITE, first_broken
 
 NAMES = {"full": "covariances", "tied": "covariance", "diag": "variances", "spherical": "variances"}
 
@@ -46,9 +47,9 @@ def check(parameters: Parameters, covariance: Covariance) -> None:
         if name not in spread or tuple(spread[name].shape) != shape:
             got = tuple(spread[name].shape) if name in spread else "none"
             raise InputError(f"{name} of a {covariance.word} mixture must have shape {shape}, got {got}")
-    wrong = covariance.invalid(spread, parameters.components)
+    wrong = first_broken({"means": FINITE, **covariance.rules()}, {"means": parameters.means, **spread})
     if wrong is not None:
-        raise InputError(f"covariance {wrong} is not positive definite; give one that is")
+        raise InputError(f"{wrong}; give a mixture's parameters")
 
 
 def _spread(covariances: Tensor | Mapping[str, Tensor], word: str) -> Spread:

@@ -30,7 +30,9 @@ class Parameters:
 def unit(name: str, shape: tuple[int, ...]) -> Tensor:
     """What standard normal components have of this name in their spread."""
     if name.startswith("covariance"):
-        return torch.eye(shape[-1], dtype=torch.float64).expand(shape).clone()
+        matrices = torch.zeros(shape, dtype=torch.float64)
+        matrices.diagonal(dim1=-2, dim2=-1).fill_(1.0)
+        return matrices
     return torch.full(shape, 0.0 if name == "loadings" else 1.0, dtype=torch.float64)
 
 

@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from jensen.mixture.normals import Dense, Normals
@@ -20,6 +19,7 @@ from jensen.mixture.prior import Prior
 from jensen.mixture.statistics import Statistics
 from jensen.mixture.view import OnlyDiagonal, View, Whole
 from jensen.noise import Noise
+from jensen.rules import Rule
 
 Look = Callable[[View], Statistics]
 
@@ -40,6 +40,10 @@ class Covariance(ABC):
     @abstractmethod
     def shapes(self, components: int, dims: int) -> dict[str, tuple[int, ...]]:
         """The tensors of the spread, by name."""
+
+    @abstractmethod
+    def rules(self) -> dict[str, Rule]:
+        """What the tensors of a spread must be, by name."""
 
     @abstractmethod
     def maximise(self, statistics: Statistics, prior: Prior, before: Spread | None) -> Spread:
@@ -94,11 +98,6 @@ class Covariance(ABC):
         """The spread of the components at these positions."""
         return {name: tensor[index] for name, tensor in spread.items()}
 
-    def invalid(self, spread: Spread, components: int) -> int | None:
-        """The first component whose Σ_k is not positive definite, if any."""
-        factor, failed = torch.linalg.cholesky_ex(self.matrices(spread, components))
-        return first(failed.bool() | ~torch.isfinite(factor).flatten(1).all(1))
-
 
 def blended(statistics: Statistics, prior: Prior) -> Tensor:
     """What the view keeps of (S_k + c V) / (n_k + c); V where a component has no rows at all."""
@@ -106,8 +105,3 @@ def blended(statistics: Statistics, prior: Prior) -> Tensor:
     rows = (statistics.count + prior.rows).reshape(-1, *[1] * (scatter.ndim - 1))
     blend = (scatter + prior.rows * statistics.view.of(prior.mode)) / rows.clamp(min=1e-300)
     return 0.5 * (blend + blend.mT) if isinstance(statistics.view, Whole) else blend
-
-
-def first(wrong: Tensor) -> int | None:
-    """The first place where something is wrong, if any."""
-    return int(wrong.nonzero()[0]) if bool(wrong.any()) else None

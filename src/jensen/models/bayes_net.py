@@ -35,6 +35,7 @@ from jensen.models.model import (
     sample_ids,
     sample_noise,
 )
+from jensen.rules import Rule, Ruled, log_probabilities
 from jensen.training.fitter import Rows
 
 PSEUDO_COUNTS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
@@ -43,7 +44,7 @@ BATCH = 1024
 MOST_COLUMNS = 1 << 17
 
 
-class BayesNet(ClosedForm, DensityModel):
+class BayesNet(ClosedForm, DensityModel, Ruled):
     """A Bayesian network of columns with k levels each.
 
     Args:
@@ -79,6 +80,10 @@ class BayesNet(ClosedForm, DensityModel):
         chain = [[column - 1] if column else [] for column in range(dims)]  # as large as any tree, until it is fitted
         self._tables = Tables(dag_of(chain) if edges is None else parsed(edges, dims), space.k)
         self.register_buffer("table", uniform(self._tables.cells, space.k))
+
+    def rules(self) -> dict[str, Rule]:
+        """Tables of conditional probabilities."""
+        return {"table": log_probabilities(self.k)}
 
     @property
     def dag(self) -> Dag:

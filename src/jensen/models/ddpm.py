@@ -38,6 +38,7 @@ from jensen.models.networks import NetworkShape
 from jensen.nn.levels import LevelsHead
 from jensen.nn.unet import dropout_for, preset_for
 from jensen.noise import Noise
+from jensen.rules import POSITIVE, Rule, Ruled, probabilities
 from jensen.training.fitter import Objective, Rows, TrainingSettings
 
 CALIBRATION_ROWS = 256
@@ -47,7 +48,7 @@ FEW_STEPS = 64  # up to here looking at every term is among the plans
 BINS = 8
 
 
-class DDPM(GradientModel, ChainModel):
+class DDPM(GradientModel, ChainModel, Ruled):
     """A DDPM.
 
     Args:
@@ -120,6 +121,10 @@ class DDPM(GradientModel, ChainModel):
         self.register_buffer("proposal", uniform_proposal(timesteps))
 
     proposal: Tensor
+
+    def rules(self) -> dict[str, Rule]:
+        """Each term with its probability, none of them 0."""
+        return {"proposal": POSITIVE & probabilities()}
 
     @classmethod
     def codec(cls, split: Split) -> Affine:

@@ -29,13 +29,14 @@ from jensen.models.model import (
     sample_ids,
     sample_noise,
 )
+from jensen.rules import FINITE, LOWER_TRIANGULAR, Rule, Ruled, between
 from jensen.training.fitter import Rows
 
 BLOCK = 256
 MOST_DIMENSIONS = 6000  # the covariance and its factor then take 0.6 GB, the factorisation seconds
 
 
-class Gaussian(ClosedForm, DensityModel):
+class Gaussian(ClosedForm, DensityModel, Ruled):
     """N(μ, Σ) with Σ shrunk."""
 
     summary = "one normal with full, shrunk covariance; on levels a dequantised lower bound (a control)"
@@ -56,6 +57,10 @@ class Gaussian(ClosedForm, DensityModel):
         self.register_buffer("mean", torch.zeros(dims, dtype=torch.float64))
         self.register_buffer("factor", torch.eye(dims, dtype=torch.float64))
         self.register_buffer("shrinkage", torch.zeros((), dtype=torch.float64))
+
+    def rules(self) -> dict[str, Rule]:
+        """A mean, a Cholesky factor, a share."""
+        return {"mean": FINITE, "factor": LOWER_TRIANGULAR, "shrinkage": between(0.0, 1.0, "from 0 to 1")}
 
     @classmethod
     def codec(cls, split: Split) -> Affine:

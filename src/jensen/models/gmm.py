@@ -49,12 +49,13 @@ from jensen.models.model import (
     sample_noise,
 )
 from jensen.noise import Noise
+from jensen.rules import FINITE, Rule, Ruled, probabilities
 from jensen.training.fitter import Rows
 
 MOST_CELLS = 1 << 28  # of all covariances together: 2 GiB
 
 
-class GaussianMixture(ClosedForm, ComponentModel, Conditioner):
+class GaussianMixture(ClosedForm, ComponentModel, Conditioner, Ruled):
     """Σ_k w_k N(m_k, Σ_k).
 
     Args:
@@ -85,6 +86,7 @@ class GaussianMixture(ClosedForm, ComponentModel, Conditioner):
     paper = "Dempster, Laird and Rubin 1977; McLachlan and Peel 2000"
     spaces = (Real,)
     accepts_missing = True
+    fits_in_float32 = True
     weights: Tensor
     means: Tensor
 
@@ -172,6 +174,11 @@ class GaussianMixture(ClosedForm, ComponentModel, Conditioner):
         given.check(parameters, model.covariance)
         model.set_parameters(parameters)
         return model
+
+    def rules(self) -> dict[str, Rule]:
+        """Weights with sum 1, covariances that are some."""
+        spread = {f"spread_{name}": rule for name, rule in self.covariance.rules().items()}
+        return {"weights": probabilities(), "means": FINITE, **spread}
 
     @property
     def parameters_now(self) -> Parameters:

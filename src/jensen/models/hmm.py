@@ -45,12 +45,13 @@ from jensen.models.model import (
     sample_noise,
 )
 from jensen.noise import Noise
+from jensen.rules import Rule, Ruled
 from jensen.training.fitter import Rows
 
 RESTARTS, MANY_CELLS = 3, 10**7
 
 
-class HiddenMarkov(ClosedForm, LatentModel, Imputer):
+class HiddenMarkov(ClosedForm, LatentModel, Imputer, Ruled):
     """A chain of K states, each with its emission.
 
     Args:
@@ -182,6 +183,10 @@ class HiddenMarkov(ClosedForm, LatentModel, Imputer):
         for name, tensor in {**chain, **given}.items():
             getattr(model, name).copy_(tensor)
         return model
+
+    def rules(self) -> dict[str, Rule]:
+        """Probabilities with sum 1, covariances that are some."""
+        return self.tables.rules()
 
     @property
     def parameters_now(self) -> Parameters:

@@ -29,12 +29,13 @@ from jensen.models.model import (
     sample_ids,
     sample_noise,
 )
+from jensen.rules import COUNTS, FINITE, POSITIVE, Rule, Ruled
 from jensen.training.fitter import Rows
 
 LARGEST_TABLE = 1 << 28  # cells of all histograms together: 2 GiB
 
 
-class Independent(ClosedForm, DensityModel):
+class Independent(ClosedForm, DensityModel, Ruled):
     """p(x) = ∏ p_d(x_d)."""
 
     summary = "each dimension for itself: add-one histograms on levels, normals on real values (a control)"
@@ -58,12 +59,19 @@ class Independent(ClosedForm, DensityModel):
             self.register_buffer("mean", torch.zeros(dims, dtype=torch.float64))
             self.register_buffer("variance", torch.ones(dims, dtype=torch.float64))
 
+    def rules(self) -> dict[str, Rule]:
+        """Counts; or means and variances."""
+        return {"counts": COUNTS} if isinstance(self.space, Levels) else {"mean": FINITE, "variance": POSITIVE}
+
     @classmethod
     def codec(cls, split: Split) -> Affine:
-        """The identity; a constant column is refused here already, where its name is known."""
-        if isinstance(split.space, Real):
-            fit_codec(split)
-        return identity()
+        """Centred real values, so that a mean far from 0 costs no digits; levels as they are. A constant column is refused
+        here already, where its name is known.
+        """
+        if not isinstance(split.space, Real):
+            return identity()
+        shift = fit_codec(split).shift
+        return Affine(shift, torch.ones_like(shift))
 
     def fit(self, train: Rows, valid: Rows | None = None, *, seed: int = 0, watch: Watch = UNWATCHED) -> None:
         """Count, or take means and variances of the observed cells (two passes)."""

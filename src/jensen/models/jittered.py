@@ -41,14 +41,15 @@ from jensen.models.model import (
     sample_noise,
 )
 from jensen.noise import Noise
+from jensen.rules import FINITE, Rule, Ruled, whole
 from jensen.training.fitter import Rows
 
 ROWS = 2000
-MOST_CELLS = 1 << 27  # of all stored rows together: 0.5 GiB
+MOST_CELLS = 1 << 27  # of all stored rows together: 1 GiB on the real line, half of that on levels
 BLOCK, STORED_BLOCK, CELLS_AT_ONCE = 256, 2048, 1 << 22
 
 
-class Jittered(ClosedForm, DensityModel):
+class Jittered(ClosedForm, DensityModel, Ruled):
     """Training rows plus noise.
 
     Args:
@@ -74,7 +75,12 @@ class Jittered(ClosedForm, DensityModel):
                 f"rows must be from 1 to {max(1, MOST_CELLS // dims)} for rows of {dims} values, got {rows}"
             )
         self.scale = scale
-        self.register_buffer("stored", torch.zeros(rows, dims))
+        dtype = torch.float32 if isinstance(space, Levels) else torch.float64
+        self.register_buffer("stored", torch.zeros(rows, dims, dtype=dtype))
+
+    def rules(self) -> dict[str, Rule]:
+        """Rows: numbers of levels, or real values."""
+        return {"stored": whole(0, self.space.k - 1) if isinstance(self.space, Levels) else FINITE}
 
     @classmethod
     def codec(cls, split: Split) -> Affine:

@@ -32,7 +32,7 @@ from jensen.kernel_density.choice import Rule as Rule
 from jensen.kernel_density.kept import Kept, as_stored, kept, merged
 from jensen.kernel_density.kernels import KERNELS, Word
 from jensen.kernel_density.levels import drawn, heights
-from jensen.kernel_density.sums import Sums
+from jensen.kernel_density.sums import FARTHEST, Sums
 from jensen.likelihood import LogLikelihood
 from jensen.models.model import (
     UNWATCHED,
@@ -47,13 +47,16 @@ from jensen.models.model import (
     sample_noise,
 )
 from jensen.noise import Noise
+from jensen.rules import FINITE, POSITIVE, Ruled, log_probabilities, whole
+from jensen.rules import Rule as TensorRule
 from jensen.training.fitter import Rows
 
 MOST_CELLS = 1 << 27  # of all stored rows together: 1 GiB on the real line, half of that on levels
 MOST_LEVELS = 1 << 25  # dimensions × levels
+NEAR = f"within {FARTHEST:g} bandwidths of 0"
 
 
-class KernelDensity(ClosedForm, DensityModel, Conditioner):
+class KernelDensity(ClosedForm, DensityModel, Conditioner, Ruled):
     """A bump around every row.
 
     Args:
@@ -115,6 +118,21 @@ class KernelDensity(ClosedForm, DensityModel, Conditioner):
         dtype = torch.float32 if isinstance(self.space, Levels) else torch.float64
         self.register_buffer("stored", torch.zeros(rows, self.dims, dtype=dtype))
         self.register_buffer("log_weights", torch.full((rows,), -math.log(rows), dtype=torch.float64))
+
+    def rules(self) -> dict[str, TensorRule]:
+        """Rows with their weights, none of them 0, and bandwidths beside which no row is out of sight."""
+        rows = whole(0, self.space.k - 1) if isinstance(self.space, Levels) else FINITE & TensorRule(NEAR, self._far)
+        return {
+            "bandwidths": POSITIVE,
+            "stored": rows,
+            "log_weights": FINITE & log_probabilities(len(self.log_weights)),
+        }
+
+    def _far(self, stored: Tensor) -> str | None:
+        """A column whose values are beyond what a sum of bumps can tell apart from infinity."""
+        low, high = torch.aminmax(stored, dim=0)
+        far = (torch.maximum(-low, high) / self.bandwidths > FARTHEST).nonzero()[:, 0]
+        return f"column {int(far[0])}, which is not" if len(far) else None
 
     @classmethod
     def codec(cls, split: Split) -> Affine:

@@ -9,7 +9,7 @@ classes have p(y) = (n_y + a) / (n + K a).
 
 A missing cell is a factor of 1, which is its exact marginal. p(y | x) multiplies what dependent columns say as if each said
 something new, so it tends to be too sure (Zhang 2004, "The optimality of naive Bayes", on why its first choice is often right
-all the same); `evaluation.calibration` measures it. (Duda and Hart 1973; Ng and Jordan 2001, "On discriminative vs.
+all the same); `evaluation.calibration` measures it. Where p(x) = 0, p(y | x) is 0/0: such a row says nothing, and gets NaN. (Duda and Hart 1973; Ng and Jordan 2001, "On discriminative vs.
 generative classifiers", compare it with logistic regression.)
 """
 
@@ -45,10 +45,11 @@ from jensen.naive_bayes.labelled import WAY_OUT, Labelled, checked, moments
 from jensen.naive_bayes.product import Emission, Product
 from jensen.naive_bayes.words import families
 from jensen.noise import Noise
+from jensen.rules import Rule, Ruled, probabilities
 from jensen.training.fitter import Rows
 
 
-class NaiveBayes(ClosedForm, ComponentModel, ClassConditional):
+class NaiveBayes(ClosedForm, ComponentModel, ClassConditional, Ruled):
     """p(y) ∏_d p(x_d | y).
 
     Args:
@@ -103,6 +104,10 @@ class NaiveBayes(ClosedForm, ComponentModel, ClassConditional):
         )
         self.register_buffer("weights", torch.full((classes,), 1 / classes, dtype=torch.float64))
         self.ascents: Ascents | None = None
+
+    def rules(self) -> dict[str, Rule]:
+        """p(y)."""
+        return {"weights": probabilities()}
 
     @property
     def n_classes(self) -> int:

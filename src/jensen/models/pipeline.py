@@ -44,10 +44,22 @@ DTYPES = {str(t).removeprefix("torch."): t for t in (torch.uint8, torch.uint16, 
 
 
 class Encoded:
-    """Rows in a model's units and on its device, encoded when they are asked for."""
+    """Rows in a model's units and on its device, encoded when they are asked for.
 
-    def __init__(self, rows: Rows, codec: Affine, model: Model) -> None:
+    Models that compute in float64 get float64, so that no digit of the data is lost before an exact score; the data stay as they
+    are, and only what is asked for takes the double. Networks compute in float32.
+
+    Args:
+        rows: in data units.
+        codec: data units → model units.
+        model: the model.
+        fitting: whether the model is to learn from them, which some do in float32 where the data are.
+    """
+
+    def __init__(self, rows: Rows, codec: Affine, model: Model, *, fitting: bool = False) -> None:
         self.rows, self.codec, self.model = rows, codec, model
+        exact = isinstance(model, ClosedForm) and not (fitting and model.fits_in_float32)
+        self.dtype = torch.float64 if exact else None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -55,7 +67,7 @@ class Encoded:
     def batch(self, indices: Tensor | slice) -> Batch:
         """The rows at these positions."""
         batch = self.rows.batch(indices)
-        encoded = Batch(self.codec.encode(batch.x), batch.id, batch.context, batch.weight)
+        encoded = Batch(self.codec.encode(batch.x, self.dtype), batch.id, batch.context, batch.weight)
         return encoded.to(self.model.device)
 
 
@@ -78,9 +90,9 @@ class Pipeline:
         """The shape of a row."""
         return self.model.event_shape
 
-    def encoded(self, data: Data) -> Encoded:
-        """Rows that fit this model, in its units."""
-        return Encoded(self.check(data), self.codec, self.model)
+    def encoded(self, data: Data, *, fitting: bool = False) -> Encoded:
+        """Rows that fit this model, in its units; see `Encoded`."""
+        return Encoded(self.check(data), self.codec, self.model, fitting=fitting)
 
     def check(self, data: Data) -> Examples:
         """The data as Examples; what does not fit the model is refused by name."""
@@ -226,7 +238,7 @@ class Pipeline:
         return inner if isinstance(inner, ComponentModel) else None
 
     def responsibilities(self, data: Data, *, seed: int = 0, batch_size: int = 4096) -> Tensor:
-        """p(component | row) of each row, `(B, K)`, for models with components.
+        """p(component | row) of each row, `(B, K)`, for models with components; NaN in a row of probability 0.
 
         Raises:
             InputError: the data do not fit, or the model has no components.
@@ -246,7 +258,7 @@ class Pipeline:
 
     def class_log_probabilities(self, data: Data, *, batch_size: int = 4096) -> Tensor:
         """log p(y | x) of each row, `(B, K)` float64, for models of rows and classes; `responsibilities` are its exponential,
-        where those of unlikely classes may be 0.
+        where those of unlikely classes may be 0. NaN in a row that is impossible in every class: nothing is known of its class.
 
         Raises:
             InputError: the data do not fit, or the model has no classes.

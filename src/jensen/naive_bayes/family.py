@@ -1,6 +1,6 @@
 """A family of class-conditional distributions: p(x_d | y) for some columns d, every column for itself."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from jensen.naive_bayes.labelled import Labelled
 from jensen.noise import Noise
+from jensen.rules import Ruled
 
 Scorer = Callable[[Tensor], Tensor]
 
@@ -21,7 +22,7 @@ class Ascents:
     unfinished: int = 0
 
 
-class Family(nn.Module, ABC):
+class Family(nn.Module, Ruled):
     """∏_d p(x_d | y = k) of D columns under K classes.
 
     Args:

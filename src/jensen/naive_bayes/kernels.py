@@ -30,6 +30,7 @@ from jensen.naive_bayes.family import Ascents, Family, Scorer
 from jensen.naive_bayes.labelled import Labelled, moments
 from jensen.naive_bayes.normal import shrunk
 from jensen.noise import Noise
+from jensen.rules import POSITIVE, Rule, whole
 
 MOST_CHOOSING = 1000  # cells that choose a bandwidth: there are many columns and classes
 
@@ -56,6 +57,20 @@ class Kernels(Family):
         self.register_buffer("stored", stored)
         self.register_buffer("count", torch.ones(classes, dims, dtype=torch.int64))
         self.register_buffer("bandwidth", torch.ones(classes, dims, dtype=torch.float64))
+
+    def rules(self) -> dict[str, Rule]:
+        """As many cells as are counted, positive bandwidths."""
+        stored = Rule("finite in its first cells, as many as count says, and +inf behind", self._uncounted)
+        return {"count": whole(1, self.rows), "bandwidth": POSITIVE, "stored": stored}
+
+    def _uncounted(self, stored: Tensor) -> str | None:
+        """A cell that is no number where one is counted, or one where none is."""
+        place = torch.arange(self.rows, device=stored.device)
+        for cells, count in zip(stored, self.count, strict=True):
+            wrong = torch.where(place < count[:, None], ~cells.isfinite(), ~cells.isposinf())
+            if bool(wrong.any()):
+                return f"{float(cells[wrong][0]):g}"
+        return None
 
     @property
     def cells(self) -> int:
@@ -87,6 +102,7 @@ class Kernels(Family):
         sums = [[self._sums(k, d) for d in range(self.dims)] for k in range(self.classes)]
 
         def score(x: Tensor) -> Tensor:
+            """Σ_d log p(x_d | k) of the observed cells of rows `(B, D)`, `(B, K)`."""
             by_class = [torch.stack([own(x[:, d, None]) for d, own in enumerate(columns)]).sum(0) for columns in sums]
             return torch.stack(by_class, 1)
 

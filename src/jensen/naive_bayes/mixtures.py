@@ -25,6 +25,7 @@ from jensen.mixture.seeding import Clusters, clusters
 from jensen.naive_bayes.family import Ascents, Family, Scorer, over_observed
 from jensen.naive_bayes.labelled import Labelled, Moments, moments
 from jensen.noise import Noise
+from jensen.rules import FINITE, POSITIVE, Rule, probabilities
 
 STARTS, SETTINGS = 2, Settings(tolerance=1e-5, max_iterations=1000)
 DIAGONAL = covariance_of("diag", 1, 1)
@@ -51,6 +52,10 @@ class Mixtures(Family):
         self.register_buffer("weights", torch.full(shape, 1 / components, dtype=torch.float64))
         self.register_buffer("means", torch.zeros(shape, dtype=torch.float64))
         self.register_buffer("variances", torch.ones(shape, dtype=torch.float64))
+
+    def rules(self) -> dict[str, Rule]:
+        """Weights with sum 1, means and variances."""
+        return {"weights": probabilities(), "means": FINITE, "variances": POSITIVE}
 
     @property
     def cells(self) -> int:

@@ -17,6 +17,7 @@ from jensen.mixture.prior import weakly
 from jensen.naive_bayes.family import Ascents, Family, Scorer, over_observed
 from jensen.naive_bayes.labelled import Labelled, Moments, moments
 from jensen.noise import Noise
+from jensen.rules import FINITE, POSITIVE, Rule
 
 
 class Normal(Family):
@@ -36,6 +37,10 @@ class Normal(Family):
         self.prior_rows = prior_rows
         self.register_buffer("mean", torch.zeros(classes, dims, dtype=torch.float64))
         self.register_buffer("variance", torch.ones(classes, dims, dtype=torch.float64))
+
+    def rules(self) -> dict[str, Rule]:
+        """Means and variances."""
+        return {"mean": FINITE, "variance": POSITIVE}
 
     @property
     def cells(self) -> int:

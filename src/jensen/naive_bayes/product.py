@@ -53,6 +53,7 @@ class Product(nn.Module):
         check_size(self.columns, classes, space, n_components, rows)
 
         def made(word: str, dims: int) -> Family:
+            """A new family for so many columns."""
             if isinstance(space, Levels):
                 return (Poisson if word == "poisson" else Categorical)(classes, dims, space, smoothing)
             if word == "gaussian":

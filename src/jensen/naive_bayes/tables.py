@@ -21,6 +21,7 @@ so k'-1-j is below a geometric law, and e^θ ≤ (k'-1)(1 + g)/g with g = k'-1 -
 where a step would leave the bracket.
 """
 
+import math
 from abc import abstractmethod
 
 import torch
@@ -32,6 +33,7 @@ from jensen.distributions.smoothing import log_smoothed
 from jensen.naive_bayes.family import Ascents, Family, Scorer
 from jensen.naive_bayes.labelled import Labelled
 from jensen.noise import Noise
+from jensen.rules import COUNTS, Rule, between
 
 NEWTON_STEPS = 200
 
@@ -88,6 +90,10 @@ class Categorical(Table):
         super().__init__(classes, dims, space, smoothing)
         self.register_buffer("counts", torch.zeros(classes, dims, space.k, dtype=torch.float64))
 
+    def rules(self) -> dict[str, Rule]:
+        """Counts."""
+        return {"counts": COUNTS}
+
     def learn(self, rows: Labelled, noise: Noise) -> Ascents:
         """Count."""
         flat = torch.zeros(self.counts.numel(), dtype=torch.float64)
@@ -112,8 +118,12 @@ class Poisson(Table):
 
     def __init__(self, classes: int, dims: int, space: Levels, smoothing: float) -> None:
         super().__init__(classes, dims, space, smoothing)
-        middle = torch.full((classes, dims), (space.k - 1) / 2, dtype=torch.float64)
-        self.register_buffer("log_rate", middle.log())
+        middle = math.log((space.k - 1) / 2)
+        self.register_buffer("log_rate", torch.full((classes, dims), middle, dtype=torch.float64))
+
+    def rules(self) -> dict[str, Rule]:
+        """θ, small enough that j θ is finite."""
+        return {"log_rate": between(-1e4, 1e4, "from -1e4 to 1e4")}
 
     def learn(self, rows: Labelled, noise: Noise) -> Ascents:
         """Means, smoothed, and the θ that has them."""

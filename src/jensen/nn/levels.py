@@ -25,6 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from jensen.rules import FINITE, RISING, Rule, Ruled
+
 __all__ = ["LevelsHead", "posterior_mean"]
 
 CHUNK = 1024  # rows at a time: 1024 × 256 floats are one megabyte, so two buffers stay in the cache
@@ -100,7 +102,7 @@ def posterior_mean(features: Tensor, u: Tensor, snr: Tensor, weight: Tensor, bia
         return _PosteriorMean.apply(flat, *arguments).view(u.shape)
 
 
-class LevelsHead(nn.Module):
+class LevelsHead(nn.Module, Ruled):
     """Features of each pixel and x_t → E[x_0 | x_t] under the prior softmax(f W + b) over the levels.
 
     Args:
@@ -122,6 +124,10 @@ class LevelsHead(nn.Module):
         self.register_buffer("values", values.detach().clone())
         self.weight = nn.Parameter(torch.randn(features, len(values), dtype=values.dtype) / features**0.5)
         self.bias = nn.Parameter(torch.zeros_like(values))
+
+    def rules(self) -> dict[str, Rule]:
+        """Levels in their order, weights that are numbers."""
+        return {"values": RISING, "weight": FINITE, "bias": FINITE}
 
     def forward(self, features: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
         """features (B, C·c, …), x_t (B, C, …), alpha and sigma broadcastable to x_t → E[x_0 | x_t] (B, C, …)."""

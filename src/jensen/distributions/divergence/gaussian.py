@@ -97,6 +97,7 @@ def energy(p: Normals, q: Normals) -> float | None:
         return None
 
     def mean(a: Normals, b: Normals) -> float:
+        """E|X - Y| of X from a and Y from b."""
         shift = a.means - b.means.T
         spread = (a.covariances[:, 0] + b.covariances[:, 0].T).sqrt()
         each = spread * math.sqrt(2 / math.pi) * (-0.5 * (shift / spread).square()).exp()
@@ -112,6 +113,7 @@ def mmd(p: Normals, q: Normals, bandwidth: float) -> float:
     eye = torch.eye(p.means.shape[1], dtype=torch.float64)
 
     def mean(a: Normals, b: Normals) -> float:
+        """E k(X, Y) of X from a and Y from b."""
         total = 0.0
         for weight, centre, covariance in zip(a.weights, a.means, a.covariances, strict=True):
             wide = h2 * eye + covariance + b.covariances

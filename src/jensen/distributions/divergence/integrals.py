@@ -50,6 +50,7 @@ def over_boxes(functional: Functional, p: Distribution, q: Distribution, toleran
     boxes = boxes_for(p, q)
 
     def f(y: Tensor) -> Tensor:
+        """The integrand and the densities it is taken over, at places `(n, d)` of the boxes: `(n, 2)` or `(n, 3)`."""
         x = boxes.x(y).reshape(-1, *p.event_shape)
         log_p, log_q = log_density(p, x), log_density(q, x)
         masses = [log_p.exp(), log_q.exp()][: 1 if functional.base == "p" else 2]
@@ -59,6 +60,7 @@ def over_boxes(functional: Functional, p: Distribution, q: Distribution, toleran
 
 
 def _judged(found: Integral, boxes: Boxes, tolerance: float) -> Estimate | None:
+    """The integral, if the densities integrate to one and the tails are settled; None if they do not."""
     value, error = float(found.value[0]), float(found.error.max())
     if math.isnan(value) or bool(((found.value[1:] - 1).abs() > 10 * tolerance).any()):
         return None if not math.isinf(value) else Estimate(value, 0.0, True)

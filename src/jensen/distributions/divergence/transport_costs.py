@@ -39,6 +39,7 @@ def energy_between_atoms(x: Float64[Tensor, "n d"], u: Vector, y: Float64[Tensor
     """2 E‖X - Y‖ - E‖X - X'‖ - E‖Y - Y'‖ by all pairs."""
 
     def mean(x: Tensor, u: Tensor, y: Tensor, v: Tensor) -> float:
+        """E‖X - Y‖ of the masses u `(n,)` on x `(n, d)` and v `(m,)` on y `(m, d)`."""
         return _over_pairs(lambda distance: distance, x, u, y, v)
 
     return max(0.0, 2 * mean(x, u, y, v) - mean(x, u, x, u) - mean(y, v, y, v))
@@ -50,6 +51,7 @@ def mmd_between_atoms(
     """E k(X, X') + E k(Y, Y') - 2 E k(X, Y) by all pairs."""
 
     def mean(x: Tensor, u: Tensor, y: Tensor, v: Tensor) -> float:
+        """E k(X, Y) of the masses u `(n,)` on x `(n, d)` and v `(m,)` on y `(m, d)`."""
         return _over_pairs(lambda distance: (-0.5 * (distance / bandwidth).square()).exp(), x, u, y, v)
 
     return max(0.0, mean(x, u, x, u) + mean(y, v, y, v) - 2 * mean(x, u, y, v))
@@ -73,6 +75,7 @@ def by_distribution_functions(
     boxes = _with_jumps(boxes_for(p, q), a, b)
 
     def f(y: Tensor) -> Tensor:
+        """|F - G|^order at places `(n, 1)` of the boxes, `(n, 1)`."""
         x = boxes.x(y)[:, 0]
         below, above = (a.cdf(x), b.cdf(x)), (a.survival(x), b.survival(x))
         gap = torch.where(
@@ -99,6 +102,7 @@ def by_quantiles(a: Law, b: Law, tolerance: float) -> Estimate:
     """W_2² = ∫ (F⁻(Φ(z)) - G⁻(Φ(z)))² φ(z) dz."""
 
     def f(z: Tensor) -> Tensor:
+        """(F⁻(Φ(z)) - G⁻(Φ(z)))² φ(z) at z `(n, 1)`, `(n, 1)`."""
         z = z[:, 0]
         lower, upper = (torch.special.log_ndtr(side).exp().clamp(max=0.5) for side in (z, -z))  # ndtr has no tail
         x, y = (torch.where(z <= 0, law.quantile(lower), law.upper(upper)) for law in (a, b))

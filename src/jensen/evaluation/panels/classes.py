@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from jensen.errors import plural
-from jensen.evaluation.calibration import accuracy, verdict
+from jensen.evaluation.calibration import accuracy, left_out, verdict
 from jensen.evaluation.figures import Theme
 from jensen.evaluation.numbers import part, real, word
 from jensen.evaluation.page import Html, number, panel, paragraph, side_by_side, table
@@ -26,10 +26,12 @@ def classes(story: Story) -> Html:
     if not found:
         return Html("")
     rows = real(found, "rows") or 0.0
-    bins = _good(found.get("bins"), BIN)
+    bins, out = _good(found.get("bins"), BIN), left_out(found)
     return panel(
         "The classes",
-        paragraph(f"p(class | {story.row}) on {rows:,.0f} test {plural('row', rows)}: {verdict(found)}."),
+        paragraph(
+            f"p(class | {story.row}) on {rows:,.0f} test {plural('row', rows)}: {verdict(found)}{f'; {out}' if out else ''}."
+        ),
         side_by_side(*([_diagram(bins)] if bins else []), _measures(found)),
         *_by_class(found),
         paragraph(

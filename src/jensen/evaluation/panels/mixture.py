@@ -64,6 +64,7 @@ def _curve(story: Story) -> list[Html]:
     what = "mean log-likelihood of validation rows" if criterion == "held-out" else "−BIC/2n"
 
     def draw(theme: Theme) -> Figure:
+        """The curve in these colours."""
         return curve_figure(
             [float(c or 0) for c in counts],
             {criterion: [float(v or 0) for v in values]},
@@ -100,6 +101,7 @@ def _places(story: Story, model: GaussianMixture) -> Html:
         columns = part(story.config, "data", "facts").get("columns")
 
         def draw(theme: Theme) -> Figure:
+            """The ellipses in these colours."""
             return ellipses_figure(
                 means.numpy(), covariances.numpy(), model.weights.cpu().numpy(), rows=rows, columns=columns, theme=theme
             )
@@ -117,6 +119,7 @@ def codec_rows(story: Story, model: GaussianMixture) -> Tensor:
 
 
 def _some_rows(story: Story) -> Tensor:
+    """Test rows `(B, *event)` in data units, a fixed choice where there are many."""
     assert story.split is not None
     test = story.split.test
     return test.x[Noise(0, "report").permutation(len(test))[:MOST_ROWS]]
@@ -125,6 +128,9 @@ def _some_rows(story: Story) -> Tensor:
 def _whose(story: Story, rows: Tensor) -> list[Html]:
     """How surely test rows belong to components."""
     shares: Any = story.pipeline.responsibilities(rows)
+    shares = shares[~shares.isnan().any(1)]  # rows of probability 0 belong to none
+    if not len(shares):
+        return []
     sure = float((shares.max(1).values > SURE).double().mean())
     counts = torch.bincount(shares.argmax(1), minlength=shares.shape[1])
     empty = int((counts == 0).sum())
@@ -135,8 +141,8 @@ def _whose(story: Story, rows: Tensor) -> list[Html]:
     )
     return [
         paragraph(
-            f"Of {len(rows):,} test {plural('row', len(rows))} {100 * sure:.0f} % belong to one component with a probability above {SURE:g}; "
-            f"the largest cluster has {100 * float(counts.max()) / len(rows):.0f} %.{none} "
+            f"Of {len(shares):,} test {plural('row', len(shares))} {100 * sure:.0f} % belong to one component with a probability above {SURE:g}; "
+            f"the largest cluster has {100 * float(counts.max()) / len(shares):.0f} %.{none} "
             "`jensen evaluate RUN -o scores.csv` writes the probabilities of every row.",
             style="note",
         )
