@@ -4,7 +4,7 @@ Every block has one shape, the last filled up with zeros: products of matrices c
 the bits of a row do not depend on its company.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -102,24 +102,30 @@ class Inference:
 
     def _drawn_paths(self, x: Tensor, draws: list[Tensor]) -> list[Tensor]:
         """Paths from p(z | x) that each `u (B, T)` picks."""
+        size = self._size
         parts: list[list[Tensor]] = [[] for _ in draws]
-        start = 0
-        for steps in self._blocks(x):
-            law, size = self.path_given(steps), steps.shape[1]
+        for start in range(0, len(x), size):
+            law = self.path_given(self._block(x[start : start + size], size))
             for u, paths in zip(draws, parts, strict=True):
                 own = u[start : start + size]
                 padded = torch.cat([own, own.new_zeros(size - len(own), own.shape[1])])
                 paths.append(law.at(padded)[: len(own)])
-            start += size
         return [torch.cat(paths) for paths in parts]
 
-    def _blocks(self, x: Tensor) -> Iterator[Tensor]:
-        size = at_once(self.layout.times, max(self.width, self.layout.dims))
-        for part in x.split(size):
-            missing = size - len(part)
-            whole = torch.cat([part, part.new_zeros(missing, *part.shape[1:])]) if missing else part
-            yield self.layout.steps(whole).double()
+    @property
+    def _size(self) -> int:
+        """Rows a block."""
+        return at_once(self.layout.times, max(self.width, self.layout.dims))
+
+    def _block(self, part: Tensor, size: int) -> Tensor:
+        """The steps of some rows, filled up to `size` sequences."""
+        missing = size - len(part)
+        whole = torch.cat([part, part.new_zeros(missing, *part.shape[1:])]) if missing else part
+        return self.layout.steps(whole).double()
 
     def _in_blocks(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-        """A function of steps `(T, B, d)`, with sequences first in what it gives, of rows."""
-        return torch.cat(list(over_blocks(function, self._blocks(x))))[: len(x)]
+        """A function of steps `(T, B, d)`, with sequences first in what it gives, of rows. A block is made on the thread that
+        works on it: torch's own threads, once woken for a copy, spin for a while in the way of ours.
+        """
+        size = self._size
+        return torch.cat(list(over_blocks(lambda part: function(self._block(part, size)), x.split(size))))[: len(x)]
