@@ -29,7 +29,7 @@ from jensen.hmm.markov import posterior, prior
 from jensen.hmm.normal import NormalEmission
 from jensen.hmm.recursion import ScaledPasses, passes
 from jensen.hmm.scan import segments
-from jensen.hmm.sequences import Sequences, at_once
+from jensen.hmm.sequences import Sequences, at_once, over_blocks
 from jensen.hmm.viterbi import viterbi
 from jensen.mixture.ascent import Settings
 from jensen.mixture.covariance import covariance_of
@@ -357,6 +357,22 @@ def test_long_sequences_come_one_at_a_time():
     assert at_once(10_000, 8) == 1
     assert at_once(100, 8) == 512
     assert all(at_once(times, 8) * times * 8 <= max(1 << 19, times * 8) for times in (1, 100, 2000, 9000, 10**6))
+
+
+def test_a_lone_block_is_one_threads_work():
+    """Also when it fails, torch's own number of threads is as before."""
+    before, seen = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        assert list(over_blocks(lambda block: seen.append(torch.get_num_threads()), [0], 8)) == [None]
+        assert list(over_blocks(lambda block: seen.append(torch.get_num_threads()), [0], 64)) == [None]
+        assert list(over_blocks(lambda block: block + 1, range(7), 8)) == list(range(1, 8))
+        with pytest.raises(ZeroDivisionError):
+            list(over_blocks(lambda block: 1 / block, [0], 8))
+        assert seen == [1, 2]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_masses_sum_to_one():

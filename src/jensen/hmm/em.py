@@ -77,7 +77,7 @@ class Problem(Climb[Parameters, Found]):
 
     def expect(self, now: Parameters) -> Found:
         """The E-step over all sequences."""
-        parts = over_blocks(lambda block: expectations(now, block), self.sequences.blocks())
+        parts = over_blocks(lambda block: expectations(now, block), self.sequences.blocks(), now.chain.states)
         found = next(parts)
         for part in parts:
             found = found + part
@@ -127,7 +127,7 @@ def mean_log_likelihood(now: Parameters, sequences: Sequences) -> float:
     def value(block: Block) -> float:
         return float((log_likelihood(now, block) * block.weight).sum())
 
-    return sum(over_blocks(value, sequences.blocks())) / sequences.steps
+    return sum(over_blocks(value, sequences.blocks(), now.chain.states)) / sequences.steps
 
 
 def _shares(counts: Tensor, before: Tensor) -> Tensor:

@@ -128,4 +128,5 @@ class Inference:
         works on it: torch's own threads, once woken for a copy, spin for a while in the way of ours.
         """
         size = self._size
-        return torch.cat(list(over_blocks(lambda part: function(self._block(part, size)), x.split(size))))[: len(x)]
+        parts = over_blocks(lambda part: function(self._block(part, size)), x.split(size), self.now.chain.states)
+        return torch.cat(list(parts))[: len(x)]

@@ -1,5 +1,6 @@
 """Sequences in blocks: as many at a time as keep memory bounded, read once where they are few."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -15,6 +16,7 @@ from jensen.threads import in_parallel
 KEPT_CELLS = 1 << 25  # 256 MiB in float64
 BLOCK_CELLS = 1 << 19  # numbers of one (T, K, B) tensor
 MOST, FEW = 512, 8
+LARGE = 64
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -36,10 +38,26 @@ def at_once(times: int, width: int) -> int:
     return size if size >= FEW else 1
 
 
-def over_blocks(function: Callable[[A], B], blocks: Iterable[A]) -> Iterator[B]:
-    """The function of every block, in order, side by side; a block's bits do not depend on how many there are."""
+def over_blocks(function: Callable[[A], B], blocks: Iterable[A], states: int) -> Iterator[B]:
+    """The function of every block, in order, side by side; a block's bits do not depend on how many there are. A lone block
+    with fewer than `LARGE` states is one thread's work too: its products are too small to share.
+    """
     _keep_the_heap()
-    yield from in_parallel(function, blocks)
+    left = iter(blocks)
+    first = list(itertools.islice(left, 2))
+    if len(first) == 1 and states < LARGE:
+        yield _on_one_thread(function, first[0])
+        return
+    yield from in_parallel(function, itertools.chain(first, left))
+
+
+def _on_one_thread(function: Callable[[A], B], block: A) -> B:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return function(block)
+    finally:
+        torch.set_num_threads(before)
 
 
 def _keep_the_heap() -> None:
