@@ -391,9 +391,7 @@ def test_parameters_that_cannot_be_are_refused():
         make(w, m[0], c)
     with pytest.raises(InputError, match=r"weights must be at least 0 .*, got \[-1.0, 1.0\]"):
         make(torch.tensor([-1.0, 1.0]), m, c)
-    with pytest.raises(
-        InputError, match=r"covariances must be .* positive definite, got matrix 1, which is not"
-    ):
+    with pytest.raises(InputError, match=r"covariances must be .* positive definite, got matrix 1, which is not"):
         make(w, m, torch.stack([c[0], -c[1]]))
     with pytest.raises(InputError, match="n_components is 301, more than the 300 training rows"):
         fitted("diag", 301)
