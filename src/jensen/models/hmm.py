@@ -295,7 +295,7 @@ class HiddenMarkov(ClosedForm, LatentModel, Imputer, Ruled):
         """p(z_t = k | x) for every step; behind the end of a sequence, what the chain predicts.
 
         Args:
-            x: rows in the model's units.
+            x: rows in the model's units. Where p(x) = 0 there is no posterior: NaN.
         """
         return self.inference.posterior(x)
 
