@@ -6,17 +6,27 @@ one `bounds.elbo` serves all of them.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import ClassVar, Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution
 
 
+LogDensity = Literal["exact", "unbiased in exp", "bound"]
+
+
 class Conditional(nn.Module, ABC):
     """p(· | given): `forward(given)` returns a Distribution with batch_shape `(B,)`.
 
     A prior takes the number of rows it is for as `given` of shape `(B, 0)`, so that all three have one type.
+
+    Class attributes:
+        log_density: what `log_prob` of its distributions is: exact, an estimate whose exponential is unbiased, or a bound,
+            whose average may stand in an ELBO and nowhere inside a logarithm of a mean.
     """
+
+    log_density: ClassVar[LogDensity] = "exact"
 
     @abstractmethod
     def forward(self, given: Tensor) -> Distribution:

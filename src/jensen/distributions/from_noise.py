@@ -1,0 +1,212 @@
+"""Distributions of vectors that are maps of standard normal noise: what a posterior q(z | x) or a prior p(z) is made of.
+
+    z = g(ε),   ε ~ N(0, I)
+
+A draw is a function of its noise, so whoever keys the noise by the row's id has draws that no batch, process or resumed run
+changes; and where g is differentiable in its parameters, so is an expectation under q (Kingma and Welling 2014, section 2.4:
+the reparameterisation). `has_rsample`, torch's word, says whether it is.
+
+Leading dimensions of noise and values are draws: `(*draws, B, D)`, of a distribution with batch_shape `(B,)`.
+
+    DiagonalNormal    z = μ + s ⊙ ε
+    FullNormal        z = μ + L ε,                 L lower triangular with a positive diagonal
+    LowRankNormal     z = μ + s ⊙ ε₁ + F ε₂,       Σ = diag(s²) + F Fᵀ
+"""
+
+import math
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Distribution, LowRankMultivariateNormal, constraints
+
+LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
+
+
+class FromNoise(Distribution, ABC):
+    """A distribution of vectors, batch_shape `(B,)` and event_shape `(D,)`, with draws z = g(ε).
+
+    Attributes:
+        noise_dims: how many standard normal numbers a draw takes.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+    support = constraints.real_vector
+    has_rsample = True
+
+    def __init__(self, batch: int, dims: int, noise_dims: int | None = None) -> None:
+        super().__init__(torch.Size((batch,)), torch.Size((dims,)), validate_args=False)
+        self.noise_dims = dims if noise_dims is None else noise_dims
+
+    @abstractmethod
+    def place(self, noise: Float[Tensor, "*draws B E"]) -> Float[Tensor, "*draws B D"]:
+        """g(ε)."""
+
+    @abstractmethod
+    def log_prob(self, value: Float[Tensor, "*draws B D"]) -> Float[Tensor, "*draws B"]:
+        """The log-density at any z."""
+
+    def place_with_log_prob(
+        self, noise: Float[Tensor, "*draws B E"]
+    ) -> tuple[Float[Tensor, "*draws B D"], Float[Tensor, "*draws B"]]:
+        """g(ε) and the log-density there, which a flow has from ε at no further cost."""
+        z = self.place(noise)
+        return z, self.log_prob(z)
+
+    @abstractmethod
+    def detached(self) -> "FromNoise":
+        """The same distribution, its parameters cut from the graph: what estimators of gradients along the path need."""
+
+    def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
+        """Draws from torch's own generator."""
+        return self.place(self._like.new_empty((*sample_shape, *self.batch_shape, self.noise_dims)).normal_())
+
+    @property
+    @abstractmethod
+    def _like(self) -> Tensor:
+        """A tensor of the dtype and on the device of its draws."""
+
+
+class DiagonalNormal(FromNoise):
+    """N(loc, diag(exp(log_scale)²)).
+
+    Args:
+        loc: `(B, D)`.
+        log_scale: likewise, logarithms of the standard deviations.
+
+    Example:
+        >>> q = DiagonalNormal(torch.zeros(1, 2), torch.zeros(1, 2))
+        >>> round(float(q.log_prob(torch.zeros(1, 2))), 4)
+        -1.8379
+    """
+
+    def __init__(self, loc: Float[Tensor, "B D"], log_scale: Float[Tensor, "B D"]) -> None:
+        self.loc, self.log_scale = loc, log_scale
+        super().__init__(loc.shape[0], loc.shape[1])
+
+    @property
+    def scale(self) -> Tensor:
+        """The standard deviations, `(B, D)`."""
+        return self.log_scale.exp()
+
+    @property
+    def mean(self) -> Tensor:
+        """μ."""
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        """s²."""
+        return (2 * self.log_scale).exp()
+
+    def place(self, noise: Tensor) -> Tensor:
+        """μ + s ⊙ ε."""
+        return self.loc + self.scale * noise
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Σ_d log N(z_d; μ_d, s_d²)."""
+        standard = (value - self.loc) / self.scale
+        return (-0.5 * standard.square() - self.log_scale - LOG_SQRT_2PI).sum(-1)
+
+    def detached(self) -> "DiagonalNormal":
+        """Without a graph."""
+        return DiagonalNormal(self.loc.detach(), self.log_scale.detach())
+
+    @property
+    def _like(self) -> Tensor:
+        return self.loc
+
+
+class FullNormal(FromNoise):
+    """N(loc, L Lᵀ).
+
+    Args:
+        loc: `(B, D)`.
+        factor: L, `(B, D, D)`, lower triangular with a positive diagonal.
+    """
+
+    def __init__(self, loc: Float[Tensor, "B D"], factor: Float[Tensor, "B D D"]) -> None:
+        self.loc, self.factor = loc, factor
+        super().__init__(loc.shape[0], loc.shape[1])
+
+    @property
+    def mean(self) -> Tensor:
+        """μ."""
+        return self.loc
+
+    @property
+    def covariance_matrix(self) -> Tensor:
+        """L Lᵀ, `(B, D, D)`."""
+        return self.factor @ self.factor.mT
+
+    @property
+    def variance(self) -> Tensor:
+        """The diagonal of Σ."""
+        return self.factor.square().sum(-1)
+
+    def place(self, noise: Tensor) -> Tensor:
+        """μ + L ε."""
+        return self.loc + (self.factor @ noise[..., None])[..., 0]
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log N(z; μ, L Lᵀ), by solving L ε = z - μ."""
+        away = (value - self.loc)[..., None]
+        factor = self.factor.expand(*away.shape[:-2], *self.factor.shape[-2:])
+        noise = torch.linalg.solve_triangular(factor, away, upper=False)[..., 0]
+        log_det = self.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return (-0.5 * noise.square() - LOG_SQRT_2PI).sum(-1) - log_det
+
+    def detached(self) -> "FullNormal":
+        """Without a graph."""
+        return FullNormal(self.loc.detach(), self.factor.detach())
+
+    @property
+    def _like(self) -> Tensor:
+        return self.loc
+
+
+class LowRankNormal(FromNoise):
+    """N(loc, diag(exp(log_scale)²) + F Fᵀ).
+
+    Args:
+        loc: `(B, D)`.
+        factor: F, `(B, D, r)`.
+        log_scale: `(B, D)`.
+    """
+
+    def __init__(
+        self, loc: Float[Tensor, "B D"], factor: Float[Tensor, "B D r"], log_scale: Float[Tensor, "B D"]
+    ) -> None:
+        self.loc, self.factor, self.log_scale = loc, factor, log_scale
+        super().__init__(loc.shape[0], loc.shape[1], loc.shape[1] + factor.shape[2])
+
+    @property
+    def mean(self) -> Tensor:
+        """μ."""
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        """The diagonal of Σ."""
+        return (2 * self.log_scale).exp() + self.factor.square().sum(-1)
+
+    def place(self, noise: Tensor) -> Tensor:
+        """μ + s ⊙ ε₁ + F ε₂."""
+        own, shared = noise.split([self.loc.shape[1], self.factor.shape[2]], -1)
+        return self.loc + self.log_scale.exp() * own + (self.factor @ shared[..., None])[..., 0]
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log N(z; μ, Σ), by Woodbury's identity."""
+        return LowRankMultivariateNormal(
+            self.loc, self.factor, (2 * self.log_scale).exp(), validate_args=False
+        ).log_prob(value)
+
+    def detached(self) -> "LowRankNormal":
+        """Without a graph."""
+        return LowRankNormal(self.loc.detach(), self.factor.detach(), self.log_scale.detach())
+
+    @property
+    def _like(self) -> Tensor:
+        return self.loc
