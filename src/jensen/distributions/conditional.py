@@ -12,7 +12,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution
 
-
 LogDensity = Literal["exact", "unbiased in exp", "bound"]
 
 
