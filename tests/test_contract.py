@@ -63,6 +63,7 @@ FAST = {
         on_level_images={"kind": "coupling"},
     ),
     "naive-bayes": Fast(),
+    "ppca": Fast(),
     "diffusion": Fast(
         fit={
             "steps": 150,

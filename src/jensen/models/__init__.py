@@ -14,6 +14,7 @@ MODELS: dict[str, str] = {
     "hmm": "jensen.models.hmm:HiddenMarkov",
     "naive-bayes": "jensen.models.naive_bayes:NaiveBayes",
     "bayes-net": "jensen.models.bayes_net:BayesNet",
+    "ppca": "jensen.models.ppca:PPCA",
     "gaussian": "jensen.models.gaussian:Gaussian",
     "independent": "jensen.models.independent:Independent",
     "jittered": "jensen.models.jittered:Jittered",

@@ -1,6 +1,7 @@
 """The contracts: what a model can do is said by its type.
 
-`Model` samples; `DensityModel` also gives log-likelihoods; `LatentModel` also shows prior, emission and posterior.
+`Model` samples; `DensityModel` also gives log-likelihoods; `LatentModel` also shows prior, emission and posterior; an `Encoder` has
+a code for every row.
 `ClosedForm` models fit in one go, `GradientModel`s give an objective to the training loop. Models work in a codec's
 units; `Pipeline` brings them to data units. Constructors take the event shape and the space, then plain keywords that
 JSON can hold, so that a run's config rebuilds the model; `initialise`, `fit` and `calibrate` learn from data.
@@ -144,6 +145,31 @@ class LatentModel(DensityModel):
     @abstractmethod
     def posterior(self) -> Conditional:
         """q(z | x)."""
+
+
+class Encoder(ABC):
+    """A model with a code z for every row, and a row for every z: a vector of `latent_dim` numbers."""
+
+    @property
+    @abstractmethod
+    def latent_dim(self) -> int:
+        """How many numbers z has."""
+
+    @abstractmethod
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """The code of each row: the mean of q(z | x) where z is drawn, else z itself.
+
+        Args:
+            x: rows `(B, *event_shape)` in the model's units.
+            context: what they are conditioned on.
+
+        Returns:
+            `(B, latent_dim)`.
+        """
+
+    @abstractmethod
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """The mean row E[x | z] of each code `(B, latent_dim)`, `(B, *event_shape)` in the model's units."""
 
 
 class ComponentModel(LatentModel):
