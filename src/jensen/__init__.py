@@ -25,6 +25,7 @@ _NAMES = {
     "compare": "jensen.evaluation.compare",
     "fit": "jensen.fitting",
     "fit_mle": "jensen.estimation.mle",
+    "fit_variational": "jensen.estimation.variational",
     "load": "jensen.fitting",
     "load_data": "jensen.data.sources",
 }
@@ -41,6 +42,7 @@ __all__ = [
     "compare",
     "fit",
     "fit_mle",
+    "fit_variational",
     "load",
     "load_data",
 ]
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from jensen.data.space import Levels, Real
     from jensen.errors import InputError
     from jensen.estimation.mle import fit_mle
+    from jensen.estimation.variational import fit_variational
     from jensen.evaluation.compare import Comparison, compare
     from jensen.fitting import fit, load
     from jensen.likelihood import LogLikelihood
