@@ -185,7 +185,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Pipeline, Se
         found["calibrated"], found["calibration_seed"] = valid.batch(slice(None)).id.tolist(), seed
         calibrate(self, valid, seed, *rest)
 
-    monkeypatch.setattr(fitting, "GradientFitter", Watching)
+    monkeypatch.setattr("jensen.models.model.GradientFitter", Watching)
     monkeypatch.setattr(fitting.Loop, "go", gone)
     monkeypatch.setattr(DDPM, "calibrate", calibrated)
 

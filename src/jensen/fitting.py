@@ -26,8 +26,8 @@ from jensen.models.model import (
     ClassConditional,
     ClosedForm,
     DensityModel,
-    GradientModel,
     Model,
+    Trained,
     Watch,
     settings_of,
 )
@@ -35,8 +35,8 @@ from jensen.models.pipeline import Encoded, Pipeline
 from jensen.noise import Noise
 from jensen.rules import check as check_tensors
 from jensen.settings import check, seconds
-from jensen.training.device import device, precision
-from jensen.training.fitter import GradientFitter, TrainingSettings
+from jensen.training.device import precision
+from jensen.training.fitter import Fitter, TrainingSettings
 from jensen.training.loop import Loop, evaluation_interval, steps_within
 from jensen.training.progress import bar
 from jensen.training.run import Run
@@ -128,11 +128,11 @@ def _made(
     config = config or _resolve(kind, split, request, say)
     pipeline = _initialised(config, split, None if new or folder is None else folder.path)
     _describe(config, pipeline, split, say)
-    if folder and new and isinstance(pipeline.model, GradientModel):
+    if folder and new and isinstance(pipeline.model, Trained):
         folder.write_config(config)  # before step 1, and after everything a user may have got wrong was checked
     _learn(pipeline, config, split, folder, progress, say)
     if folder:
-        if new and not isinstance(pipeline.model, GradientModel):
+        if new and not isinstance(pipeline.model, Trained):
             folder.write_config(config)
         folder.write_model(pipeline.model.state_dict())
         folder.drop_states()
@@ -207,7 +207,7 @@ def checked(
         InputError: an unknown word or setting, a value of the wrong type, a budget or seed that cannot be.
     """
     kind = model_class(word)
-    trained = issubclass(kind, GradientModel)
+    trained = issubclass(kind, Trained)
     check(settings, settings_of(kind, with_training=trained), f"model {word!r}")
     if budget is not None and steps is not None:
         raise InputError(f"give a budget or a number of steps, not both (got {budget!r} and {steps})")
@@ -256,13 +256,13 @@ def _resolve(kind: type[Model], split: Split, request: dict[str, Any], say: Say)
         "model": {"word": request["model"], "options": kind.resolve(split, space, own)},
         "versions": _versions(),
     }
-    if issubclass(kind, GradientModel):
+    if issubclass(kind, Trained):
         config["training"] = _training(kind, config, split, request, say)
     return config
 
 
 def _training(
-    kind: type[GradientModel], config: dict[str, Any], split: Split, request: dict[str, Any], say: Say
+    kind: type[Trained], config: dict[str, Any], split: Split, request: dict[str, Any], say: Say
 ) -> dict[str, Any]:
     names = {field.name for field in fields(TrainingSettings)}
     own = {name: value for name, value in request["settings"].items() if name in names}
@@ -297,20 +297,19 @@ def _initialised(config: dict[str, Any], split: Split, path: Path | None = None)
         torch.manual_seed(config["request"]["seed"])
         pipeline = built(config, path)
     pipeline.check(split.train)
-    if isinstance(pipeline.model, GradientModel):
+    if isinstance(pipeline.model, Trained):
         pipeline.model.initialise(pipeline.encoded(split.train))
     return pipeline
 
 
-def _fitter(pipeline: Pipeline, training: dict[str, Any], split: Split) -> tuple[GradientFitter, Encoded]:
+def _fitter(pipeline: Pipeline, training: dict[str, Any], split: Split) -> tuple[Fitter, Encoded]:
     model = pipeline.model
-    assert isinstance(model, GradientModel)
+    assert isinstance(model, Trained)
     names = {field.name for field in fields(TrainingSettings)}
     settings = TrainingSettings(**{name: training[name] for name in names})
     seed = training["seed"]
     watched = split.valid.take(Noise(seed, "watched").permutation(len(split.valid))[:HELD_OUT_ROWS])
-    fitter = GradientFitter(
-        model.objective().to(device()),
+    fitter = model.fitter(
         settings,
         precision(settings.precision),
         steps=training["steps"],
@@ -325,7 +324,7 @@ def _learn(pipeline: Pipeline, config: dict[str, Any], split: Split, run: Run | 
     if isinstance(model, ClosedForm):
         _learn_at_once(model, pipeline, config, split, progress, say)
         return
-    assert isinstance(model, GradientModel)
+    assert isinstance(model, Trained)
     fitter, rows = _fitter(pipeline, config["training"], split)
     steps = config["training"]["steps"]
     loop = Loop(fitter, rows, seed=config["training"]["seed"], every=evaluation_interval(steps), run=run)
@@ -375,12 +374,15 @@ def _behind_the_bar(pipeline: Pipeline) -> Callable[[dict[str, float]], str]:
     at_most, at_least = ("", "") if exact else ("≤ ", "≥ ")
     shift = 0.0 if mass else float(pipeline.codec.log_abs_det(torch.zeros(1, *pipeline.event_shape))[0])
 
+    def without(metrics: dict[str, float]) -> str:
+        return f"losses {metrics['loss']:.3f} and {metrics['opponent']:.3f} · energy distance {metrics['energy distance']:.4f} · {metrics['rows_per_second']:.0f} rows/s"
+
     def text(metrics: dict[str, float]) -> str:
         value = metrics["held_out"] + shift
         bound = f"{at_most}{-value / dims / np.log(2):.3f} bits/dim" if mass else f"{at_least}{value:.3f} nats"
         return f"loss {metrics['loss']:.3f} · held-out {bound} · {metrics['rows_per_second']:.0f} rows/s"
 
-    return text
+    return text if isinstance(pipeline.model, DensityModel) else without
 
 
 def _describe(config: dict[str, Any], pipeline: Pipeline, split: Split, say: Say) -> None:

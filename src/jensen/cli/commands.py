@@ -350,12 +350,12 @@ def models(as_json: Json = False) -> None:
     """The models there are, their settings and their defaults."""
     from jensen.cli.printing import print_json
     from jensen.models import MODELS, model_class
-    from jensen.models.model import GradientModel, settings_of, shown_default
+    from jensen.models.model import Trained, settings_of, shown_default
 
     table: dict[str, dict[str, Any]] = {}
     for word in MODELS:
         kind = model_class(word)
-        known = settings_of(kind, with_training=issubclass(kind, GradientModel))
+        known = settings_of(kind, with_training=issubclass(kind, Trained))
         table[word] = {
             "summary": kind.summary,
             "paper": kind.paper,

@@ -2,7 +2,7 @@
 
 `Model` samples; `DensityModel` also gives log-likelihoods; `LatentModel` also shows prior, emission and posterior; an `Encoder` has
 a code for every row.
-`ClosedForm` models fit in one go, `GradientModel`s give an objective to the training loop. Models work in a codec's
+`ClosedForm` models fit in one go, `Trained` ones give a fitter to the training loop, `GradientModel`s by an objective. Models work in a codec's
 units; `Pipeline` brings them to data units. Constructors take the event shape and the space, then plain keywords that
 JSON can hold, so that a run's config rebuilds the model; `initialise`, `fit` and `calibrate` learn from data.
 """
@@ -25,7 +25,8 @@ from jensen.distributions.conditional import Conditional, Responsible, Weighted
 from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood
 from jensen.noise import Noise
-from jensen.training.fitter import Objective, Rows, TrainingSettings
+from jensen.training.device import Precision, device
+from jensen.training.fitter import Fitter, GradientFitter, Objective, Rows, TrainingSettings
 
 OnCalls = Callable[[int], None]
 ENOUGH_CELLS = 1 << 18
@@ -291,8 +292,8 @@ class ClosedForm(ABC):
         return {}
 
 
-class GradientModel(ABC):
-    """A model trained by gradients."""
+class Trained(ABC):
+    """A model that the training loop trains, step by step, by a fitter of its own."""
 
     @classmethod
     def training_settings(cls, split: Split, options: Mapping[str, Any]) -> TrainingSettings:
@@ -303,8 +304,18 @@ class GradientModel(ABC):
         """Set what has a good start in closed form, from training rows in the model's units."""
 
     @abstractmethod
-    def objective(self) -> Objective:
-        """What to minimise; shares its parameters with this model."""
+    def fitter(
+        self, settings: TrainingSettings, precision: Precision, *, steps: int, held_out: Rows, seed: int
+    ) -> Fitter:
+        """What the loop calls to improve this model, whose parameters it shares.
+
+        Args:
+            settings: rates and sizes.
+            precision: the arithmetic of the networks.
+            steps: the planned number of steps.
+            held_out: rows to watch, in the model's units.
+            seed: of all noise.
+        """
 
     def calibration_calls(self, rows: int) -> int:
         """How many network rows `calibrate` will look at, given that many validation rows."""
@@ -313,6 +324,21 @@ class GradientModel(ABC):
     @abstractmethod
     def calibrate(self, valid: Rows, seed: int, on_calls: OnCalls = nothing) -> None:
         """Measure on validation rows what is not trained."""
+
+
+class GradientModel(Trained):
+    """A model trained by the gradient of one objective, which held-out rows watch."""
+
+    @abstractmethod
+    def objective(self) -> Objective:
+        """What to minimise; shares its parameters with this model."""
+
+    def fitter(
+        self, settings: TrainingSettings, precision: Precision, *, steps: int, held_out: Rows, seed: int
+    ) -> Fitter:
+        """AdamW on the objective."""
+        objective = self.objective().to(device())
+        return GradientFitter(objective, settings, precision, steps=steps, held_out=held_out, seed=seed)
 
 
 def enough_rows(event_shape: tuple[int, ...], most: int) -> int:

@@ -21,12 +21,16 @@ from jensen.training.device import Precision
 from jensen.training.optim import EMA, Stages
 
 
-class Objective(nn.Module, ABC):
+class Loss(nn.Module, ABC):
     """A loss to minimise, with its parameters."""
 
     @abstractmethod
     def forward(self, batch: Batch, noise: Noise) -> Tensor:
         """The loss of each row, `(B,)`."""
+
+
+class Objective(Loss):
+    """A loss that says how well a model does on rows it has not learned from."""
 
     @abstractmethod
     def held_out(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
@@ -42,9 +46,15 @@ class State:
 
 
 class Fitter(ABC):
-    """Something that improves a model a step at a time, and can stop and go on exactly."""
+    """Something that improves a model a step at a time, and can stop and go on exactly.
+
+    Attributes:
+        batch_size: rows a step.
+        skipped: steps that were left out because loss or gradient was not finite.
+    """
 
     batch_size: int
+    skipped: int
 
     @abstractmethod
     def step(self, number: int, batch: Batch) -> dict[str, float]:
@@ -52,7 +62,13 @@ class Fitter(ABC):
 
     @abstractmethod
     def evaluate(self, number: int) -> dict[str, float]:
-        """Score the held-out rows after `number` steps; the mean of each term in nats and "bound", their sum."""
+        """Score the held-out rows after `number` steps: the mean of each term in nats and "bound", their sum; of a model without
+        likelihood other measures, and no "bound".
+        """
+
+    @abstractmethod
+    def keep_best(self) -> None:
+        """Put the weights that are to be kept into the model."""
 
     @abstractmethod
     def last(self) -> int:
@@ -205,8 +221,7 @@ class GradientFitter(Fitter):
         tensors = {f"weights/{k}": v for k, v in self.objective.state_dict().items()}
         tensors |= {f"average/{k}": v for k, v in self.average.state_dict().items()}
         tensors |= {f"best/{k}": v for k, v in self.best.items()}
-        for index, moments in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{index}/{k}": v for k, v in moments.items()}
+        tensors |= moments(self.optimizer, "optimizer/")
         stages = {k: getattr(self.stages, k) for k in ("decay_from", "best", "waited")}
         stages["best"] = None if stages["best"] == -float("inf") else stages["best"]
         numbers = {"stages": stages, "ema_updates": self.ema.updates, "skipped": self.skipped}
@@ -214,15 +229,10 @@ class GradientFitter(Fitter):
 
     def load_state(self, state: State) -> None:
         """Go on from a state that `state` gave."""
-        self.objective.load_state_dict(_under("weights/", state.tensors))
-        self.average.load_state_dict(_under("average/", state.tensors))
-        self.best = _under("best/", state.tensors)
-        moments: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in _under("optimizer/", state.tensors).items():
-            index, _, key = name.partition("/")
-            moments.setdefault(int(index), {})[key] = tensor
-        groups = self.optimizer.state_dict()["param_groups"]
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        self.objective.load_state_dict(under("weights/", state.tensors))
+        self.average.load_state_dict(under("average/", state.tensors))
+        self.best = under("best/", state.tensors)
+        load_moments(self.optimizer, "optimizer/", state.tensors)
         stages = dict(state.numbers["stages"])
         self.stages.best = -float("inf") if stages["best"] is None else stages["best"]
         self.stages.decay_from, self.stages.waited = stages["decay_from"], stages["waited"]
@@ -241,5 +251,21 @@ def _snapshot(module: nn.Module) -> dict[str, Tensor]:
     return {name: tensor.detach().clone() for name, tensor in module.state_dict().items()}
 
 
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def moments(optimizer: torch.optim.Optimizer, prefix: str) -> dict[str, Tensor]:
+    """What an optimiser remembers, under names that begin with a prefix."""
+    state = optimizer.state_dict()["state"]
+    return {f"{prefix}{index}/{k}": v for index, kept in state.items() for k, v in kept.items()}
+
+
+def load_moments(optimizer: torch.optim.Optimizer, prefix: str, tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of `moments`."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in under(prefix, tensors).items():
+        index, _, key = name.partition("/")
+        state.setdefault(int(index), {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -154,7 +154,10 @@ class Loop:
 
     def _evaluate(self, number: int) -> None:
         held_out = self.fitter.evaluate(number)
-        self.metrics["held_out"] = held_out["bound"]
+        if "bound" in held_out:
+            self.metrics["held_out"] = held_out["bound"]
+        else:
+            self.metrics.update(held_out)
         loss = self._loss_sum / self._losses if self._losses else None
         self._loss_sum, self._losses = 0.0, 0
         kept: dict[str, Any] = {

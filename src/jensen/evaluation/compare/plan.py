@@ -9,7 +9,7 @@ from jensen.errors import InputError, did_you_mean
 from jensen.evaluation.likelihood import CONTROLS
 from jensen.fitting import checked
 from jensen.models import model_class
-from jensen.models.model import ClassConditional, GradientModel
+from jensen.models.model import ClassConditional, Trained
 
 ALWAYS = (*CONTROLS, "jittered")
 MOST_SEEDS = 100
@@ -44,7 +44,7 @@ class Plan:
 
     def fit_options(self, word: str) -> dict[str, Any]:
         """The options of `jensen.fit` for a model, its seed aside."""
-        trained = issubclass(model_class(word), GradientModel)
+        trained = issubclass(model_class(word), Trained)
         length = {"budget": self.budget, "steps": self.steps} if trained else {}
         return {**length, **self.settings.get(word, {})}
 
@@ -94,7 +94,7 @@ def planned(
     if not isinstance(seeds, int) or not 1 <= seeds <= MOST_SEEDS:
         raise InputError(f"seeds, the number of runs of each model, must be from 1 to {MOST_SEEDS}, got {seeds}")
     checked("diffusion", {}, budget=budget, steps=steps, seed=seed)  # the length, whether or not something is trained
-    if (budget or steps) and not any(issubclass(kind, GradientModel) for kind in kinds.values()):
+    if (budget or steps) and not any(issubclass(kind, Trained) for kind in kinds.values()):
         raise InputError("none of these models is trained for a time; leave out the budget and the steps")
     for word in plan.words:
         checked(word, plan.settings.get(word, {}), seed=seed + seeds - 1)

@@ -27,7 +27,7 @@ from jensen.evaluation.page import (
 from jensen.evaluation.panels.common import themed
 from jensen.evaluation.plots import show_figure
 from jensen.evaluation.story import Story
-from jensen.models.model import ClosedForm, DensityModel, GradientModel, Model
+from jensen.models.model import ClosedForm, DensityModel, Model, Trained
 
 
 def training(story: Story) -> Html:
@@ -68,7 +68,7 @@ def training(story: Story) -> Html:
 def _held_out_words(network: Model) -> tuple[str, str, str]:
     """What the stop rule watches, what is the same each time, and why the headline is another number."""
     exact = isinstance(network, DensityModel) and network.methods[0] == "exact"
-    calibrated = isinstance(network, GradientModel) and network.calibration_calls(1) > 0
+    calibrated = isinstance(network, Trained) and network.calibration_calls(1) > 0
     scored = "scored in the precision of the training"
     return (
         "−log p" if exact else "bound on −log p",
