@@ -124,6 +124,20 @@ def test_all_steps_are_taken_and_the_average_is_kept():
     assert fitter.last() == 30
 
 
+def test_noise_is_of_the_step_and_the_player():
+    fitter, seen = dirac(), []
+
+    def recording(loss: nn.Module) -> None:
+        forward = loss.forward
+        loss.forward = lambda batch, noise: (seen.append(noise.path), forward(batch, noise))[1]
+
+    for player in fitter.players.values():
+        recording(player.loss)
+    play(fitter, 0, 3)
+    assert len(set(seen)) == 6
+    assert all(path[0] == 0 for path in seen)
+
+
 def test_rows_of_no_weight_do_not_count():
     batch = ROWS.batch(torch.arange(4))
     heavy = Batch(torch.tensor([[0.3], [5.0], [-0.2], [7.0]]), batch.id, None, torch.tensor([1.0, 0.0, 3.0, 0.0]))

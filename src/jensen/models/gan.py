@@ -16,8 +16,9 @@ cells, fresh at every step, so that D does not win by seeing that they are whole
 """
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +31,13 @@ from jensen.distributions.divergence import between_samples
 from jensen.errors import InputError
 from jensen.models.model import Model, OnCalls, Trained, nothing, sample_ids, sample_noise
 from jensen.nn.perceptron import Perceptron
+from jensen.nn.players import ImageCritic, ImageGenerator
 from jensen.noise import Noise
 from jensen.training.device import Precision, device
 from jensen.training.fitter import Fitter, Loss, Rows, TrainingSettings
 from jensen.training.game import GameFitter, Player
+
+SMALL_IMAGE = 256
 
 
 class GAN(Trained, Model):
@@ -43,10 +47,11 @@ class GAN(Trained, Model):
         event_shape: of a row.
         space: where rows live.
         latent_dim: numbers in z; None for as many as a row has, from 8 to 64.
-        width: of both networks.
-        depth: their hidden layers.
-        penalty: γ, for a row of one dimension whose variance is 1; it is divided by the number of dimensions, to which ‖∇D‖² is
-            proportional at equal effect.
+        width: of both networks; None for 128 units, or 32 channels.
+        depth: their hidden layers, or residual blocks at each size of image; None for 3, or 1.
+        penalty: γ a dimension of a row: what is best was seen to grow about as their number does, from 2 to 64.
+        network: conv (residual, for images), mlp, or auto: conv for images of at most 16 × 16, beyond which a step takes a
+            processor more than a second.
     """
 
     summary = "a generative adversarial network: samples without a likelihood"
@@ -58,16 +63,18 @@ class GAN(Trained, Model):
         space: Space,
         *,
         latent_dim: int | None = None,
-        width: int = 128,
-        depth: int = 3,
-        penalty: float = 1.0,
+        width: int | None = None,
+        depth: int | None = None,
+        penalty: float = 0.5,
+        network: Literal["auto", "mlp", "conv"] = "auto",
     ) -> None:
         super().__init__(event_shape, space)
         self.dims = math.prod(event_shape)
         self.latent_dim = _latents(self.dims) if latent_dim is None else latent_dim
-        self.width, self.depth, self.penalty = width, depth, penalty
+        self.penalty = penalty
         _check(self.latent_dim, width, depth, penalty)
-        self.generator = Generator(self.latent_dim, self.event_shape, width, depth)
+        self.networks = networks_of(self.event_shape, network, width, depth)
+        self.generator = Generator(self.latent_dim, self.event_shape, self.networks.generator(self.latent_dim))
 
     @classmethod
     def codec(cls, split: Split) -> Affine:
@@ -77,8 +84,10 @@ class GAN(Trained, Model):
     @classmethod
     def resolve(cls, split: Split, space: Space, settings: Mapping[str, Any]) -> dict[str, Any]:
         """The size of z, and the defaults, so that other ones are not another model for a run."""
-        told = {"latent_dim": _latents(math.prod(split.event_shape)), "width": 128, "depth": 3, "penalty": 1.0}
-        return {**told, **{name: value for name, value in settings.items() if value is not None}}
+        event, given = split.event_shape, {k: v for k, v in settings.items() if v is not None}
+        networks = networks_of(event, given.get("network", "auto"), given.get("width"), given.get("depth"))
+        told = {"latent_dim": _latents(math.prod(event)), "penalty": 0.5, **given}
+        return {**told, "network": networks.word, "width": networks.width, "depth": networks.depth}
 
     @classmethod
     def training_settings(cls, split: Split, options: Mapping[str, Any]) -> TrainingSettings:
@@ -97,9 +106,9 @@ class GAN(Trained, Model):
         """Both players; the critic is made here and forgotten with the fitter."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(Noise(seed, "critic").uniform([0])[0] * 2**62))
-            critic = Critic(self.event_shape, self.width, self.depth).to(device())
+            critic = Critic(self.networks.critic()).to(device())
         self.to(device())
-        game = Game(self.generator, critic, self.space, self.penalty / self.dims)
+        game = Game(self.generator, critic, self.space, self.penalty * self.dims)
         return GameFitter(
             Player(GeneratorLoss(game), self.generator),
             Player(CriticLoss(game), critic),
@@ -126,29 +135,114 @@ class GAN(Trained, Model):
         return x
 
 
-class Generator(nn.Module):
-    """z `(B, latent_dim)` → rows."""
+class Networks(ABC):
+    """What the two players are made of.
 
-    def __init__(self, latent_dim: int, event_shape: tuple[int, ...], width: int, depth: int) -> None:
+    Args:
+        event: the shape of a row.
+        width, depth: None for the kind's own.
+    """
+
+    word: ClassVar[str]
+    own: ClassVar[tuple[int, int]]
+
+    def __init__(self, event: tuple[int, ...], width: int | None, depth: int | None) -> None:
+        self.event = event
+        self.width, self.depth = width or self.own[0], depth or self.own[1]
+
+    @abstractmethod
+    def generator(self, latent_dim: int) -> nn.Module:
+        """z → rows, flat or not."""
+
+    @abstractmethod
+    def critic(self) -> nn.Module:
+        """Rows → (B, 1)."""
+
+
+class Plain(Networks):
+    """Perceptrons."""
+
+    word = "mlp"
+    own = (128, 3)
+
+    def generator(self, latent_dim: int) -> nn.Module:
+        """A perceptron."""
+        return Perceptron(latent_dim, math.prod(self.event), width=self.width, depth=self.depth)
+
+    def critic(self) -> nn.Module:
+        """A perceptron of the flattened row."""
+        return nn.Sequential(nn.Flatten(), Perceptron(math.prod(self.event), 1, width=self.width, depth=self.depth))
+
+
+class Convolutional(Networks):
+    """Residual networks of images."""
+
+    word = "conv"
+    own = (32, 1)
+
+    def generator(self, latent_dim: int) -> nn.Module:
+        """Up the sizes."""
+        return ImageGenerator(latent_dim, self._image, self.width, self.depth)
+
+    def critic(self) -> nn.Module:
+        """Down the sizes."""
+        return ImageCritic(self._image, self.width, self.depth)
+
+    @property
+    def _image(self) -> tuple[int, int, int]:
+        channels, height, width = self.event
+        return channels, height, width
+
+
+def networks_of(event: tuple[int, ...], word: str, width: int | None, depth: int | None) -> Networks:
+    """The networks a word stands for, for rows of this shape.
+
+    Raises:
+        InputError: convolutions for what is no image.
+    """
+    if word == "conv" and len(event) != 3:
+        raise InputError(f"network=conv needs images (C, H, W), got rows of shape {event}; use mlp")
+    small = len(event) == 3 and event[1] * event[2] <= SMALL_IMAGE
+    kind = Convolutional if word == "conv" or (word == "auto" and small) else Plain
+    return kind(event, width, depth)
+
+
+class Generator(nn.Module):
+    """z `(B, latent_dim)` → rows.
+
+    Args:
+        latent_dim: of z.
+        event_shape: of a row.
+        network: z → as many numbers.
+    """
+
+    def __init__(self, latent_dim: int, event_shape: tuple[int, ...], network: nn.Module) -> None:
         super().__init__()
-        self.latent_dim, self.event_shape = latent_dim, event_shape
-        self.network = Perceptron(latent_dim, math.prod(event_shape), width=width, depth=depth)
+        self.latent_dim, self.event_shape, self.network = latent_dim, event_shape, network
 
     def forward(self, z: Tensor) -> Tensor:
         """G(z)."""
-        return self.network(z).reshape(len(z), *self.event_shape)
+        out = self.network(z)
+        assert isinstance(out, Tensor)
+        return out.reshape(len(z), *self.event_shape)
 
 
 class Critic(nn.Module):
-    """Rows → `(B,)`."""
+    """Rows → `(B,)`.
 
-    def __init__(self, event_shape: tuple[int, ...], width: int, depth: int) -> None:
+    Args:
+        network: rows → (B, 1).
+    """
+
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        self.network = Perceptron(math.prod(event_shape), 1, width=width, depth=depth)
+        self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
         """D(x)."""
-        return self.network(x.flatten(1))[:, 0]
+        out = self.network(x)
+        assert isinstance(out, Tensor)
+        return out[:, 0]
 
 
 class Game(nn.Module):
@@ -238,12 +332,12 @@ def _latents(dims: int) -> int:
     return max(8, min(64, dims))
 
 
-def _check(latent_dim: int, width: int, depth: int, penalty: float) -> None:
+def _check(latent_dim: int, width: int | None, depth: int | None, penalty: float) -> None:
     """Refuse what cannot be."""
     rules = {
         "latent_dim": (1 <= latent_dim <= 4096, "from 1 to 4096", latent_dim),
-        "width": (1 <= width <= 4096, "from 1 to 4096", width),
-        "depth": (1 <= depth <= 16, "from 1 to 16", depth),
+        "width": (width is None or 1 <= width <= 4096, "from 1 to 4096", width),
+        "depth": (depth is None or 1 <= depth <= 16, "from 1 to 16", depth),
         "penalty": (0 <= penalty < math.inf, "at least 0 and finite", penalty),
     }
     for name, (holds, rule, value) in rules.items():
