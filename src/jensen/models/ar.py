@@ -15,13 +15,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from jensen.autoregressive.conditionals import Categories, Law, Logistics, Normals
 from jensen.blocks import in_blocks
 from jensen.data.codec import Affine, fit_codec
 from jensen.data.examples import Batch, Split
 from jensen.data.histogram import level_counts
 from jensen.data.space import Levels, Space
 from jensen.errors import InputError
+from jensen.laws.law import Law
+from jensen.laws.levels import Categories, Logistics
+from jensen.laws.real import Normals
 from jensen.likelihood import LogLikelihood
 from jensen.models.model import DensityModel, GradientModel, OnCalls, nothing, sample_ids, sample_noise
 from jensen.nn.causal import Causal, Raster, Recurrent, Vector

@@ -4,27 +4,38 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.distributions import Categorical, MixtureSameFamily, Normal
+from torch.distributions import Categorical, MixtureSameFamily, Normal, Poisson
 
-from jensen.autoregressive.conditionals import Categories, Law, Logistics, Normals
 from jensen.data.space import Levels
+from jensen.laws.law import Law
+from jensen.laws.levels import Bernoulli, Categories, Counts, Logistics, Rounded
+from jensen.laws.real import Normals
 
 SPACE = Levels(9, -1.0, 0.25)
-ON_LEVELS: dict[str, Law] = {"categories": Categories(SPACE), "logistics": Logistics(SPACE, 3)}
+BITS = Levels(2, -1.0, 2.0)
+SPACES = {"bernoulli": BITS, "categories": SPACE, "logistics": SPACE, "rounded": SPACE, "counts": SPACE}
+ON_LEVELS: dict[str, Law] = {
+    "bernoulli": Bernoulli(BITS),
+    "categories": Categories(SPACE),
+    "logistics": Logistics(SPACE, 3),
+    "rounded": Rounded(SPACE),
+    "counts": Counts(SPACE),
+}
 
 
 def parameters(law: Law, rows: int, seed: int = 0) -> Tensor:
     return torch.from_numpy(np.random.default_rng(seed).normal(size=(rows, law.outputs)))
 
 
-def masses(law: Law, given: Tensor) -> Tensor:
+def masses(word: str, given: Tensor) -> Tensor:
     """P of every level, `(rows, k)`."""
-    return torch.stack([law.log_prob(given, v.expand(len(given))) for v in SPACE.values()], 1).exp()
+    levels = SPACES[word].values()
+    return torch.stack([ON_LEVELS[word].log_prob(given, v.expand(len(given))) for v in levels], 1).exp()
 
 
 @pytest.mark.parametrize("word", ON_LEVELS)
 def test_masses_sum_to_one(word: str):
-    p = masses(ON_LEVELS[word], 3 * parameters(ON_LEVELS[word], 20))
+    p = masses(word, 3 * parameters(ON_LEVELS[word], 20))
     torch.testing.assert_close(p.sum(1), torch.ones(20, dtype=torch.float64), rtol=1e-12, atol=1e-12)
 
 
@@ -35,9 +46,38 @@ def test_draws_have_the_law(word: str):
     given = parameters(law, 1, seed=1)
     axis = (torch.arange(side, dtype=torch.float64) + 0.5) / side
     drawn = law.draw(given.expand(side * side, -1), torch.cartesian_prod(axis, axis))
-    share = torch.bincount(SPACE.index(drawn), minlength=SPACE.k).double() / side**2
-    torch.testing.assert_close(share, masses(law, given)[0], rtol=0, atol=5 / side)
-    assert set(drawn.tolist()) <= set(SPACE.values().tolist())
+    space = SPACES[word]
+    share = torch.bincount(space.index(drawn), minlength=space.k).double() / side**2
+    torch.testing.assert_close(share, masses(word, given)[0], rtol=0, atol=5 / side)
+    assert set(drawn.tolist()) <= set(space.values().tolist())
+
+
+@pytest.mark.parametrize("word", ["bernoulli", "categories", "counts"])
+def test_means_are_those_of_the_masses(word: str):
+    given = parameters(ON_LEVELS[word], 20)
+    mean = (masses(word, given) * SPACES[word].values()).sum(1)
+    torch.testing.assert_close(ON_LEVELS[word].mean(given), mean, rtol=1e-12, atol=1e-12)
+
+
+def test_counts_are_poissons_below_k():
+    """At a rate where k counts hold nearly all of the mass, against torch's law; the start is the maximum likelihood rate there."""
+    many = Levels(40)
+    law, count = Counts(many), many.values()
+    rate = torch.tensor(3.7, dtype=torch.float64)
+    own = law.log_prob(rate.log().expand(40, 1), count)
+    torch.testing.assert_close(own, Poisson(rate).log_prob(count), rtol=1e-12, atol=1e-12)
+    start = law.start(own.exp())
+    assert start is not None
+    assert float(start.exp()) == pytest.approx(3.7, rel=1e-10)
+
+
+def test_laws_take_values_with_fewer_dimensions_than_parameters():
+    """`(draws, B)` parameters of `(B,)` values: what a bound with several draws asks for."""
+    for word, law in ON_LEVELS.items():
+        given = parameters(law, 12).reshape(3, 4, -1)
+        x = SPACES[word].values()[[0, 1, 1, 0]]
+        apart = torch.stack([law.log_prob(each, x) for each in given])
+        torch.testing.assert_close(law.log_prob(given, x), apart)
 
 
 def test_normals_are_torchs_mixture():

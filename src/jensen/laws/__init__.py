@@ -1,0 +1,1 @@
+"""Laws of one dimension, from the numbers a network puts out for it."""

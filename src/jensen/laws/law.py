@@ -1,0 +1,51 @@
+"""`Law`: p(x_d) of one dimension, from the numbers that a network puts out for it.
+
+It serves the conditionals p(x_d | x_<d) of an autoregressive model and the emission p(x | z) of a latent-variable model. A law
+draws from two uniform numbers, so that a sample is a function of its noise: one picks a component, the other is put through the
+component's inverse distribution function.
+"""
+
+from abc import ABC, abstractmethod
+
+from jaxtyping import Float
+from torch import Tensor
+
+from jensen.distributions.picking import picked_each
+
+
+class Law(ABC):
+    """p(x_d | parameters). `outputs` is how many parameters it takes."""
+
+    outputs: int
+
+    @abstractmethod
+    def log_prob(self, parameters: Float[Tensor, "*shape outputs"], x: Float[Tensor, "*shape"]) -> Tensor:
+        """log p(x) at each value, in the parameters' precision."""
+
+    @abstractmethod
+    def draw(self, parameters: Float[Tensor, "n outputs"], u: Float[Tensor, "n 2"]) -> Float[Tensor, " n"]:
+        """One value each from two uniform numbers in [0, 1), float64."""
+
+    @abstractmethod
+    def mean(self, parameters: Float[Tensor, "*shape outputs"]) -> Float[Tensor, "*shape"]:
+        """E[x], for pictures; on levels it need not be one."""
+
+    def start(self, counts: Float[Tensor, " k"] | None) -> Tensor | None:
+        """Where the parameters should begin, `(outputs,)`, given how often each level occurs; None to leave them."""
+        return None
+
+
+def place(logits: Tensor, u: Tensor) -> Tensor:
+    """The number of the category at which the distribution function passes u, `(n,)`."""
+    return picked_each(logits.double().softmax(-1), u)
+
+
+def picked(logits: Tensor, u: Tensor, *of_components: Tensor) -> tuple[Tensor, ...]:
+    """What belongs to the component that u picks, `(n,)` each."""
+    at = place(logits, u)[:, None]
+    return tuple(t.gather(-1, at)[:, 0] for t in of_components)
+
+
+def inside(u: Tensor) -> Tensor:
+    """Uniform numbers in [0, 1) as float64 in (0, 1), where every quantile is finite."""
+    return u.double().clamp(2.0**-54, 1 - 2.0**-53)
