@@ -43,7 +43,7 @@ class Family(nn.Module, ABC):
 
     word: ClassVar[str]
     rate: ClassVar[float] = 0.05
-    stage: ClassVar[int] = 100
+    stage: ClassVar[int] = 50
 
     def __init__(self, dims: int) -> None:
         super().__init__()

@@ -85,6 +85,7 @@ class Mixture(Family):
     """
 
     word = "mixture"
+    stage = 100
     centre: Tensor
     log_size: Tensor
 
