@@ -89,12 +89,12 @@ def stats_log_normal(z: Tensor, mean: float, sd: float) -> Tensor:
 
 @cache
 def full_rank_regression() -> Variational:
-    return fit_variational(regression()[0], "full-rank", dims=3, draws=8)
+    return fit_variational(regression()[0], "full-rank", dims=3, draws=8, fresh_draws=2000)
 
 
 @cache
 def mean_field_correlated() -> Variational:
-    return fit_variational(CORRELATED[0], "mean-field", dims=2, draws=32, fresh_draws=20_000)
+    return fit_variational(CORRELATED[0], "mean-field", dims=2, draws=32)
 
 
 def test_full_rank_finds_a_correlated_posterior_exactly():
@@ -126,10 +126,10 @@ def test_low_rank_holds_what_its_rank_can():
 
 
 def test_units_do_not_matter():
-    """A mean of 1000 and a deviation of 50, from N(0, 1): the steps grow with q."""
-    log_joint, _ = normal([1000.0], [[2500.0]])
-    found = fit_variational(log_joint, "full-rank", dims=1, draws=2, steps=900, fresh_draws=100)
-    assert float(found.q.mean) == pytest.approx(1000, abs=0.1)
+    """A mean of 500 and a deviation of 50, from N(0, 1): the steps grow with q."""
+    log_joint, _ = normal([500.0], [[2500.0]])
+    found = fit_variational(log_joint, "full-rank", dims=1, draws=2, steps=600, fresh_draws=100)
+    assert float(found.q.mean) == pytest.approx(500, abs=0.1)
     assert float(found.q.variance) == pytest.approx(2500, rel=1e-2)
 
 
@@ -183,7 +183,7 @@ def test_beta_binomial_by_quadrature():
 def test_a_mixture_finds_both_modes():
     """Its ELBO beats one normal's, and its evidence is that of quadrature, log 2."""
     single = fit_variational(two_modes, "full-rank", dims=1, draws=8, steps=300, fresh_draws=2000)
-    found = fit_variational(two_modes, Mixture(1, components=3), draws=12, scale=2.0)
+    found = fit_variational(two_modes, Mixture(1, components=3), draws=12, scale=2.0, fresh_draws=4000)
     z = torch.linspace(-15, 15, 6001, dtype=F64)[:, None]
     area = float(two_modes(z).exp().sum()) * 0.005
     assert area == pytest.approx(2.0, rel=1e-9)
@@ -231,7 +231,7 @@ def test_wider_draws_that_find_more_are_told():
 
 def test_a_flow_bends_where_a_normal_cannot():
     """A banana, whose log evidence is 0: no normal is above -0.75. The flow is stopped early, and says so."""
-    plain = fit_variational(banana, "full-rank", dims=2, draws=8, steps=300)
+    plain = fit_variational(banana, "full-rank", dims=2, draws=8, steps=300, fresh_draws=2000)
     flow = fit_variational(banana, Flow(2, width=16), draws=32, steps=200, fresh_draws=2000)
     assert plain.elbo < -0.7
     assert plain.elbo + 0.15 < flow.elbo < 0
@@ -253,7 +253,7 @@ def test_wider_draws_see_an_arm_that_q_does_not():
         main = stats_log_normal(z[:, 0], 0.0, 1.0) + math.log(0.95)
         return torch.logaddexp(main, stats_log_normal(z[:, 0], 6.0, 1.0) + math.log(0.05))
 
-    found = fit_variational(log_joint, "mean-field", dims=1, draws=32, scale=0.5, steps=300)
+    found = fit_variational(log_joint, "mean-field", dims=1, draws=16, scale=0.5, steps=200, fresh_draws=4000)
     assert abs(float(found.q.mean)) < 0.3
     assert found.divergence < 0.02
     assert found.misses
@@ -273,15 +273,15 @@ def test_the_gradient_is_that_of_the_elbo(word: str):
         compare_with_differences(family, log_joint, noise)
         return
     slopes = []
-    for number in range(60):
+    for number in range(30):
         family.zero_grad()
         family.values(log_joint, noise.at(number), 16).mean().backward()
         slopes.append(torch.cat([p.grad.flatten() for p in params]))
     found = torch.stack(slopes)
     truth, spread = gradient_by_reweighting(family, params, log_joint)
-    error = (found.var(0) / 60 + spread.square()).sqrt()
+    error = (found.var(0) / 30 + spread.square()).sqrt()
     assert bool(((found.mean(0) - truth).abs() <= 4.5 * error + 1e-9).all())
-    assert float(truth.abs().max()) > 10 * float(error.max())
+    assert float(truth.abs().max()) > 6 * float(error.max())
 
 
 def compare_with_differences(family: Family, log_joint: LogJoint, noise: Noise) -> None:
@@ -310,9 +310,9 @@ def test_values_are_weights_of_draws(word: str):
 
 
 def gradient_by_reweighting(family: Family, params: list[Tensor], log_joint: LogJoint) -> tuple[Tensor, Tensor]:
-    """The score-function gradient E_q[(log p - log q - b) ∇ log q], which uses no path: mean and standard error over 40 batches."""
+    """The score-function gradient E_q[(log p - log q - b) ∇ log q], which uses no path: mean and standard error over 20 batches."""
     q, slopes = family(), []
-    for number in range(40):
+    for number in range(20):
         with torch.no_grad():
             noise = Noise(1, "score", number).normal(range(800), (q.noise_dims,)).double()
             z = q.place(noise[:, None])
@@ -321,7 +321,7 @@ def gradient_by_reweighting(family: Family, params: list[Tensor], log_joint: Log
         ((ratio - ratio.mean()) * family().log_prob(z)[:, 0]).mean().backward()
         slopes.append(torch.cat([p.grad.flatten() for p in params]) * 800 / 799)
     found = torch.stack(slopes)
-    return found.mean(0), found.std(0) / 40**0.5
+    return found.mean(0), found.std(0) / 20**0.5
 
 
 def made(word: str) -> Family:
