@@ -130,6 +130,9 @@ WORDS: dict[str, tuple[str, str, dict[str, Any]]] = {  # a run of every kind tha
     "ar": ("ar", "real", {**NETWORK, "size": "tiny"}),
     "ar levels": ("ar", "levels", {**NETWORK, "size": "tiny"}),
     "flow": ("flow", "real", {**NETWORK, "layers": 2, "width": 8, "depth": 1, "bins": 4}),
+    "ppca": ("ppca", "real", {"n_components": 2}),
+    "ppca levels": ("ppca", "levels", {"n_components": 1}),
+    "gan": ("gan", "real", {**NETWORK, "latent_dim": 2, "width": 8, "depth": 1}),
     "diffusion": ("diffusion", "real", {**NETWORK, "network": "mlp", "size": "tiny", "timesteps": 5}),
     "diffusion levels": ("diffusion", "levels", {**NETWORK, "network": "mlp", "size": "tiny", "timesteps": 5}),
 }
@@ -203,6 +206,8 @@ DAMAGE: list[tuple[str, str, Callable[[Tensor], Any], str]] = [
     ("gmm spherical", "spread_variances", put((1, 0), -3.0), "positive and finite, got -3"),
     ("gmm factors", "spread_noise", put((1, 0), -3.0), "positive and finite, got -3"),
     ("gmm factors", "spread_loadings", put((1, 0, 0), INF), "finite, got inf"),
+    ("ppca", "noise", lambda t: t.fill_(0.0), "positive and finite, got 0"),
+    ("ppca levels", "model.loadings", put((1, 0), INF), "finite, got inf"),
     ("kde", "bandwidths", put(0, 0.0), "positive and finite, got 0"),
     ("kde", "log_weights", put(0, 1.0), "logarithms of probabilities with sum 1, got a sum of"),
     ("kde", "log_weights", put(0, -INF), "finite, .* got -inf"),

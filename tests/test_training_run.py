@@ -373,6 +373,8 @@ ABSURD: list[tuple[str, dict[str, Any], list[int], dict[str, Any]]] = [
     ("ar", {"network": "made"}, [1 << 30], LEVELS),
     ("flow", {"layers": 64, "width": 4096, "depth": 16, "bins": 128}, [4096], REAL),
     ("flow", {"layers": 4, "width": 4096, "depth": 1, "bins": 2}, [64], REAL),
+    ("ppca", {"n_components": 10**6}, [1 << 24], REAL),
+    ("gan", {"width": 1 << 16, "depth": 16}, [4], REAL),
     ("diffusion", {"network": "mlp"}, [1 << 20], REAL),
     ("diffusion", {"network": "mlp", "head_features": 10**9}, [64], LEVELS),
 ]
