@@ -11,16 +11,21 @@ Leading dimensions of noise and values are draws: `(*draws, B, D)`, of a distrib
     DiagonalNormal    z = μ + s ⊙ ε
     FullNormal        z = μ + L ε,                 L lower triangular with a positive diagonal
     LowRankNormal     z = μ + s ⊙ ε₁ + F ε₂,       Σ = diag(s²) + F Fᵀ
+    LocationScale     z = μ + s ⊙ u,               u ~ another one
+    Stacked           z = (z₁, z₂),                z₂ ~ one that z₁ chooses, or the reverse
 """
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, LowRankMultivariateNormal, constraints
+
+from jensen.distributions.frozen import frozen
 
 LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
@@ -36,8 +41,8 @@ class FromNoise(Distribution, ABC):
     support = constraints.real_vector
     has_rsample = True
 
-    def __init__(self, batch: int, dims: int, noise_dims: int | None = None) -> None:
-        super().__init__(torch.Size((batch,)), torch.Size((dims,)), validate_args=False)
+    def __init__(self, batch: torch.Size | tuple[int, ...], dims: int, noise_dims: int | None = None) -> None:
+        super().__init__(torch.Size(batch), torch.Size((dims,)), validate_args=False)
         self.noise_dims = dims if noise_dims is None else noise_dims
 
     @abstractmethod
@@ -84,7 +89,7 @@ class DiagonalNormal(FromNoise):
 
     def __init__(self, loc: Float[Tensor, "B D"], log_scale: Float[Tensor, "B D"]) -> None:
         self.loc, self.log_scale = loc, log_scale
-        super().__init__(loc.shape[0], loc.shape[1])
+        super().__init__(loc.shape[:-1], loc.shape[-1])
 
     @property
     def scale(self) -> Tensor:
@@ -129,7 +134,7 @@ class FullNormal(FromNoise):
 
     def __init__(self, loc: Float[Tensor, "B D"], factor: Float[Tensor, "B D D"]) -> None:
         self.loc, self.factor = loc, factor
-        super().__init__(loc.shape[0], loc.shape[1])
+        super().__init__(loc.shape[:-1], loc.shape[-1])
 
     @property
     def mean(self) -> Tensor:
@@ -180,7 +185,7 @@ class LowRankNormal(FromNoise):
         self, loc: Float[Tensor, "B D"], factor: Float[Tensor, "B D r"], log_scale: Float[Tensor, "B D"]
     ) -> None:
         self.loc, self.factor, self.log_scale = loc, factor, log_scale
-        super().__init__(loc.shape[0], loc.shape[1], loc.shape[1] + factor.shape[2])
+        super().__init__(loc.shape[:-1], loc.shape[-1], loc.shape[-1] + factor.shape[-1])
 
     @property
     def mean(self) -> Tensor:
@@ -194,7 +199,7 @@ class LowRankNormal(FromNoise):
 
     def place(self, noise: Tensor) -> Tensor:
         """μ + s ⊙ ε₁ + F ε₂."""
-        own, shared = noise.split([self.loc.shape[1], self.factor.shape[2]], -1)
+        own, shared = noise.split([self.loc.shape[-1], self.factor.shape[-1]], -1)
         return self.loc + self.log_scale.exp() * own + (self.factor @ shared[..., None])[..., 0]
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -210,3 +215,83 @@ class LowRankNormal(FromNoise):
     @property
     def _like(self) -> Tensor:
         return self.loc
+
+
+class LocationScale(FromNoise):
+    """The law of μ + s ⊙ u, u ~ inner.
+
+    Args:
+        inner: of u.
+        loc: `(B, D)`.
+        log_scale: likewise.
+    """
+
+    def __init__(self, inner: FromNoise, loc: Float[Tensor, "B D"], log_scale: Float[Tensor, "B D"]) -> None:
+        self.inner, self.loc, self.log_scale = inner, loc, log_scale
+        super().__init__(loc.shape[:-1], loc.shape[-1], inner.noise_dims)
+
+    def place(self, noise: Tensor) -> Tensor:
+        """μ + s ⊙ u."""
+        return self.loc + self.log_scale.exp() * self.inner.place(noise)
+
+    def place_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """log p(u) - Σ log s."""
+        u, log_prob = self.inner.place_with_log_prob(noise)
+        return self.loc + self.log_scale.exp() * u, log_prob - self.log_scale.sum(-1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """At u = (z - μ) / s."""
+        return self.inner.log_prob((value - self.loc) / self.log_scale.exp()) - self.log_scale.sum(-1)
+
+    def detached(self) -> "LocationScale":
+        """Without a graph."""
+        return LocationScale(self.inner.detached(), self.loc.detach(), self.log_scale.detach())
+
+    @property
+    def _like(self) -> Tensor:
+        return self.loc
+
+
+class Stacked(FromNoise):
+    """z = (z₁, z₂) side by side, one drawn after the other: z₁ ~ first, z₂ ~ second(z₁); or z₂ first, if told so.
+
+    Args:
+        first: of the part that is drawn first.
+        second: the law of the other part, given draws `(*draws, B, D₁)` of the first; a module, or a function without parameters.
+        dims: of the other part.
+        reverse: whether the part that is drawn first stands behind the other.
+    """
+
+    def __init__(
+        self, first: FromNoise, second: Callable[[Tensor], FromNoise], dims: int, *, reverse: bool = False
+    ) -> None:
+        self.first, self.second, self.reverse = first, second, reverse
+        own = first.event_shape[0]
+        self.sizes = [dims, own] if reverse else [own, dims]
+        super().__init__(first.batch_shape, own + dims)
+
+    def _parts(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """What is drawn first, and what after it."""
+        front, back = z.split(self.sizes, -1)
+        return (back, front) if self.reverse else (front, back)
+
+    def place(self, noise: Tensor) -> Tensor:
+        """One after the other."""
+        own, others = self._parts(noise)
+        z = self.first.place(own)
+        after = self.second(z).place(others)
+        return torch.cat([after, z] if self.reverse else [z, after], -1)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p(first) + log p(second | first)."""
+        z, after = self._parts(value)
+        return self.first.log_prob(z) + self.second(z).log_prob(after)
+
+    def detached(self) -> "Stacked":
+        """Without a graph in the parameters; the second law still depends on where the first part is."""
+        dims = self.sizes[0 if self.reverse else 1]
+        return Stacked(self.first.detached(), frozen(self.second), dims, reverse=self.reverse)
+
+    @property
+    def _like(self) -> Tensor:
+        return self.first._like

@@ -6,13 +6,11 @@ Draws and their own densities cost one pass of f (Rezende and Mohamed 2015, equa
 posterior needs; the density at another z costs one of its inverse.
 """
 
-import contextlib
-from collections.abc import Iterator
-
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from jensen.distributions.from_noise import FromNoise
+from jensen.distributions.frozen import constant
 from jensen.flow.bijection import Bijection
 
 
@@ -27,7 +25,7 @@ class Pushforward(FromNoise):
 
     def __init__(self, base: FromNoise, map: Bijection, context: Float[Tensor, "B C"] | None = None) -> None:
         self.base, self.map, self.context = base, map, context
-        super().__init__(base.batch_shape[0], base.event_shape[0], base.noise_dims)
+        super().__init__(base.batch_shape, base.event_shape[0], base.noise_dims)
 
     def place(self, noise: Tensor) -> Tensor:
         """f(u)."""
@@ -74,24 +72,11 @@ class Fixed(Bijection):
 
     def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As the map."""
-        with _constant(self.map):
+        with constant(self.map):
             z, log_det = self.map(x, context)
         return z, log_det
 
     def inverse(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """As the map."""
-        with _constant(self.map):
+        with constant(self.map):
             return self.map.inverse(z, context)
-
-
-@contextlib.contextmanager
-def _constant(module: nn.Module) -> Iterator[None]:
-    """Inside, what is computed holds the module's parameters for numbers."""
-    trained = [p for p in module.parameters() if p.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)

@@ -6,6 +6,7 @@ component's inverse distribution function.
 """
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -14,9 +15,16 @@ from jensen.distributions.picking import picked_each
 
 
 class Law(ABC):
-    """p(x_d | parameters). `outputs` is how many parameters it takes."""
+    """p(x_d | parameters).
+
+    Attributes:
+        outputs: how many parameters it takes.
+        located: whether they are a location and the logarithm of a scale, in multiples of exp(`unit`).
+    """
 
     outputs: int
+    located: ClassVar[bool] = False
+    unit: float = 0.0
 
     @abstractmethod
     def log_prob(self, parameters: Float[Tensor, "*shape outputs"], x: Float[Tensor, "*shape"]) -> Tensor:

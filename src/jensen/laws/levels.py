@@ -132,15 +132,16 @@ class Rounded(Law):
     """
 
     outputs = 2
+    located = True
 
     def __init__(self, space: Levels) -> None:
         self.space = space
-        self.width = math.log(space.step * space.k / 4)
+        self.unit = math.log(space.step * space.k / 4)
         self.floor = math.log(space.step / 100)
 
     def _normal(self, parameters: Tensor) -> DiscretisedNormal:
         loc, log_scale = parameters.unbind(-1)
-        scale = (self.width + log_scale).clamp(self.floor, self.width + 3).exp()
+        scale = (self.unit + log_scale).clamp(self.floor, self.unit + 3).exp()
         return DiscretisedNormal(loc, scale, first=self.space.first, step=self.space.step, k=self.space.k)
 
     def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:

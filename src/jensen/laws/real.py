@@ -1,6 +1,7 @@
 """Laws on real values.
 
-Normals    a mixture of normals (Bishop 1994, "Mixture density networks"; Uria et al. 2013, "RNADE"); with one component, a normal
+Scaled     a normal, from its location and the logarithm of its scale
+Normals    a mixture of normals (Bishop 1994, "Mixture density networks"; Uria et al. 2013, "RNADE")
 """
 
 import math
@@ -12,6 +13,31 @@ from torch.distributions import Normal
 from jensen.laws.law import Law, inside, picked
 
 NARROWEST = 1e-3  # the smallest standard deviation of a normal, in standard deviations of the column
+
+
+class Scaled(Law):
+    """N(loc, scale²), no scale below 0.001 standard deviations of the data."""
+
+    outputs = 2
+    located = True
+
+    def _normal(self, parameters: Tensor) -> Normal:
+        loc, log_scale = parameters.unbind(-1)
+        return Normal(loc, log_scale.clamp(math.log(NARROWEST), 10.0).exp(), validate_args=False)
+
+    def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
+        """log N(x; loc, scale²)."""
+        value: Tensor = self._normal(parameters).log_prob(x.to(parameters))
+        return value
+
+    def draw(self, parameters: Tensor, u: Tensor) -> Tensor:
+        """A quantile."""
+        law = self._normal(parameters.double())
+        return law.loc + law.scale * torch.special.ndtri(inside(u[:, 1]))
+
+    def mean(self, parameters: Tensor) -> Tensor:
+        """loc."""
+        return parameters[..., 0]
 
 
 class Normals(Law):

@@ -14,6 +14,7 @@ MODELS: dict[str, str] = {
     "hmm": "jensen.models.hmm:HiddenMarkov",
     "naive-bayes": "jensen.models.naive_bayes:NaiveBayes",
     "bayes-net": "jensen.models.bayes_net:BayesNet",
+    "vae": "jensen.models.vae:VAE",
     "ppca": "jensen.models.ppca:PPCA",
     "gan": "jensen.models.gan:GAN",
     "gaussian": "jensen.models.gaussian:Gaussian",

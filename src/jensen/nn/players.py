@@ -3,48 +3,15 @@
     critic      image → stem → [block → halve] … → linear → a number
     generator   z → linear → [block → double] … → image
 
-with blocks h + conv(φ(conv(φ(h)))), φ a leaky ReLU, the second convolution starting at zero. The generator's sizes are the critic's
+with the blocks of `convolutional`. The generator's sizes are the critic's
 backwards, so odd sizes fit (after Huang et al. 2024, section 3, at the scale of a laptop).
 """
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jensen.nn.layers import zero_init
+from jensen.nn.convolutional import Block, sizes_of
 from jensen.nn.perceptron import SLOPE
-
-SMALLEST = 4
-
-
-def sizes_of(height: int, width: int) -> list[tuple[int, int]]:
-    """Sizes from the image down, halved (rounded up) while a side is above 4.
-
-    Example:
-        >>> sizes_of(28, 28)
-        [(28, 28), (14, 14), (7, 7), (4, 4)]
-    """
-    sizes = [(height, width)]
-    while max(sizes[-1]) > SMALLEST:
-        sizes.append(((sizes[-1][0] + 1) // 2, (sizes[-1][1] + 1) // 2))
-    return sizes
-
-
-class Block(nn.Module):
-    """h + conv(φ(conv(φ(h)))).
-
-    Args:
-        channels: kept.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = zero_init(nn.Conv2d(channels, channels, 3, padding=1))
-
-    def forward(self, h: Tensor) -> Tensor:
-        """(B, C, H, W) → the same."""
-        hidden = self.first(F.leaky_relu(h, SLOPE))
-        return h + self.second(F.leaky_relu(hidden, SLOPE))
 
 
 class ImageCritic(nn.Module):

@@ -43,7 +43,7 @@ class NormalMixture(FromNoise):
         self, log_weights: Float64[Tensor, " K"], loc: Float64[Tensor, "K D"], log_scale: Float64[Tensor, "K D"]
     ) -> None:
         self.log_weights, self.parts = log_weights, DiagonalNormal(loc, log_scale)
-        super().__init__(1, loc.shape[1], loc.shape[1] + 1)
+        super().__init__((1,), loc.shape[1], loc.shape[1] + 1)
 
     @property
     def mean(self) -> Tensor:

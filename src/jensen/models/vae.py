@@ -1,0 +1,491 @@
+"""`vae`: a variational autoencoder (notes 2 and 4; Kingma and Welling 2014; Rezende, Mohamed and Wierstra 2014).
+
+    z ~ p(z),   x | z ~ p(x | z),   log p(x) ≥ E_q[log p(x | z)] - KL(q(z | x) ‖ p(z))
+
+An infinite mixture: of a Gaussian mixture it keeps the sum over components, which is an integral now, and gives up the exact posterior
+for q, a network's guess. The bound is below log p(x) by KL(q(z | x) ‖ p(z | x)); many draws (`iwae`) or a chain of them (`ais`) close the gap.
+The parts stand in `jensen.vae`; the bounds in `jensen.bounds`.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from jensen.blocks import in_blocks
+from jensen.data.codec import Affine, fit_codec
+from jensen.data.examples import Split
+from jensen.data.histogram import cell_counts, cell_means
+from jensen.data.space import Levels, Space
+from jensen.distributions.conditional import Conditional
+from jensen.distributions.from_noise import DiagonalNormal, FromNoise, FullNormal
+from jensen.errors import InputError
+from jensen.likelihood import LogLikelihood
+from jensen.models.model import (
+    Encoder,
+    GradientModel,
+    LatentModel,
+    OnCalls,
+    nothing,
+    row_ids,
+    sample_ids,
+    sample_noise,
+)
+from jensen.nn.perceptron import Activation
+from jensen.noise import Noise
+from jensen.training.device import Precision
+from jensen.training.fitter import Fitter, Objective, Rows, TrainingSettings
+from jensen.vae.emission import Emission, Emitted
+from jensen.vae.likelihood import elbo_of
+from jensen.vae.networks import Shape
+from jensen.vae.objective import Aim, BoundObjective, Weight
+from jensen.vae.parts import Parts
+from jensen.vae.posterior import FAMILIES, NormalGiven, Posterior, TwoLayers
+from jensen.vae.prior import MixturePrior, Prior, StandardNormal, TwoLayerPrior, VampPrior
+from jensen.vae.spread import Optimal
+from jensen.vae.words import SCALES, Said, default_emission
+
+MOST_LATENTS = 4096
+CELLS_AT_ONCE = 1 << 22  # numbers of a decoder that are held together
+MOST_COUNTED = 1 << 24
+DRAWS, MOST_DRAWS, MEAN_DRAWS = 8, 1_000_000, 64
+ROWS = 64  # scored together
+SIZES: dict[str, dict[str, tuple[int, int]]] = {  # network → size → (width, depth)
+    "mlp": {"tiny": (64, 1), "small": (200, 2), "base": (500, 2)},
+    "conv": {"tiny": (16, 1), "small": (32, 1), "base": (48, 2)},
+}
+
+
+class VAE(GradientModel, LatentModel, Encoder):
+    """p(z) ∫ p(x | z) dz, with q(z | x).
+
+    Args:
+        event_shape: (C, H, W) for images, anything else is a vector.
+        space: of the data, in the model's units.
+        latent_dim: numbers in z; None for half as many as a row has, from 2 to 64. With two layers, of the upper one.
+        latent_layers: 1, or 2: p(z₂) p(z₁ | z₂) p(x | z₁), with twice as many numbers in z₁.
+        posterior: diagonal, full or flow.
+        prior: normal, mixture or vamp.
+        prior_components: of a prior that is a mixture.
+        emission: a word of `jensen.vae.words`, or one a cell with commas between them; auto by the space.
+        scale: where the scale of a normal emission comes from: example (the network), scalar, dimension, fixed or optimal.
+        sigma: the scale if fixed, and where learning begins, in the model's units; None for a tenth of the spread of the data.
+        n_components: of an emission that is a mixture.
+        rank: of emission=low-rank.
+        network: mlp or conv (images); auto is conv for images of more than 8 × 8.
+        size: tiny, small or base.
+        width: units, or channels at full resolution; None for the size's.
+        depth: hidden layers, or blocks at each lower resolution; None for the size's.
+        activation: of perceptrons.
+        objective: elbo or iwae.
+        draws: of z a row and step; None for 1, or 5 for iwae.
+        beta: the weight of the divergence; 1 is the bound.
+        beta_warmup: the share of the run in which it rises from 0.
+        free_bits: nats of each dimension's divergence that cost nothing.
+    """
+
+    summary = "a variational autoencoder: a lower bound on log p, and estimates that close its gap"
+    paper = "Kingma and Welling 2014; Rezende et al. 2014"
+    methods = ("elbo",)
+
+    def __init__(
+        self,
+        event_shape: tuple[int, ...],
+        space: Space,
+        *,
+        latent_dim: int | None = None,
+        latent_layers: Literal[1, 2] = 1,
+        posterior: Literal["diagonal", "full", "flow"] = "diagonal",
+        prior: Literal["normal", "mixture", "vamp"] = "normal",
+        prior_components: int = 50,
+        emission: str = "auto",
+        scale: Literal["example", "scalar", "dimension", "fixed", "optimal"] = "scalar",
+        sigma: float | None = None,
+        n_components: int = 5,
+        rank: int = 4,
+        network: Literal["auto", "mlp", "conv"] = "auto",
+        size: Literal["auto", "tiny", "small", "base"] = "auto",
+        width: int | None = None,
+        depth: int | None = None,
+        activation: Activation = "silu",
+        objective: Literal["elbo", "iwae"] = "elbo",
+        draws: int | None = None,
+        beta: float = 1.0,
+        beta_warmup: float = 0.0,
+        free_bits: float = 0.0,
+    ) -> None:
+        super().__init__(event_shape, space)
+        self._check(locals())
+        top = default_latents(self.cells) if latent_dim is None else latent_dim
+        word = default_network(self.event_shape) if network == "auto" else network
+        own = SIZES[word]["small" if size == "auto" else size]
+        shape = Shape(
+            self.event_shape, word, own[0] if width is None else width, own[1] if depth is None else depth, activation
+        )
+        said = Said(
+            default_emission(space) if emission == "auto" else emission, scale, sigma or 0.1, n_components, rank
+        )
+        self.parts = _parts(shape, space, said, _Latents(top, latent_layers, posterior, prior, prior_components))
+        self.aim = Aim(
+            objective,
+            (5 if objective == "iwae" else 1) if draws is None else draws,
+            "auto",
+            beta,
+            beta_warmup,
+            free_bits,
+        )
+        self.weight = Weight(beta)
+
+    @property
+    def cells(self) -> int:
+        """Of a row."""
+        return math.prod(self.event_shape)
+
+    @classmethod
+    def codec(cls, split: Split) -> Affine:
+        """Levels onto [-1, 1], real values standardised."""
+        return fit_codec(split)
+
+    @classmethod
+    def resolve(cls, split: Split, space: Space, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """Sizes by shape and number of rows, the emission by the space."""
+        given = {name: value for name, value in settings.items() if value not in ("auto", None)}
+        network = given.get("network", default_network(split.event_shape))
+        size = given.get("size", "tiny" if len(split.train) < 1000 else "small")
+        width, depth = SIZES.get(network, SIZES["mlp"]).get(size, SIZES["mlp"]["small"])
+        objective = given.get("objective", "elbo")
+        chosen = {
+            "latent_dim": default_latents(math.prod(split.event_shape)),
+            "posterior": "diagonal",
+            "prior": "normal",
+            "emission": default_emission(space),
+            "network": network,
+            "width": width,
+            "depth": depth,
+            "activation": "silu",
+            "objective": objective,
+            "draws": 5 if objective == "iwae" else 1,
+        }
+        located = given.get("emission", chosen["emission"]) in ("normal", "discretised-normal")
+        if located:
+            chosen |= {"scale": "scalar", "sigma": 0.1}
+        return {**chosen, **{name: value for name, value in given.items() if name != "size"}}
+
+    @classmethod
+    def training_settings(cls, split: Split, options: Mapping[str, Any]) -> TrainingSettings:
+        """Batch sizes that suit the networks."""
+        rows = len(split.train)
+        return TrainingSettings(
+            batch_size=min(128 if options["network"] == "conv" else 256, max(1, rows // 4)), lr=2e-3
+        )
+
+    @torch.no_grad()
+    def initialise(self, train: Rows) -> None:
+        """The encoder's origin at the mean row; the decoder at the law of every cell by itself; a vamp prior at training rows."""
+        mean = cell_means(train)
+        self._encoder.mean.copy_(mean)
+        counts = None
+        if isinstance(self.space, Levels) and self.space.k * self.cells <= MOST_COUNTED:
+            counts = 0.5 + cell_counts(train, self.space, self.cells)
+        start = self.parts.emission.observed.start(mean.flatten(), counts)
+        self.parts.emission.network.start(start)
+        prior = self.parts.prior
+        if isinstance(prior, VampPrior):
+            picked = Noise(0, "pseudo rows").permutation(len(train))
+            rows = picked.repeat(-(-len(prior.pseudo_rows) // len(picked)))[: len(prior.pseudo_rows)]
+            prior.pseudo_rows.copy_(train.batch(rows).x)
+
+    @property
+    def _encoder(self) -> Posterior:
+        posterior = self.parts.posterior
+        return posterior.first if isinstance(posterior, TwoLayers) else posterior
+
+    def objective(self) -> Objective:
+        """Minus the bound, a dimension."""
+        return BoundObjective(self.parts, self.aim, self.weight)
+
+    def fitter(
+        self, settings: TrainingSettings, precision: Precision, *, steps: int, held_out: Rows, seed: int
+    ) -> Fitter:
+        """AdamW, with as many steps of warm-up of β as was asked for."""
+        self.weight.begin(int(self.aim.warmup * steps))
+        return super().fitter(settings, precision, steps=steps, held_out=held_out, seed=seed)
+
+    @torch.no_grad()
+    def calibrate(self, valid: Rows, seed: int, on_calls: OnCalls = nothing) -> None:
+        """The optimal σ of validation rows, where it is closed-form."""
+        optimal = [s for s in self.modules() if isinstance(s, Optimal)]
+        if optimal and len(valid):
+            optimal[0].set(self._squared_error(valid, seed))
+
+    def _squared_error(self, rows: Rows, seed: int) -> Tensor:
+        """E_q ‖x - E[x | z]‖² / d."""
+        self.eval()
+        total = torch.zeros((), dtype=torch.float64)
+        for start in range(0, len(rows), 256):
+            batch = rows.batch(slice(start, start + 256))
+            z = self._place(batch.x, batch.id, Noise(seed, "optimal"))
+            total += (batch.x - self.parts.emission(z).mean).double().square().flatten(1).mean(1).sum().cpu()
+        return (total / len(rows)).float()
+
+    def _place(self, x: Tensor, ids: Tensor, noise: Noise) -> Tensor:
+        """A draw of q(z | x) for each row."""
+        return self._posterior_of(x).place(noise.normal(ids, (self.latent_dim,)).to(x))
+
+    def _posterior_of(self, x: Tensor, context: Tensor | None = None) -> FromNoise:
+        q = self.parts.given(context).posterior(x)
+        assert isinstance(q, FromNoise)
+        return q
+
+    def _together(self, rows: int) -> int:
+        """How many draws of z for that many rows are looked at together."""
+        return max(1, CELLS_AT_ONCE // (max(1, rows) * self.cells * self.parts.emission.observed.outputs))
+
+    def _blocks(self, noise: Noise, ids: Tensor) -> Callable[[int], Tensor]:
+        """Standard normals for draws of z, eight at a time."""
+        dims = self.parts.prior.dims
+        return lambda number: noise.at(number).normal(ids, (DRAWS, dims)).transpose(0, 1)
+
+    @torch.no_grad()
+    def plan(
+        self, pilot: Tensor, ids: Tensor, rows: int, *, tolerance: float, seed: int, **options: Any
+    ) -> dict[str, Any]:
+        """Draws that reach the tolerance, at least 8; the pilot's own are used for nothing else."""
+        if options.get("repetitions") is None:
+            self.eval()
+            noise = self._blocks(Noise(seed, "elbo", "pilot"), ids)
+            x = pilot.double()
+            found = elbo_of(self.parts.given(None), x, noise, DRAWS, self._together(len(x)))
+            enough = float((found.stderr.square() * DRAWS).mean()) / (rows * tolerance**2)
+            wanted = math.ceil(enough) if math.isfinite(enough) else DRAWS
+            options["repetitions"] = min(max(DRAWS, wanted), MOST_DRAWS)
+        return options
+
+    def cost(self, plan: Mapping[str, Any]) -> int:
+        """Draws of z."""
+        return int(plan["repetitions"])
+
+    @torch.no_grad()
+    def log_likelihood(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        method: str | None = None,
+        ids: Tensor | None = None,
+        seed: int = 0,
+        on_calls: OnCalls = nothing,
+        repetitions: int = DRAWS,
+        **plan: Any,
+    ) -> LogLikelihood:
+        """A bound on log p(x) or an estimate of it: networks in float32, all else in float64.
+
+        Args:
+            x: rows in the model's units.
+            context: classes, of a model that takes them.
+            method: "elbo".
+            ids: the rows' ids.
+            seed: of the draws.
+            on_calls: told how many rows were decoded.
+            repetitions: draws of z a row, at least 2.
+            **plan: nothing.
+        """
+        self.eval()
+        if repetitions < 2:
+            raise InputError(f"an error bar needs at least 2 repetitions, got {repetitions}")
+        x, keys = x.double(), row_ids(x, ids)
+        pieces = []
+        for rows, own in zip(x.split(ROWS), keys.split(ROWS), strict=True):
+            noise = self._blocks(Noise(seed, "elbo"), own)
+            pieces.append(elbo_of(self.parts.given(context), rows, noise, repetitions, self._together(len(rows))))
+            on_calls(len(rows) * repetitions)
+        reconstruction, divergence, stderr = (
+            torch.cat([getattr(p, name) for p in pieces]) for name in ("reconstruction", "divergence", "stderr")
+        )
+        return LogLikelihood(
+            value=reconstruction + divergence,
+            kind="lower bound",
+            measure=self.space.measure,
+            of=self._told(),
+            method=self.method_or_default(method),
+            event_shape=self.event_shape,
+            stderr=stderr,
+            terms={"reconstruction": reconstruction, "divergence": divergence},
+            diagnostics={"repetitions": repetitions, "seed": seed},
+            precision="float32",
+        )
+
+    def _told(self) -> str:
+        """What the number describes, and how that was trained if not by the bound."""
+        now = float(self.weight.now)
+        trained = "" if now == 1 else f", trained with the divergence weighted {now:.3g}, not by the bound"
+        free = f", trained with {self.aim.free_bits:g} nats a dimension free" if self.aim.free_bits else ""
+        return f"z ~ p(z), x ~ p(x | z){trained}{free}"
+
+    def warning(self) -> str | None:
+        """What is not the bound about the training."""
+        if self.aim.beta != 1:
+            return f"beta={self.aim.beta:g} trains for another objective than the bound; the likelihood stays a bound and says so"
+        return None
+
+    @torch.no_grad()
+    def sample(self, n: int, context: Tensor | None = None, seed: int = 0, *, start: int = 0) -> Tensor:
+        """z ~ p(z), x ~ p(x | z)."""
+        self.eval()
+        noise = sample_noise(seed)
+        size = max(1, min(256, CELLS_AT_ONCE // (self.cells * self.parts.emission.observed.outputs)))
+        return in_blocks(lambda ids: self._drawn(ids, noise), size, sample_ids(n, start))
+
+    def _drawn(self, ids: Tensor, noise: Noise) -> Tensor:
+        z = self.parts.prior.draw(ids, noise.at("z")).to(self.device)
+        u = noise.at("x").uniform(ids, (self.cells, 2)).to(self.device)
+        return self._emitted(z).draw(u)
+
+    def _emitted(self, z: Tensor, context: Tensor | None = None) -> Emitted:
+        emitted = self.parts.given(context).emission(z)
+        assert isinstance(emitted, Emitted)
+        return emitted
+
+    @property
+    def latent_dim(self) -> int:
+        """Of all layers together, the lowest first."""
+        return self.parts.prior.dims
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
+        """E[z | x]; of a family without one in closed form, the mean of 64 draws."""
+        self.eval()
+        return torch.cat([_mean_of(self._posterior_of(rows.double(), context)) for rows in x.split(ROWS)])
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
+        """E[x | z]."""
+        self.eval()
+        return torch.cat([self._emitted(part, context).mean.double() for part in z.double().split(ROWS)])
+
+    @property
+    def prior(self) -> Conditional:
+        """p(z)."""
+        return self.parts.prior
+
+    @property
+    def emission(self) -> Conditional:
+        """p(x | z)."""
+        return self.parts.emission
+
+    @property
+    def posterior(self) -> Conditional:
+        """q(z | x)."""
+        return self.parts.posterior
+
+    def _check(self, given: Mapping[str, Any]) -> None:
+        """Refuse settings that cannot be, or not together."""
+        words = {
+            "latent_layers": (1, 2),
+            "posterior": tuple(FAMILIES),
+            "prior": PRIORS,
+            "scale": SCALES,
+            "network": ("auto", "mlp", "conv"),
+            "size": ("auto", "tiny", "small", "base"),
+            "activation": get_args(Activation),
+            "objective": ("elbo", "iwae"),
+        }
+        for name, known in words.items():
+            if given[name] not in known:
+                raise InputError(f"{name} must be one of {', '.join(map(str, known))}, got {given[name]!r}")
+        ranges = {
+            "latent_dim": (1, MOST_LATENTS),
+            "prior_components": (1, 10_000),
+            "n_components": (1, 100),
+            "width": (1, 1 << 16),
+            "depth": (0, 16),
+            "draws": (1, 1000),
+            "beta": (0, 1e6),
+            "beta_warmup": (0, 1),
+            "free_bits": (0, 100),
+            "sigma": (1e-3, 1e3),
+        }
+        for name, (low, high) in ranges.items():
+            if given[name] is not None and not low <= given[name] <= high:
+                raise InputError(f"{name} must be from {low:g} to {high:g}, got {given[name]}")
+        _check_together(given)
+
+
+PRIORS = ("normal", "mixture", "vamp")
+
+
+@dataclass(frozen=True)
+class _Latents:
+    """What z is, how it is drawn and guessed."""
+
+    dims: int
+    layers: int
+    posterior: str
+    prior: str
+    components: int
+
+
+def _parts(shape: Shape, space: Space, said: Said, latents: _Latents) -> Parts:
+    """Prior, emission and posterior."""
+    observed = said.observed(space, shape.cells)
+    first = 2 * latents.dims if latents.layers == 2 else latents.dims
+    family = FAMILIES[latents.posterior](first)
+    shape.check(family.features, first, observed.outputs)
+    posterior = Posterior(shape.encoder(family.features), family, shape.event)
+    emission = Emission(shape.decoder(first, observed.outputs), observed, shape.event, first)
+    if latents.layers == 1:
+        return Parts(_prior(latents, posterior, shape.event), emission, posterior)
+    width, depth = (shape.width // 2, shape.depth) if shape.word == "mlp" else (64, 1)
+    between = {"width": max(1, width), "depth": depth, "activation": shape.activation}
+    up, down = NormalGiven(first, latents.dims, **between), NormalGiven(latents.dims, first, **between)
+    return Parts(
+        TwoLayerPrior(StandardNormal(latents.dims), down, first), emission, TwoLayers(posterior, up, latents.dims)
+    )
+
+
+def _prior(latents: _Latents, posterior: Posterior, event: tuple[int, ...]) -> Prior:
+    if latents.prior == "mixture":
+        return MixturePrior(latents.dims, latents.components)
+    if latents.prior == "vamp":
+        return VampPrior(posterior, latents.dims, latents.components, event)
+    return StandardNormal(latents.dims)
+
+
+def _mean_of(q: FromNoise) -> Tensor:
+    """E[z]."""
+    if isinstance(q, DiagonalNormal | FullNormal):
+        return q.mean
+    noise = Noise(0, "mean of q").normal(range(MEAN_DRAWS), (q.noise_dims,))
+    return q.place(noise[:, None].double().expand(-1, q.batch_shape[0], -1)).mean(0)
+
+
+def _check_together(given: Mapping[str, Any]) -> None:
+    """Refuse what does not go together."""
+    if given["latent_layers"] == 2 and (given["posterior"], given["prior"]) != ("diagonal", "normal"):
+        raise InputError(
+            "latent_layers=2 goes with posterior=diagonal and prior=normal, got "
+            f"posterior={given['posterior']} and prior={given['prior']}; leave them out"
+        )
+    if given["prior"] == "vamp" and given["posterior"] != "diagonal":
+        raise InputError(f"prior=vamp is a mixture of posterior=diagonal, got posterior={given['posterior']}")
+    if given["posterior"] == "flow" and given["latent_dim"] == 1:
+        raise InputError("posterior=flow needs a latent_dim of at least 2, got 1; take diagonal or full")
+    odd = {"beta": 1.0, "beta_warmup": 0.0, "free_bits": 0.0}
+    wrong = [name for name, plain in odd.items() if given[name] != plain]
+    if given["objective"] == "iwae" and wrong:
+        raise InputError(
+            f"{wrong[0]} weighs a divergence, which objective=iwae has not, got {given[wrong[0]]}; take objective=elbo"
+        )
+
+
+def default_latents(cells: int) -> int:
+    """Half as many numbers as a row has, from 2 to 64."""
+    return max(2, min(64, cells // 2))
+
+
+def default_network(event: tuple[int, ...]) -> str:
+    """Convolutions for images of more than 8 × 8."""
+    return "conv" if len(event) == 3 and math.prod(event[1:]) > 64 else "mlp"

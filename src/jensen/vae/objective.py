@@ -1,0 +1,142 @@
+"""What is minimised: minus a bound on log p(x), a dimension.
+
+    elbo     E_q log p(x | z) - β KL(q(z | x) ‖ p(z)), the divergence in closed form where there is one, else by the same draws
+    iwae     E log (1/k) Σ_i p(x, z_i) / q(z_i | x)        (Burda et al. 2016)
+
+β = 1 is the bound. Another weight (Higgins et al. 2017), one that is still warming up (Bowman et al. 2016), or a part of the
+divergence that is let free, Σ_d max(λ, mean KL_d) (Kingma et al. 2016, equation 15), is another objective: what it has trained is scored
+by the bound all the same, and says how it was trained.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from jensen.bounds.kl import kl_by_dimension
+from jensen.bounds.weights import log_weights
+from jensen.data.examples import Batch
+from jensen.distributions.from_noise import FromNoise
+from jensen.importance import log_mean_exp
+from jensen.noise import Noise
+from jensen.rules import Rule, Ruled, between
+from jensen.training.fitter import Objective
+from jensen.vae.parts import Joint, Parts
+
+HELD_OUT_DRAWS = 4
+
+
+@dataclass(frozen=True)
+class Aim:
+    """What to train for.
+
+    Attributes:
+        objective: elbo or iwae.
+        draws: k, of z a row.
+        estimator: of the gradient of iwae, or of an elbo without closed-form divergence.
+        beta: the weight of the divergence in the end.
+        warmup: the share of the run in which it rises from 0.
+        free_bits: λ, nats of each dimension's divergence that cost nothing.
+    """
+
+    objective: str
+    draws: int
+    estimator: str
+    beta: float
+    warmup: float
+    free_bits: float
+
+
+class Weight(nn.Module, Ruled):
+    """β, and where it stands: β min(1, (steps + 1) / warm-up).
+
+    Args:
+        beta: in the end.
+    """
+
+    steps: Tensor
+    now: Tensor
+
+    def __init__(self, beta: float) -> None:
+        super().__init__()
+        self.beta, self.warmup = beta, 0
+        self.register_buffer("steps", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("now", torch.tensor(beta, dtype=torch.float64))
+
+    def rules(self) -> dict[str, Rule]:
+        """A weight, and a number of steps."""
+        return {"steps": between(0.0, 1e15, "from 0 to 1e15"), "now": between(0.0, 1e6, "from 0 to 1e6")}
+
+    def begin(self, warmup: int) -> None:
+        """Rise over so many steps."""
+        self.warmup = warmup
+        if warmup and float(self.steps) == 0:
+            self.now.zero_()
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One step on."""
+        self.steps += 1
+        self.now.fill_(self.beta * min(1.0, float(self.steps) / max(1, self.warmup)))
+
+
+class BoundObjective(Objective):
+    """Minus the bound of each row, a dimension.
+
+    Args:
+        parts: prior, emission, posterior.
+        aim: what for.
+        weight: β.
+    """
+
+    def __init__(self, parts: Parts, aim: Aim, weight: Weight) -> None:
+        super().__init__()
+        self.parts, self.aim, self.weight = parts, aim, weight
+
+    def forward(self, batch: Batch, noise: Noise) -> Tensor:
+        """The loss of each row."""
+        self.weight.step()
+        joint = self.parts.given(batch.context)
+        x = batch.x.float()
+        if self.aim.objective == "iwae":
+            loss = self._iwae(joint, x, batch.id, noise)
+        else:
+            rate, distortion = self._elbo(joint, x, batch.id, noise, self.aim.draws)
+            loss = float(self.weight.now) * self._freed(rate) + distortion
+        return loss / x[0].numel()
+
+    def _iwae(self, joint: Joint, x: Tensor, ids: Tensor, noise: Noise) -> Tensor:
+        """-log of the mean weight."""
+        eps = self._noise(noise, ids, self.aim.draws, x)
+        draws = log_weights(joint.prior, joint.emission, joint.posterior, x, eps)
+        return -log_mean_exp(draws.log_weight)
+
+    def _elbo(self, joint: Joint, x: Tensor, ids: Tensor, noise: Noise, count: int) -> tuple[Tensor, Tensor]:
+        """The rate KL(q ‖ p) by dimension `(B, D)`, or its estimate `(B, 1)`, and the distortion -E log p(x | z) `(B,)`."""
+        q = joint.posterior(x)
+        assert isinstance(q, FromNoise)
+        p = joint.prior(x.new_zeros(len(x), 0))
+        z, log_q = q.place_with_log_prob(self._noise(noise, ids, count, x))
+        distortion = -joint.emission(z).log_prob(x).mean(0)
+        rate = kl_by_dimension(q, p)
+        if rate is None:
+            rate = (log_q - p.log_prob(z)).mean(0)[:, None]
+        return rate, distortion
+
+    def _noise(self, noise: Noise, ids: Tensor, draws: int, like: Tensor) -> Tensor:
+        """Standard normals `(draws, B, D)`, a row's its own."""
+        return noise.at("z").normal(ids, (draws, self.parts.prior.dims)).transpose(0, 1).to(like)
+
+    def _freed(self, rate: Tensor) -> Tensor:
+        """Σ_d KL_d, or where bits are free Σ_d max(λ, mean over rows)."""
+        if not self.aim.free_bits:
+            return rate.sum(1)
+        return rate.mean(0).clamp(min=self.aim.free_bits).sum().expand(len(rate))
+
+    def held_out(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """The bound in its terms; of iwae in one."""
+        joint, x = self.parts.given(batch.context), batch.x.float()
+        if self.aim.objective == "iwae":
+            return {f"iwae {self.aim.draws}": -self._iwae(joint, x, batch.id, noise)}
+        rate, distortion = self._elbo(joint, x, batch.id, noise, HELD_OUT_DRAWS)
+        return {"reconstruction": -distortion, "divergence": -rate.sum(1)}

@@ -1,0 +1,169 @@
+"""q(z | x): an encoder's features, and a family of distributions that reads them.
+
+    diagonal    N(μ, diag(s²))
+    full        N(μ, L Lᵀ)
+    flow        z = μ + s ⊙ f(ε; h), f coupling splines that see the encoder's features h, the identity at first
+
+(Kingma and Welling 2014, appendix C.2, the first two; Rezende and Mohamed 2015, the third, with the splines of Durkan et al. 2019.)
+"""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from jensen.distributions.conditional import Conditional
+from jensen.distributions.from_noise import DiagonalNormal, FromNoise, FullNormal, LocationScale, Stacked
+from jensen.flow.bijection import Chain, MaskedSpline
+from jensen.flow.pushforward import Pushforward
+from jensen.nn.perceptron import Activation, Perceptron
+
+NARROWEST, WIDEST = -12.0, 8.0  # logarithms of standard deviations, beyond which gradients are cut off
+SPLINES, BINS, BOUND, HIDDEN, SEEN = 4, 8, 5.0, 64, 32
+
+
+class Family(nn.Module, ABC):
+    """A family of distributions of `dims` numbers, a member of which `features` numbers choose."""
+
+    features: int
+    has_mean: ClassVar[bool] = True
+
+    @abstractmethod
+    def forward(self, h: Float[Tensor, "*B features"]) -> FromNoise:
+        """The member."""
+
+
+class Diagonal(Family):
+    """N(μ, diag(s²)).
+
+    Args:
+        dims: of z.
+    """
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        self.features = 2 * dims
+
+    def forward(self, h: Tensor) -> DiagonalNormal:
+        """μ and log s."""
+        loc, log_scale = h.chunk(2, -1)
+        return DiagonalNormal(loc, log_scale.clamp(NARROWEST, WIDEST))
+
+
+class Full(Family):
+    """N(μ, L Lᵀ), the logarithms of L's diagonal free.
+
+    Args:
+        dims: of z.
+    """
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        self.dims, self.features = dims, dims + dims * (dims + 1) // 2
+
+    def forward(self, h: Tensor) -> FullNormal:
+        """μ, log diag L, and L below it."""
+        dims = self.dims
+        loc, log_scale, below = h.split([dims, dims, self.features - 2 * dims], -1)
+        row, column = torch.tril_indices(dims, dims, -1, device=h.device)
+        factor = torch.diag_embed(log_scale.clamp(NARROWEST, WIDEST).exp())
+        factor = factor.index_put((..., row, column), below) if len(row) else factor
+        return FullNormal(loc, factor)
+
+
+class Flowed(Family):
+    """μ + s ⊙ f(ε; h).
+
+    Args:
+        dims: of z, at least 2.
+    """
+
+    has_mean = False
+
+    def __init__(self, dims: int) -> None:
+        super().__init__()
+        self.dims, self.features = dims, 2 * dims + SEEN
+        halves = [list(range(0, dims, 2)), list(range(1, dims, 2))]
+        self.map = Chain(
+            *(
+                MaskedSpline(
+                    dims, halves[:: -1 if n % 2 else 1], bins=BINS, bound=BOUND, width=HIDDEN, depth=1, context_dim=SEEN
+                )
+                for n in range(SPLINES)
+            )
+        )
+
+    def forward(self, h: Tensor) -> LocationScale:
+        """The splines' context is what is left of the features."""
+        loc, log_scale, seen = h.split([self.dims, self.dims, SEEN], -1)
+        zeros = torch.zeros_like(loc)
+        inner = Pushforward(DiagonalNormal(zeros, zeros), self.map, seen)
+        return LocationScale(inner, loc, log_scale.clamp(NARROWEST, WIDEST))
+
+
+FAMILIES: dict[str, type[Diagonal] | type[Full] | type[Flowed]] = {"diagonal": Diagonal, "full": Full, "flow": Flowed}
+
+
+class Posterior(Conditional):
+    """q(z | x).
+
+    Args:
+        network: rows, less their mean, → features.
+        family: that reads them.
+        event: of a row.
+    """
+
+    mean: Tensor
+
+    def __init__(self, network: nn.Module, family: Family, event: tuple[int, ...]) -> None:
+        super().__init__()
+        self.network, self.family = network, family
+        self.register_buffer("mean", torch.zeros(event))
+
+    def forward(self, given: Tensor, context: Tensor | None = None) -> FromNoise:
+        """The member for each row, in the rows' precision; the network computes in its own."""
+        features = self.network((given - self.mean.to(given)).to(self.mean), context)
+        q = self.family(features.to(given.dtype))
+        assert isinstance(q, FromNoise)
+        return q
+
+
+class NormalGiven(Conditional):
+    """N(μ(z), diag(s(z)²)): the step between two layers of latents.
+
+    Args:
+        dims_in, dims_out: of z, and of what it says something about.
+        width, depth, activation: of the network.
+    """
+
+    def __init__(self, dims_in: int, dims_out: int, *, width: int, depth: int, activation: Activation = "silu") -> None:
+        super().__init__()
+        self.network = Perceptron(dims_in, 2 * dims_out, width=width, depth=depth, activation=activation)
+
+    def forward(self, given: Float[Tensor, "*draws B D"]) -> DiagonalNormal:
+        """A normal for every z."""
+        weight = next(self.network.parameters())
+        h = self.network(given.flatten(0, -2).to(weight.dtype)).to(given.dtype)
+        loc, log_scale = h.view(*given.shape[:-1], -1).chunk(2, -1)
+        return DiagonalNormal(loc, log_scale.clamp(NARROWEST, WIDEST))
+
+
+class TwoLayers(Conditional):
+    """q(z₁ | x) q(z₂ | z₁) of z = (z₁, z₂) (Burda et al. 2016, equation 2).
+
+    Args:
+        first: q(z₁ | x).
+        second: q(z₂ | z₁).
+        dims: of z₂.
+    """
+
+    def __init__(self, first: Posterior, second: NormalGiven, dims: int) -> None:
+        super().__init__()
+        self.first, self.second, self.dims = first, second, dims
+
+    def forward(self, given: Tensor, context: Tensor | None = None) -> Stacked:
+        """Upwards."""
+        q = self.first.forward(given, context)
+        return Stacked(q, self.second, self.dims)
