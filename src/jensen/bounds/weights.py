@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from jaxtyping import Float
 from torch import Tensor
+from torch.distributions import Distribution
 
 from jensen.distributions.conditional import Conditional
 from jensen.distributions.from_noise import FromNoise
@@ -53,5 +54,16 @@ def log_weights(
     """
     q = posterior(x)
     assert isinstance(q, FromNoise)
-    z, log_q = q.place_with_log_prob(noise)
-    return Draws(z, prior(x.new_zeros(len(x), 0)).log_prob(z), emission(z).log_prob(x), log_q)
+    return log_weights_of(prior(x.new_zeros(len(x), 0)), emission, q, x, noise)
+
+
+def log_weights_of(
+    prior: Distribution,
+    emission: Conditional,
+    posterior: FromNoise,
+    x: Float[Tensor, "B *event"],
+    noise: Float[Tensor, "draws B E"],
+) -> Draws:
+    """As `log_weights`, from a prior and a posterior that are at hand already."""
+    z, log_q = posterior.place_with_log_prob(noise)
+    return Draws(z, prior.log_prob(z), emission(z).log_prob(x), log_q)

@@ -60,6 +60,10 @@ class FromNoise(Distribution, ABC):
         z = self.place(noise)
         return z, self.log_prob(z)
 
+    def noise_of(self, value: Float[Tensor, "*draws B D"]) -> Float[Tensor, "*draws B E"]:
+        """g⁻¹(z), where g has an inverse."""
+        raise NotImplementedError(f"{type(self).__name__} takes more noise than it has dimensions")
+
     @abstractmethod
     def detached(self) -> "FromNoise":
         """The same distribution, its parameters cut from the graph: what estimators of gradients along the path need."""
@@ -110,9 +114,13 @@ class DiagonalNormal(FromNoise):
         """μ + s ⊙ ε."""
         return self.loc + self.scale * noise
 
+    def noise_of(self, value: Tensor) -> Tensor:
+        """(z - μ) / s."""
+        return (value - self.loc) / self.scale
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Σ_d log N(z_d; μ_d, s_d²)."""
-        standard = (value - self.loc) / self.scale
+        standard = self.noise_of(value)
         return (-0.5 * standard.square() - self.log_scale - LOG_SQRT_2PI).sum(-1)
 
     def detached(self) -> "DiagonalNormal":
@@ -155,11 +163,15 @@ class FullNormal(FromNoise):
         """μ + L ε."""
         return self.loc + (self.factor @ noise[..., None])[..., 0]
 
-    def log_prob(self, value: Tensor) -> Tensor:
-        """log N(z; μ, L Lᵀ), by solving L ε = z - μ."""
+    def noise_of(self, value: Tensor) -> Tensor:
+        """L⁻¹ (z - μ)."""
         away = (value - self.loc)[..., None]
         factor = self.factor.expand(*away.shape[:-2], *self.factor.shape[-2:])
-        noise = torch.linalg.solve_triangular(factor, away, upper=False)[..., 0]
+        return torch.linalg.solve_triangular(factor, away, upper=False)[..., 0]
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log N(z; μ, L Lᵀ), by solving L ε = z - μ."""
+        noise = self.noise_of(value)
         log_det = self.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         return (-0.5 * noise.square() - LOG_SQRT_2PI).sum(-1) - log_det
 
@@ -239,6 +251,10 @@ class LocationScale(FromNoise):
         u, log_prob = self.inner.place_with_log_prob(noise)
         return self.loc + self.log_scale.exp() * u, log_prob - self.log_scale.sum(-1)
 
+    def noise_of(self, value: Tensor) -> Tensor:
+        """That of u = (z - μ) / s."""
+        return self.inner.noise_of((value - self.loc) / self.log_scale.exp())
+
     def log_prob(self, value: Tensor) -> Tensor:
         """At u = (z - μ) / s."""
         return self.inner.log_prob((value - self.loc) / self.log_scale.exp()) - self.log_scale.sum(-1)
@@ -281,6 +297,12 @@ class Stacked(FromNoise):
         z = self.first.place(own)
         after = self.second(z).place(others)
         return torch.cat([after, z] if self.reverse else [z, after], -1)
+
+    def noise_of(self, value: Tensor) -> Tensor:
+        """That of both parts."""
+        z, after = self._parts(value)
+        own, others = self.first.noise_of(z), self.second(z).noise_of(after)
+        return torch.cat([others, own] if self.reverse else [own, others], -1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p(first) + log p(second | first)."""

@@ -31,6 +31,6 @@ def frozen(function: Callable[P, T]) -> Callable[P, T]:
     def held(*args: P.args, **kwargs: P.kwargs) -> T:
         """As the module."""
         with constant(function):
-            return function(*args, **kwargs)  # type: ignore[no-any-return]
+            return function(*args, **kwargs)
 
     return held

@@ -37,6 +37,10 @@ class Pushforward(FromNoise):
         z, log_det = self.map(u.flatten(0, -2), self._context(u))
         return z.reshape(u.shape), log_base - log_det.reshape(log_base.shape)
 
+    def noise_of(self, value: Tensor) -> Tensor:
+        """That of f⁻¹(z)."""
+        return self.base.noise_of(self.map.inverse(value.flatten(0, -2), self._context(value)).reshape(value.shape))
+
     def log_prob(self, value: Tensor) -> Tensor:
         """By the inverse of f, and f again for its determinant."""
         u = self.map.inverse(value.flatten(0, -2), self._context(value))

@@ -439,8 +439,10 @@ def _parts(shape: Shape, space: Space, said: Said, latents: _Latents) -> Parts:
     if latents.layers == 1:
         return Parts(_prior(latents, posterior, shape.event), emission, posterior)
     width, depth = (shape.width // 2, shape.depth) if shape.word == "mlp" else (64, 1)
-    between = {"width": max(1, width), "depth": depth, "activation": shape.activation}
-    up, down = NormalGiven(first, latents.dims, **between), NormalGiven(latents.dims, first, **between)
+    up, down = (
+        NormalGiven(a, b, width=max(1, width), depth=depth, activation=shape.activation)
+        for a, b in ((first, latents.dims), (latents.dims, first))
+    )
     return Parts(
         TwoLayerPrior(StandardNormal(latents.dims), down, first), emission, TwoLayers(posterior, up, latents.dims)
     )

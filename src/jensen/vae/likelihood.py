@@ -7,18 +7,16 @@ of R draws. Posteriors and sums are in float64, the networks in float32; draws a
 a few at a time.
 """
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float64
 from torch import Tensor
 
+from jensen.bounds.evidence import NoiseBlock, pieces
 from jensen.bounds.kl import kl_by_dimension
 from jensen.distributions.from_noise import FromNoise
 from jensen.vae.parts import Joint
-
-NoiseBlock = Callable[[int], Float[Tensor, "block B E"]]
 
 
 @dataclass
@@ -81,7 +79,7 @@ def elbo_of(joint: Joint, x: Float64[Tensor, "B *event"], noise: NoiseBlock, dra
     rate = kl_by_dimension(q, p)
     exact = None if rate is None else -rate.sum(1)
     both = reconstruction = divergence = None
-    for eps in _pieces(noise, draws, together):
+    for eps in pieces(noise, draws, together):
         z, log_q = q.place_with_log_prob(eps.to(x))
         emitted = joint.emission(z).log_prob(x).double()
         rest = exact.expand(len(z), -1) if exact is not None else (p.log_prob(z) - log_q).double()
@@ -90,12 +88,3 @@ def elbo_of(joint: Joint, x: Float64[Tensor, "B *event"], noise: NoiseBlock, dra
         divergence = Running.of(rest) if divergence is None else divergence.add(rest)
     assert both is not None and reconstruction is not None and divergence is not None  # noqa: PT018
     return Elbo(reconstruction.mean, divergence.mean, both.stderr)
-
-
-def _pieces(noise: NoiseBlock, draws: int, together: int) -> Iterator[Tensor]:
-    """The first `draws` draws of all blocks, at most `together` at a time."""
-    number = 0
-    while draws > 0:
-        block = noise(number)[:draws]
-        draws, number = draws - len(block), number + 1
-        yield from block.split(together)

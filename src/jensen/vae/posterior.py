@@ -68,9 +68,9 @@ class Full(Family):
         dims = self.dims
         loc, log_scale, below = h.split([dims, dims, self.features - 2 * dims], -1)
         row, column = torch.tril_indices(dims, dims, -1, device=h.device)
-        factor = torch.diag_embed(log_scale.clamp(NARROWEST, WIDEST).exp())
-        factor = factor.index_put((..., row, column), below) if len(row) else factor
-        return FullNormal(loc, factor)
+        lower = h.new_zeros(*h.shape[:-1], dims, dims)
+        lower[..., row, column] = below
+        return FullNormal(loc, lower + torch.diag_embed(log_scale.clamp(NARROWEST, WIDEST).exp()))
 
 
 class Flowed(Family):
@@ -148,6 +148,12 @@ class NormalGiven(Conditional):
         h = self.network(given.flatten(0, -2).to(weight.dtype)).to(given.dtype)
         loc, log_scale = h.view(*given.shape[:-1], -1).chunk(2, -1)
         return DiagonalNormal(loc, log_scale.clamp(NARROWEST, WIDEST))
+
+    def __call__(self, given: Tensor) -> DiagonalNormal:
+        """`forward`, with its type."""
+        normal = super().__call__(given)
+        assert isinstance(normal, DiagonalNormal)
+        return normal
 
 
 class TwoLayers(Conditional):
