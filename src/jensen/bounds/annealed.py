@@ -32,7 +32,7 @@ from jensen.importance import log_mean_exp
 from jensen.noise import Noise
 
 STEEPNESS = 4.0
-WANTED, FASTER, SLOWER, FIRST = 0.65, 1.1, 0.8, 0.2
+WANTED, FASTER, SLOWER, FIRST = 0.65, 1.1, 0.8, 0.5
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,9 @@ class Annealing:
     """Chains of some rows.
 
     Args:
-        prior, emission, posterior: p(z), p(x | z), q(z | x).
+        prior: p(z).
+        emission: p(x | z).
+        posterior: q(z | x).
         x: rows `(B, *event)`, float64.
         ids: of the rows, which key their noise.
         settings: how.

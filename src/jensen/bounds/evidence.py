@@ -63,7 +63,9 @@ def importance_weights(
     """log p(x, z_i) - log q(z_i | x) of draws z_i ~ q(z | x).
 
     Args:
-        prior, emission, posterior: p(z), p(x | z), q(z | x).
+        prior: p(z).
+        emission: p(x | z).
+        posterior: q(z | x).
         x: rows.
         noise: standard normals of block 0, 1, …, all of one length.
         draws: k.

@@ -47,7 +47,9 @@ class Estimator(ABC):
         """-L_k of each row, `(B,)` float64.
 
         Args:
-            prior, emission, posterior: p(z), p(x | z), q(z | x).
+            prior: p(z).
+            emission: p(x | z).
+            posterior: q(z | x).
             x: rows.
             noise: standard normals, k draws.
         """

@@ -41,7 +41,7 @@ class Point:
         return beta * self.slope - self.u
 
     def where(self, taken: Bool[Tensor, "C B"], other: "Point") -> "Point":
-        """This one where taken, the other elsewhere."""
+        """Itself where taken, the other elsewhere."""
         wide = taken[..., None]
         return Point(
             torch.where(wide, self.u, other.u),
