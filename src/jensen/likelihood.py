@@ -53,7 +53,8 @@ class LogLikelihood:
         given: "p(x)", "p(x|y)" or "p(x,y)"; of a regression "p(y|x)", and an example is then a y.
         stderr: `(B,)` Monte-Carlo standard error of each value, or None where nothing was drawn.
         terms: name → `(B,)`, summing to `value`.
-        diagnostics: what the method has to say about itself.
+        diagnostics: what the method has to say about itself: numbers and words, or a tensor `(B,)` of what it says of each example, such
+            as "ess"; "reliable", where there is one, says which values to trust.
         rows: a hash of the examples' ids and values; differences need equal rows.
         precision: the arithmetic of the model, which is part of p.
         missing: how many cells of the examples are missing; values are then those of the observed cells.
@@ -162,7 +163,19 @@ class LogLikelihood:
         """What stands in the brackets behind the number."""
         kind = _SHORT[self.kind] if self.kind == self.method else f"{_SHORT[self.kind]}, {self.method}"
         zero = f"; {self.impossible} {plural('row', self.impossible)} of probability zero" if self.impossible else ""
-        return f"{kind}; {len(self)} {plural('example', len(self))} × {self.dims} {plural('dim', self.dims)}{self._holes()}; ± 1 SE{zero}"
+        told = f"{kind}; {len(self)} {plural('example', len(self))} × {self.dims} {plural('dim', self.dims)}{self._holes()}; ± 1 SE{zero}"
+        return told + self._caution()
+
+    @property
+    def unreliable(self) -> int:
+        """How many values the method itself does not trust: weights whose tail is too heavy for a mean of them."""
+        reliable = self.diagnostics.get("reliable")
+        return int((~reliable).sum()) if isinstance(reliable, Tensor) else 0
+
+    def _caution(self) -> str:
+        if not self.unreliable:
+            return ""
+        return f"; too few draws for {self.unreliable} of them (k̂ of the weights' tail too large): their log p is higher, and the bar does not say by how much"
 
     def _holes(self) -> str:
         return f", {self.missing / (len(self) * self.dims):.0%} of the cells missing" if self.missing else ""
@@ -191,7 +204,7 @@ class LogLikelihood:
                 name: {"mean_nats": _finite(float(v.mean())), "stderr_nats": _finite(_standard_error(v))}
                 for name, v in self.terms.items()
             },
-            "diagnostics": dict(self.diagnostics),
+            "diagnostics": {name: _summed_up(value) for name, value in self.diagnostics.items()},
             "note": f"{self.impossible} {plural('row', self.impossible)} of probability zero"
             if self.impossible
             else None,
@@ -249,8 +262,28 @@ def concatenate(parts: Sequence[LogLikelihood], rows: str = "") -> LogLikelihood
         value=torch.cat([part.value for part in parts]),
         stderr=None if first.stderr is None else torch.cat([p.stderr for p in parts if p.stderr is not None]),
         terms={name: torch.cat([part.terms[name] for part in parts]) for name in first.terms},
+        diagnostics={name: _joined(name, parts) for name in first.diagnostics},
         rows=rows,
     )
+
+
+def _joined(name: str, parts: Sequence[LogLikelihood]) -> Any:
+    """What a method says of each example, of all examples; what it says of itself, once."""
+    first = parts[0].diagnostics[name]
+    return torch.cat([part.diagnostics[name] for part in parts]) if isinstance(first, Tensor) else first
+
+
+def _summed_up(value: Any) -> Any:
+    """A tensor of what is said of each example in a few numbers; the rest as it is."""
+    if not isinstance(value, Tensor):
+        return value
+    if value.dtype == torch.bool:
+        return {"true": int(value.sum()), "of": len(value)}
+    return {
+        "median": _finite(float(value.median())),
+        "min": _finite(float(value.min())),
+        "max": _finite(float(value.max())),
+    }
 
 
 def plus_minus(value: float, error: float, *, sign: bool = False) -> str:

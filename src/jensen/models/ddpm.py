@@ -183,7 +183,16 @@ class DDPM(GradientModel, ChainModel, Ruled):
 
     @torch.no_grad()
     def plan(
-        self, pilot: Tensor, ids: Tensor, rows: int, *, tolerance: float, seed: int, **options: Any
+        self,
+        pilot: Tensor,
+        ids: Tensor,
+        rows: int,
+        *,
+        context: Tensor | None = None,
+        method: str | None = None,
+        tolerance: float,
+        seed: int,
+        **options: Any,
     ) -> dict[str, Any]:
         """Repetitions that reach the tolerance, and the calls in each where that is left open."""
         self.eval()
@@ -198,7 +207,7 @@ class DDPM(GradientModel, ChainModel, Ruled):
             options |= {"repetitions": plan.repetitions, "calls": plan.calls}
         return options
 
-    def cost(self, plan: Mapping[str, Any]) -> int:
+    def cost(self, plan: Mapping[str, Any], method: str | None = None) -> int:
         """Network calls."""
         steps = self.chain(plan.get("timesteps")).steps
         return int(plan["repetitions"]) * min(plan["calls"] or steps, steps)

@@ -58,7 +58,16 @@ class Dequantised(DensityModel):
         self.levels, self.accepts_missing = space, model.accepts_missing
 
     def plan(
-        self, pilot: Tensor, ids: Tensor, rows: int, *, tolerance: float, seed: int, **options: Any
+        self,
+        pilot: Tensor,
+        ids: Tensor,
+        rows: int,
+        *,
+        context: Tensor | None = None,
+        method: str | None = None,
+        tolerance: float,
+        seed: int,
+        **options: Any,
     ) -> dict[str, Any]:
         """Draws of u that reach the tolerance, at least 8; the pilot's own are used for nothing else."""
         if options.get("repetitions") is None:
@@ -68,7 +77,7 @@ class Dequantised(DensityModel):
             options["repetitions"] = min(max(REPETITIONS, wanted), MOST_REPETITIONS)
         return options
 
-    def cost(self, plan: Mapping[str, Any]) -> int:
+    def cost(self, plan: Mapping[str, Any], method: str | None = None) -> int:
         """Draws of u."""
         return int(plan["repetitions"])
 

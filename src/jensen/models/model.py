@@ -87,14 +87,23 @@ class DensityModel(Model):
     methods: ClassVar[tuple[str, ...]] = ("exact",)
 
     def plan(
-        self, pilot: Tensor, ids: Tensor, rows: int, *, tolerance: float, seed: int, **options: Any
+        self,
+        pilot: Tensor,
+        ids: Tensor,
+        rows: int,
+        *,
+        context: Tensor | None = None,
+        method: str | None = None,
+        tolerance: float,
+        seed: int,
+        **options: Any,
     ) -> dict[str, Any]:
         """The keywords of `log_likelihood` that bring the Monte-Carlo error of the mean over `rows` rows to
         `tolerance` nats, from a pilot on a few of them; options the user fixed stay.
         """
         return options
 
-    def cost(self, plan: Mapping[str, Any]) -> int:
+    def cost(self, plan: Mapping[str, Any], method: str | None = None) -> int:
         """How often `log_likelihood` with this plan tells `on_calls` of a row."""
         return 1
 

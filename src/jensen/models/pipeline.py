@@ -166,10 +166,12 @@ class Pipeline:
         )
         encoded = Encoded(rows, self.codec, self.model)
         few = enough_rows(self.event_shape, PILOT_ROWS)
-        pilot = encoded.batch(Noise(seed, "pilot").permutation(len(rows))[:few])
+        order = Noise(seed, "pilot").permutation(len(rows))[:few]
+        pilot = encoded.batch(order)
         nats = (TOLERANCE if tolerance is None else tolerance) * self._nats_per_unit()
-        plan = model.plan(pilot.x, pilot.id, len(rows), tolerance=nats, seed=seed, **options)
-        on_start(len(rows) * model.cost(plan))
+        y = None if classes is None else classes[order].to(pilot.x.device)
+        plan = model.plan(pilot.x, pilot.id, len(rows), context=y, method=method, tolerance=nats, seed=seed, **options)
+        on_start(len(rows) * model.cost(plan, method))
         parts = []
         for start in range(0, len(rows), batch_size):
             batch = encoded.batch(slice(start, start + batch_size))

@@ -8,7 +8,7 @@ The parts stand in `jensen.vae`; the bounds in `jensen.bounds`.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from jensen.blocks import in_blocks
+from jensen.bounds.annealed import Settings
+from jensen.bounds.evidence import require_unbiased
 from jensen.data.codec import Affine, fit_codec
 from jensen.data.examples import Split
 from jensen.data.histogram import cell_counts, cell_means
@@ -39,7 +41,7 @@ from jensen.noise import Noise
 from jensen.training.device import Precision
 from jensen.training.fitter import Fitter, Objective, Rows, TrainingSettings
 from jensen.vae.emission import Emission, Emitted
-from jensen.vae.likelihood import elbo_of
+from jensen.vae.likelihood import Asked, Estimate, ais_of, elbo_of, iwae_of
 from jensen.vae.networks import Shape
 from jensen.vae.objective import Aim, BoundObjective, Weight
 from jensen.vae.parts import Parts
@@ -51,8 +53,8 @@ from jensen.vae.words import SCALES, Said, default_emission
 MOST_LATENTS = 4096
 CELLS_AT_ONCE = 1 << 22  # numbers of a decoder that are held together
 MOST_COUNTED = 1 << 24
-DRAWS, MOST_DRAWS, MEAN_DRAWS = 8, 1_000_000, 64
-ROWS = 64  # scored together
+PILOT, IWAE_DRAWS, MOST_DRAWS, MEAN_DRAWS = 8, 1000, 1_000_000, 64
+ROWS = 64  # scored together: the log-weights of so many rows are held
 SIZES: dict[str, dict[str, tuple[int, int]]] = {  # network → size → (width, depth)
     "mlp": {"tiny": (64, 1), "small": (200, 2), "base": (500, 2)},
     "conv": {"tiny": (16, 1), "small": (32, 1), "base": (48, 2)},
@@ -89,7 +91,7 @@ class VAE(GradientModel, LatentModel, Encoder):
 
     summary = "a variational autoencoder: a lower bound on log p, and estimates that close its gap"
     paper = "Kingma and Welling 2014; Rezende et al. 2014"
-    methods = ("elbo",)
+    methods = ("elbo", "iwae", "ais")
 
     def __init__(
         self,
@@ -244,31 +246,50 @@ class VAE(GradientModel, LatentModel, Encoder):
         """How many draws of z for that many rows are looked at together."""
         return max(1, CELLS_AT_ONCE // (max(1, rows) * self.cells * self.parts.emission.observed.outputs))
 
-    def _blocks(self, noise: Noise, ids: Tensor) -> Callable[[int], Tensor]:
-        """Standard normals for draws of z, eight at a time."""
-        dims = self.parts.prior.dims
-        return lambda number: noise.at(number).normal(ids, (DRAWS, dims)).transpose(0, 1)
+    def _asked(self, x: Tensor, context: Tensor | None, ids: Tensor, noise: Noise) -> Asked:
+        return Asked(self.parts.given(context), x.double(), ids, noise, self._together(len(x)))
 
     @torch.no_grad()
     def plan(
-        self, pilot: Tensor, ids: Tensor, rows: int, *, tolerance: float, seed: int, **options: Any
+        self,
+        pilot: Tensor,
+        ids: Tensor,
+        rows: int,
+        *,
+        context: Tensor | None = None,
+        method: str | None = None,
+        tolerance: float,
+        seed: int,
+        **options: Any,
     ) -> dict[str, Any]:
-        """Draws that reach the tolerance, at least 8; the pilot's own are used for nothing else."""
-        if options.get("repetitions") is None:
+        """For the elbo draws that reach the tolerance, at least 8, from a pilot that is used for nothing else; the other
+        methods' numbers of draws are what was asked for.
+        """
+        method = self.method_or_default(method)
+        _refuse_others(method, options)
+        if method == "elbo" and options.get("repetitions") is None:
             self.eval()
-            noise = self._blocks(Noise(seed, "elbo", "pilot"), ids)
-            x = pilot.double()
-            found = elbo_of(self.parts.given(None), x, noise, DRAWS, self._together(len(x)))
-            enough = float((found.stderr.square() * DRAWS).mean()) / (rows * tolerance**2)
-            wanted = math.ceil(enough) if math.isfinite(enough) else DRAWS
-            options["repetitions"] = min(max(DRAWS, wanted), MOST_DRAWS)
+            found = elbo_of(self._asked(pilot, context, ids, Noise(seed, "elbo", "pilot")), repetitions=PILOT)
+            enough = float((found.stderr.square() * PILOT).mean()) / (rows * tolerance**2)
+            wanted = math.ceil(enough) if math.isfinite(enough) else PILOT
+            options["repetitions"] = min(max(PILOT, wanted), MOST_DRAWS)
         return options
 
-    def cost(self, plan: Mapping[str, Any]) -> int:
-        """Draws of z."""
-        return int(plan["repetitions"])
+    def cost(self, plan: Mapping[str, Any], method: str | None = None) -> int:
+        """How often a row is decoded."""
+        method = self.method_or_default(method)
+        if method == "ais":
+            return _settings(plan).calls
+        repetitions = int(plan.get("repetitions") or 1)
+        return repetitions * (int(plan.get("draws") or IWAE_DRAWS) if method == "iwae" else 1)
 
-    @torch.no_grad()
+    def method_or_default(self, method: str | None) -> str:
+        """The method, checked; where p(z) is a bound, the elbo alone."""
+        word = super().method_or_default(method)
+        if word != "elbo":
+            require_unbiased(self.prior, self.emission, self.posterior)
+        return word
+
     def log_likelihood(
         self,
         x: Tensor,
@@ -278,43 +299,51 @@ class VAE(GradientModel, LatentModel, Encoder):
         ids: Tensor | None = None,
         seed: int = 0,
         on_calls: OnCalls = nothing,
-        repetitions: int = DRAWS,
+        repetitions: int | None = None,
+        draws: int = IWAE_DRAWS,
+        temperatures: int = 100,
+        chains: int = 8,
+        leapfrogs: int = 5,
         **plan: Any,
     ) -> LogLikelihood:
-        """A bound on log p(x) or an estimate of it: networks in float32, all else in float64.
+        """A lower bound on log p(x), in mean over the draws: networks in float32, all else in float64.
 
         Args:
             x: rows in the model's units.
             context: classes, of a model that takes them.
-            method: "elbo".
+            method: "elbo"; "iwae", importance sampling; or "ais", annealed importance sampling.
             ids: the rows' ids.
             seed: of the draws.
             on_calls: told how many rows were decoded.
-            repetitions: draws of z a row, at least 2.
+            repetitions: elbo: draws of z a row, at least 2, 8 if None; iwae: independent estimates, 1 if None.
+            draws: iwae: k.
+            temperatures: ais: T.
+            chains: ais: C.
+            leapfrogs: ais: L.
             **plan: nothing.
         """
         self.eval()
-        if repetitions < 2:
-            raise InputError(f"an error bar needs at least 2 repetitions, got {repetitions}")
-        x, keys = x.double(), row_ids(x, ids)
-        pieces = []
-        for rows, own in zip(x.split(ROWS), keys.split(ROWS), strict=True):
-            noise = self._blocks(Noise(seed, "elbo"), own)
-            pieces.append(elbo_of(self.parts.given(context), rows, noise, repetitions, self._together(len(rows))))
-            on_calls(len(rows) * repetitions)
-        reconstruction, divergence, stderr = (
-            torch.cat([getattr(p, name) for p in pieces]) for name in ("reconstruction", "divergence", "stderr")
-        )
+        word = self.method_or_default(method)
+        options = {"draws": draws, "temperatures": temperatures, "chains": chains, "leapfrogs": leapfrogs}
+        count = (PILOT if word == "elbo" else 1) if repetitions is None else repetitions
+        numbers = _checked(word, count, options)
+        parts = []
+        for at in torch.arange(len(x)).split(ROWS):
+            own = None if context is None else context[at]
+            asked = self._asked(x[at], own, row_ids(x, ids)[at], Noise(seed, word))
+            parts.append(_estimated(word, asked, count, options))
+            on_calls(len(at) * self.cost({"repetitions": count, **options}, word))
+        found = Estimate.of(parts)
         return LogLikelihood(
-            value=reconstruction + divergence,
+            value=found.value,
             kind="lower bound",
             measure=self.space.measure,
             of=self._told(),
-            method=self.method_or_default(method),
+            method=word,
             event_shape=self.event_shape,
-            stderr=stderr,
-            terms={"reconstruction": reconstruction, "divergence": divergence},
-            diagnostics={"repetitions": repetitions, "seed": seed},
+            stderr=found.stderr,
+            terms=found.terms,
+            diagnostics={**numbers, "seed": seed, **found.told},
             precision="float32",
         )
 
@@ -491,3 +520,51 @@ def default_latents(cells: int) -> int:
 def default_network(event: tuple[int, ...]) -> str:
     """Convolutions for images of more than 8 × 8."""
     return "conv" if len(event) == 3 and math.prod(event[1:]) > 64 else "mlp"
+
+
+OWN = {
+    "elbo": ("repetitions",),
+    "iwae": ("draws", "repetitions"),
+    "ais": ("temperatures", "chains", "leapfrogs"),
+}
+LEAST = {"elbo": {"repetitions": 2}, "iwae": {"draws": 1, "repetitions": 1}}
+MOST = {"draws": 100_000, "repetitions": MOST_DRAWS, "temperatures": 100_000, "chains": 1000, "leapfrogs": 1000}
+
+
+def _refuse_others(method: str, options: Mapping[str, Any]) -> None:
+    """Refuse an option of another method: it would change nothing."""
+    for name in options:
+        if name not in OWN[method]:
+            raise InputError(f"{name} is no option of method={method}; it has {', '.join(OWN[method])}")
+
+
+def _checked(method: str, repetitions: int, options: Mapping[str, int]) -> dict[str, int]:
+    """The method's own numbers of draws, none of them ever changed.
+
+    Raises:
+        InputError: a number that is too small or too large.
+    """
+    numbers = {name: {"repetitions": repetitions, **options}[name] for name in OWN[method]}
+    for name, value in numbers.items():
+        least = LEAST.get(method, {}).get(name, 1)
+        if not least <= value <= MOST[name]:
+            why = ", since an error bar needs two" if least == 2 else ""
+            raise InputError(f"{name} must be from {least} to {MOST[name]:,}{why}, got {value}")
+    if method == "iwae" and (numbers["draws"], repetitions) == (1, 1):
+        raise InputError("an error bar needs at least 2 draws or 2 repetitions, got 1 and 1; draw more")
+    if method == "ais" and numbers["chains"] < 2:
+        raise InputError("an error bar needs at least 2 chains, got 1")
+    return numbers
+
+
+def _settings(options: Mapping[str, Any]) -> Settings:
+    return Settings(**{name: int(options[name]) for name in OWN["ais"] if options.get(name) is not None})
+
+
+def _estimated(method: str, asked: Asked, repetitions: int, options: Mapping[str, int]) -> Estimate:
+    """By the word of a method."""
+    if method == "ais":
+        return ais_of(asked, settings=_settings(options))
+    if method == "iwae":
+        return iwae_of(asked, draws=options["draws"], repetitions=repetitions)
+    return elbo_of(asked, repetitions=repetitions)

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
+from torch import Tensor
 
 from jensen.errors import InputError
 from jensen.files import written_whole
 from jensen.likelihood import LogLikelihood
+from jensen.training.fitter import under
 from jensen.training.run import read_tensors
 
 _FACTS = ("kind", "measure", "of", "method", "given", "rows", "precision", "missing")
@@ -36,7 +38,8 @@ def read_scores(path: Path) -> dict[str, LogLikelihood]:
 
 def _tensors(ll: LogLikelihood) -> dict[str, Any]:
     error = {} if ll.stderr is None else {"stderr": ll.stderr}
-    return {"value": ll.value, **error, **{f"term/{name}": term for name, term in ll.terms.items()}}
+    told = {f"diagnostic/{name}": value for name, value in ll.diagnostics.items() if isinstance(value, Tensor)}
+    return {"value": ll.value, **error, **{f"term/{name}": term for name, term in ll.terms.items()}, **told}
 
 
 def _facts(ll: LogLikelihood) -> dict[str, Any]:
@@ -44,7 +47,7 @@ def _facts(ll: LogLikelihood) -> dict[str, Any]:
         **{name: getattr(ll, name) for name in _FACTS},
         "event_shape": list(ll.event_shape),
         "terms": list(ll.terms),
-        "diagnostics": dict(ll.diagnostics),
+        "diagnostics": {name: value for name, value in ll.diagnostics.items() if not isinstance(value, Tensor)},
     }
 
 
@@ -54,6 +57,6 @@ def _rebuilt(name: str, facts: dict[str, Any], tensors: Mapping[str, Any]) -> Lo
         stderr=tensors.get(f"{name}/stderr"),
         terms={term: tensors[f"{name}/term/{term}"] for term in facts["terms"]},
         event_shape=tuple(facts["event_shape"]),
-        diagnostics=facts["diagnostics"],
+        diagnostics=facts["diagnostics"] | under(f"{name}/diagnostic/", tensors),
         **{fact: facts[fact] for fact in _FACTS},
     )
