@@ -31,7 +31,7 @@ LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class FromNoise(Distribution, ABC):
-    """A distribution of vectors, batch_shape `(B,)` and event_shape `(D,)`, with draws z = g(ε).
+    """A distribution of vectors, batch_shape `(*B,)` (mostly one number of rows) and event_shape `(D,)`, with draws z = g(ε).
 
     Attributes:
         noise_dims: how many standard normal numbers a draw takes.
@@ -91,7 +91,7 @@ class DiagonalNormal(FromNoise):
         -1.8379
     """
 
-    def __init__(self, loc: Float[Tensor, "B D"], log_scale: Float[Tensor, "B D"]) -> None:
+    def __init__(self, loc: Float[Tensor, "*B D"], log_scale: Float[Tensor, "*B D"]) -> None:
         self.loc, self.log_scale = loc, log_scale
         super().__init__(loc.shape[:-1], loc.shape[-1])
 
@@ -140,7 +140,7 @@ class FullNormal(FromNoise):
         factor: L, `(B, D, D)`, lower triangular with a positive diagonal.
     """
 
-    def __init__(self, loc: Float[Tensor, "B D"], factor: Float[Tensor, "B D D"]) -> None:
+    def __init__(self, loc: Float[Tensor, "*B D"], factor: Float[Tensor, "*B D D"]) -> None:
         self.loc, self.factor = loc, factor
         super().__init__(loc.shape[:-1], loc.shape[-1])
 
@@ -194,7 +194,7 @@ class LowRankNormal(FromNoise):
     """
 
     def __init__(
-        self, loc: Float[Tensor, "B D"], factor: Float[Tensor, "B D r"], log_scale: Float[Tensor, "B D"]
+        self, loc: Float[Tensor, "*B D"], factor: Float[Tensor, "*B D r"], log_scale: Float[Tensor, "*B D"]
     ) -> None:
         self.loc, self.factor, self.log_scale = loc, factor, log_scale
         super().__init__(loc.shape[:-1], loc.shape[-1], loc.shape[-1] + factor.shape[-1])
@@ -238,7 +238,7 @@ class LocationScale(FromNoise):
         log_scale: likewise.
     """
 
-    def __init__(self, inner: FromNoise, loc: Float[Tensor, "B D"], log_scale: Float[Tensor, "B D"]) -> None:
+    def __init__(self, inner: FromNoise, loc: Float[Tensor, "*B D"], log_scale: Float[Tensor, "*B D"]) -> None:
         self.inner, self.loc, self.log_scale = inner, loc, log_scale
         super().__init__(loc.shape[:-1], loc.shape[-1], inner.noise_dims)
 

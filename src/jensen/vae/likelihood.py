@@ -52,9 +52,9 @@ class Asked:
         assert isinstance(q, FromNoise)
         return q
 
-    def blocks(self, dims: int, noise: Noise, size: int = BLOCK) -> NoiseBlock:
+    def blocks(self, dims: int, noise: Noise) -> NoiseBlock:
         """Standard normals for draws of z, some at a time."""
-        return lambda number: noise.at(number).normal(self.ids, (size, dims)).transpose(0, 1)
+        return lambda number: noise.at(number).normal(self.ids, (BLOCK, dims)).transpose(0, 1)
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def elbo_of(asked: Asked, *, repetitions: int) -> Estimate:
     rate = kl_by_dimension(q, p)
     exact = None if rate is None else -rate.sum(1)
     kept: dict[str, Running] = {}
-    for eps in pieces(asked.blocks(q.noise_dims, asked.noise, 8), repetitions, asked.together):
+    for eps in pieces(asked.blocks(q.noise_dims, asked.noise), repetitions, asked.together):
         z, log_q = q.place_with_log_prob(eps.to(asked.x))
         reconstruction = asked.joint.emission(z).log_prob(asked.x).double()
         divergence = (p.log_prob(z) - log_q).double() if exact is None else exact.expand(len(z), -1)

@@ -1,0 +1,509 @@
+"""`vae` on worlds with a closed form: the linear one is probabilistic PCA, one with a single latent can be integrated.
+
+Seeds are fixed. z-tests are at 4 standard errors, 1 in 16,000 by chance.
+"""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import Tensor
+from torch.distributions import Bernoulli, MultivariateNormal
+
+import jensen
+from jensen.data.examples import Examples
+from jensen.data.space import Levels, Real
+from jensen.distributions.from_noise import FullNormal
+from jensen.errors import InputError
+from jensen.importance import log_mean_exp
+from jensen.models.ppca import PPCA
+from jensen.models.vae import VAE
+from jensen.noise import Noise
+from jensen.vae.emission import Independent
+from jensen.vae.posterior import Full
+
+F64 = torch.float64
+BITS = Levels(2, -1.0, 2.0)
+Z = 4.0
+
+
+def linear(d: int = 4, q: int = 2, **options: object) -> tuple[VAE, PPCA]:
+    """A linear VAE whose posterior is exact, in float64, and the PPCA it is."""
+    generator = torch.Generator().manual_seed(0)
+    other = PPCA((d,), Real(), n_components=q)
+    other.mean.copy_(torch.randn(d, dtype=F64, generator=generator))
+    other.loadings.copy_(torch.randn(d, q, dtype=F64, generator=generator))
+    other.noise.fill_(0.3)
+    model = VAE((d,), Real(), latent_dim=q, posterior="full", depth=0, network="mlp", **options).double()  # type: ignore[arg-type]
+    w, s2 = other.loadings, 0.3
+    precision = torch.eye(q, dtype=F64) + w.T @ w / s2
+    gain = torch.linalg.inv(precision) @ w.T / s2
+    factor = torch.linalg.cholesky(torch.linalg.inv(precision))
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for tensor in parameters.values():
+            tensor.zero_()
+        parameters["parts.emission.network.network.layers.0.weight"].copy_(w)
+        parameters["parts.emission.network.network.layers.0.bias"].copy_(other.mean)
+        parameters["parts.emission.observed.spreads.0.log_scale"].fill_(0.5 * math.log(s2))
+        parameters["parts.posterior.network.network.layers.0.weight"][:q] = gain
+        model.parts.posterior.mean.copy_(other.mean)  # type: ignore[union-attr, operator]
+        row, column = torch.tril_indices(q, q, -1)
+        below = factor[row, column]
+        bias = torch.cat([torch.zeros(q, dtype=F64), factor.diagonal().log(), below])
+        parameters["parts.posterior.network.network.layers.0.bias"].copy_(bias)
+    return model.eval(), other
+
+
+def divergence(q: FullNormal, p: FullNormal) -> Tensor:
+    """KL(q ‖ p), torch's."""
+    one, other = (MultivariateNormal(law.loc, scale_tril=law.factor) for law in (q, p))
+    return torch.distributions.kl_divergence(one, other)
+
+
+def rows(model: PPCA, n: int, seed: int = 1) -> Tensor:
+    return model.sample(n, seed=seed)
+
+
+def test_a_linear_one_is_ppca_and_all_methods_say_so():
+    model, other = linear()
+    x = rows(other, 20)
+    truth = other.log_likelihood(x).value
+    for method, options in (
+        ("iwae", {"draws": 30}),
+        ("iwae", {"draws": 3, "repetitions": 4}),
+        ("ais", {"temperatures": 3, "chains": 2}),
+    ):
+        found = model.log_likelihood(x, method=method, **options)
+        assert float((found.value - truth).abs().max()) < 1e-10
+        assert found.stderr is not None
+        assert float(found.stderr.max()) < 1e-6
+    mean = model.log_likelihood(x, method="elbo", repetitions=4000)
+    assert mean.stderr is not None
+    assert float(((mean.value - truth) / mean.stderr).abs().max()) < Z
+    assert torch.allclose(model.encode(x), other.encode(x), atol=1e-10)
+    assert torch.allclose(model.decode(model.encode(x)), other.decode(other.encode(x)), atol=1e-10)
+
+
+def test_the_bound_is_below_log_p_by_the_divergence_of_the_posteriors():
+    """Law 1, with q moved and widened: log p - elbo = KL(q ‖ p(z | x)) in closed form."""
+    model, other = linear()
+    x = rows(other, 6)
+    exact = model.parts.posterior(x)
+    with torch.no_grad():
+        bias = dict(model.named_parameters())["parts.posterior.network.network.layers.0.bias"]
+        bias[:2] += 0.2
+        bias[2:4] += 0.3
+    q = model.parts.posterior(x)
+    gap = divergence(q, exact).detach()
+    truth = other.log_likelihood(x).value
+    found = model.log_likelihood(x, method="elbo", repetitions=8000)
+    assert found.stderr is not None
+    assert float(((truth - gap - found.value) / found.stderr).abs().max()) < Z
+    assert float(gap.min()) > 20 * float(found.stderr.max())
+    assert torch.allclose(found.terms["reconstruction"] + found.terms["divergence"], found.value)
+
+
+def test_bars_of_the_bound_cover_its_mean():
+    """Law 24 on 4,000 rows that are all the same row: 95 % intervals from 32 draws, by Student's t, cover the elbo, which is log p
+    less the divergence. (log p(x | z) is skewed in z: from 8 draws they cover 92.5 %.)
+    """
+    model, other = linear()
+    x = rows(other, 1)
+    exact = model.parts.posterior(x)
+    with torch.no_grad():
+        dict(model.named_parameters())["parts.posterior.network.network.layers.0.bias"][:2] += 0.2
+    mean = float((other.log_likelihood(x).value - divergence(model.parts.posterior(x), exact)).detach())
+    found = model.log_likelihood(x.expand(4000, -1), method="elbo", repetitions=32)
+    assert found.stderr is not None
+    within = (found.value - mean).abs() < stats.t.ppf(0.975, 31) * found.stderr
+    assert 0.93 < float(within.double().mean()) < 0.97
+
+
+def test_a_trained_linear_one_reaches_the_optimum_of_ppca():
+    generator = torch.Generator().manual_seed(2)
+    w = torch.randn(5, 2, generator=generator)
+    x = torch.randn(600, 2, generator=generator) @ w.T + 0.5 * torch.randn(600, 5, generator=generator)
+    split = jensen.load_data(x.numpy())
+    best = jensen.fit(split, "ppca", n_components=2, progress=False).log_likelihood(split.train)
+    model = jensen.fit(
+        split, "vae", latent_dim=2, depth=0, posterior="full", steps=400, lr=2e-2, batch_size=128, patience=0,
+        weight_decay=0.0, network="mlp", progress=False,
+    )  # fmt: skip
+    found = model.log_likelihood(split.train, method="iwae", draws=100)
+    assert -0.02 < found.mean - best.mean < 0.005
+    bound = model.log_likelihood(split.train, tolerance=0.001)
+    assert -0.04 < bound.mean - best.mean < 0.005
+
+
+def test_a_latent_collapses_where_the_noise_is_as_large_as_its_variance():
+    """Law 2 (Lucas et al. 2019): at a fixed σ² a dimension whose eigenvalue is below σ² is not used, one above is."""
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(2000, 3, dtype=F64, generator=generator)
+    x = (x - x.mean(0)) @ torch.linalg.inv(torch.linalg.cholesky(x.T.cov())).T  # covariance I to the digit
+    turn = torch.linalg.qr(torch.randn(3, 3, dtype=F64, generator=generator)).Q
+    x = x * torch.tensor([3.0, 1.5, 0.4], dtype=F64).sqrt() @ turn
+    torch.manual_seed(0)
+    model = VAE((3,), Real(), latent_dim=3, depth=0, network="mlp", scale="fixed", sigma=1.0)
+    train = Examples(x.float(), torch.arange(2000))
+    model.initialise(train)
+    objective, optimizer = model.objective(), torch.optim.Adam(model.parameters(), lr=2e-2)
+    for step in range(500):
+        for group in optimizer.param_groups:
+            group["lr"] = 2e-2 * (1 - step / 500)
+        optimizer.zero_grad()
+        batch = train.batch(Noise(0, "rows", step).permutation(2000)[:500])
+        objective(batch, Noise(0, "train", step)).mean().backward()
+        optimizer.step()
+    q = model.parts.posterior(x.float())
+    rates = 0.5 * (q.variance + q.loc.square() - 1 - q.variance.log()).mean(0)
+    largest = rates.sort(descending=True).values
+    wanted = [0.5 * math.log(3.0), 0.5 * math.log(1.5)]  # KL of an active dimension at the optimum: ½ log λ/σ²
+    assert float(rates.sum()) == pytest.approx(sum(wanted), abs=0.05)
+    assert float(largest[2]) < 0.02
+
+
+def integrable(**options: object) -> VAE:
+    """One latent, three bits, weights that matter."""
+    torch.manual_seed(4)
+    model = VAE((3,), BITS, latent_dim=1, network="mlp", width=8, depth=1, **options).double()  # type: ignore[arg-type]
+    with torch.no_grad():
+        for name, tensor in model.named_parameters():
+            if "emission" in name:
+                tensor.mul_(4.0)
+    return model.eval()
+
+
+def grid(model: VAE, points: int = 4001) -> tuple[Tensor, Tensor]:
+    """z and log(p(z) dz) on a grid."""
+    z = torch.linspace(-12, 12, points, dtype=F64)[:, None]
+    log_p = model.parts.prior(torch.zeros(1, 0, dtype=F64)).log_prob(z[:, None])[:, 0]
+    return z, log_p + math.log(float(z[1, 0] - z[0, 0]))
+
+
+def all_bits() -> Tensor:
+    return torch.tensor(list(itertools.product([-1.0, 1.0], repeat=3)), dtype=F64)
+
+
+def log_p(model: VAE, x: Tensor) -> Tensor:
+    z, log_weight = grid(model)
+    return (model.parts.emission(z[:, None]).log_prob(x) + log_weight[:, None]).logsumexp(0)
+
+
+@pytest.mark.parametrize("prior", ["normal", "mixture", "vamp"])
+def test_the_bounds_are_below_the_integral_and_close_on_it(prior: str):
+    model = integrable(prior=prior, prior_components=3)
+    x = all_bits()
+    truth = log_p(model, x)
+    assert float(truth.exp().sum()) == pytest.approx(1.0, abs=1e-9)  # law 23
+    elbo = model.log_likelihood(x, method="elbo", repetitions=4000)
+    iwae = model.log_likelihood(x, method="iwae", draws=20_000)
+    ais = model.log_likelihood(x, method="ais", temperatures=20, chains=32)
+    for found in (elbo, iwae, ais):
+        assert found.kind == "lower bound"
+        assert found.stderr is not None
+        assert bool((found.value - truth < Z * found.stderr).all())
+    assert float((truth - elbo.value).min()) > 0
+    for close in (iwae, ais):
+        assert close.stderr is not None
+        assert float(((close.value - truth) / close.stderr).abs().max()) < Z
+    assert float(elbo.value.exp().sum()) < 1
+
+
+def test_iwae_is_the_mean_of_its_repetitions():
+    """Each repetition is a k-draw bound of its own; its mean over many is E log-mean-exp, from an estimate made here."""
+    model, x = integrable(), all_bits()
+    found = model.log_likelihood(x, method="iwae", draws=3, repetitions=400)
+    q = model.parts.posterior(x)
+    eps = torch.randn(3 * 50_000, 8, 1, dtype=F64, generator=torch.Generator().manual_seed(5))
+    z = q.loc + q.scale * eps
+    log_w = model.parts.prior(x[:, :0]).log_prob(z) + model.parts.emission(z).log_prob(x) - q.log_prob(z)
+    bounds = log_mean_exp(log_w.view(3, 50_000, 8))
+    assert found.stderr is not None
+    error = (bounds.var(0) / 50_000 + found.stderr.square()).sqrt()
+    assert float(((bounds.mean(0) - found.value) / error).abs().max()) < Z
+    assert float((found.stderr / (bounds.std(0) / math.sqrt(400)) - 1).abs().max()) < 0.25
+
+
+@pytest.mark.parametrize("options", [{}, {"prior": "mixture"}, {"prior": "vamp"}, {"latent_layers": 2}])
+def test_samples_have_the_models_law(options: dict[str, object]):
+    """20,000 draws of three bits against their probabilities: a χ² test on 7 degrees of freedom, p > 10⁻⁴."""
+    model = integrable(prior_components=2, **options)
+    drawn = model.sample(20_000, seed=3)
+    if options.get("latent_layers") == 2:
+        x = all_bits()
+        probabilities = model.log_likelihood(x, method="iwae", draws=20_000).value.exp()
+    else:
+        probabilities = log_p(model, all_bits()).exp()
+    codes = ((drawn + 1) / 2 @ torch.tensor([4.0, 2.0, 1.0], dtype=F64)).long()
+    counts = torch.bincount(codes, minlength=8).double()
+    expected = 20_000 * probabilities / probabilities.sum()
+    assert float(stats.chi2.sf(float(((counts - expected).square() / expected).sum()), 7)) > 1e-4
+    assert torch.equal(model.sample(3, seed=3, start=5), drawn[5:8])
+
+
+def test_two_layers_are_a_distribution_of_both():
+    """∫ q(z₁, z₂ | x) = 1 and ∫ p(z₁, z₂) = 1 on a grid; the bound's estimates agree."""
+    model = integrable(latent_layers=2)
+    assert model.latent_dim == 3
+    axis = torch.linspace(-7, 7, 61, dtype=F64)
+    z = torch.cartesian_prod(axis, axis, axis)[:, None]
+    x = all_bits()[:1]
+    volume = float((axis[1] - axis[0]) ** 3)
+    assert float(model.parts.prior(x[:, :0]).log_prob(z).exp().sum()) * volume == pytest.approx(1.0, abs=2e-3)
+    assert float(model.parts.posterior(x).log_prob(z).exp().sum()) * volume == pytest.approx(1.0, abs=2e-3)
+    iwae = model.log_likelihood(all_bits(), method="iwae", draws=20_000)
+    total = iwae.value.exp().sum()
+    assert iwae.stderr is not None
+    assert abs(float(total) - 1) < Z * float((iwae.value.exp() * iwae.stderr).square().sum().sqrt())
+    noise = torch.randn(5, 1, 3, dtype=F64, generator=torch.Generator().manual_seed(0))
+    for law in (model.parts.prior(x[:, :0]), model.parts.posterior(x)):
+        placed, log_prob = law.place_with_log_prob(noise)  # type: ignore[attr-defined]
+        assert torch.allclose(law.log_prob(placed), log_prob)
+        assert torch.allclose(law.noise_of(placed), noise)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("posterior", ["diagonal", "full", "flow"])
+def test_posteriors_are_normalised_densities_that_draws_follow(posterior: str):
+    """Two latents: ∫ q = 1 on a grid, and E_q of a function by draws and by the grid agree."""
+    torch.manual_seed(6)
+    model = VAE((3,), BITS, latent_dim=2, posterior=posterior, network="mlp", width=8, depth=1).double()  # type: ignore[arg-type]
+    with torch.no_grad():
+        for name, tensor in model.named_parameters():
+            if "posterior" in name:
+                tensor.add_(0.4 * torch.randn_like(tensor))
+    model.eval()
+    q = model.parts.posterior(all_bits()[2:3])
+    with torch.no_grad():
+        drawn = q.place(torch.randn(40_000, 1, 2, dtype=F64, generator=torch.Generator().manual_seed(7)))[:, 0]  # type: ignore[attr-defined]
+        axis = torch.linspace(-9, 9, 201, dtype=F64)
+        z = (drawn.mean(0) + drawn.std(0) * torch.cartesian_prod(axis, axis))[:, None]
+        mass = q.log_prob(z)[:, 0].exp() * float((axis[1] - axis[0]) ** 2 * drawn.std(0).prod())
+        assert float(mass.sum()) == pytest.approx(1.0, abs=5e-3)
+    values = torch.stack([drawn[:, 0].tanh(), drawn[:, 1].tanh(), (drawn[:, 0] * drawn[:, 1]).tanh()])
+    points = z[:, 0]
+    exact = torch.stack([(f * mass).sum() for f in (points[:, 0].tanh(), points[:, 1].tanh(), points.prod(1).tanh())])
+    error = values.std(1) / math.sqrt(40_000)
+    assert float(((values.mean(1) - exact) / (error + 1e-3)).abs().max()) < Z
+
+
+EMISSIONS = [
+    ("bernoulli", 2), ("categorical", 5), ("logistic", 7), ("logistic-mixture", 6), ("discretised-normal", 9), ("poisson", 6),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("word", "k"), EMISSIONS)
+def test_emissions_on_levels_sum_to_one_and_draw_what_they_say(word: str, k: int):
+    torch.manual_seed(8)
+    space = Levels(k, -1.0, 2 / (k - 1))
+    model = VAE((1,), space, latent_dim=1, emission=word, network="mlp", width=8, depth=1).double().eval()
+    z = torch.tensor([[0.7], [-1.1]], dtype=F64)
+    emitted = model.parts.emission(z)
+    each = torch.stack([emitted.log_prob(v.expand(2, 1)) for v in space.values()]).exp()
+    assert torch.allclose(each.sum(0), torch.ones(2, dtype=F64), atol=1e-6)
+    many = model.parts.emission(z[:1].expand(20_000, 1))
+    u = torch.rand(20_000, 1, 2, dtype=F64, generator=torch.Generator().manual_seed(9))
+    counts = torch.bincount(space.index(many.draw(u)).flatten(), minlength=k).double()  # type: ignore[attr-defined]
+    expected = 20_000 * each[:, 0]
+    keep = expected > 5
+    statistic = float(((counts - expected).square() / expected)[keep].sum())
+    assert float(stats.chi2.sf(statistic, int(keep.sum()) - 1)) > 1e-4
+
+
+@pytest.mark.parametrize("scale", ["example", "scalar", "dimension", "fixed", "optimal"])
+def test_normal_emissions_are_normal(scale: str):
+    torch.manual_seed(10)
+    model = VAE((2, 2), Real(), latent_dim=2, scale=scale, sigma=0.7, network="mlp", width=8, depth=1).double().eval()  # type: ignore[arg-type]
+    z, x = torch.randn(5, 3, 2, dtype=F64), torch.randn(3, 2, 2, dtype=F64)
+    emitted = model.parts.emission(z)
+    assert isinstance(emitted, Independent)
+    numbers = emitted.columns[0].numbers(emitted.raw)
+    law = torch.distributions.Normal(numbers[..., 0], numbers[..., 1].exp())
+    assert torch.allclose(emitted.log_prob(x), law.log_prob(x.flatten(1)).sum(-1), atol=1e-10)
+    scales = numbers[..., 1].exp()
+    per_row, per_cell = float(scales.std((0, 1)).max()), float(scales.mean((0, 1)).std())
+    assert (per_row > 1e-6) == (scale == "example")
+    if scale in ("scalar", "dimension", "fixed"):
+        assert torch.allclose(scales, torch.full_like(scales, 0.7), atol=1e-6)
+    assert per_cell < 1 or scale == "example"
+    learned = {n for n, _ in model.named_parameters() if "log_scale" in n}
+    assert bool(learned) == (scale in ("scalar", "dimension"))
+
+
+def test_low_rank_emissions_are_normals_with_a_full_covariance():
+    torch.manual_seed(11)
+    model = (
+        VAE((3,), Real(), latent_dim=2, emission="low-rank", rank=2, network="mlp", width=8, depth=1).double().eval()
+    )
+    z, x = torch.randn(4, 3, 2, dtype=F64), torch.randn(3, 3, dtype=F64)
+    emitted = model.parts.emission(z)
+    normal = emitted.normal  # type: ignore[attr-defined]
+    covariance = torch.diag_embed((2 * normal.log_scale).exp()) + normal.factor @ normal.factor.mT
+    whole = MultivariateNormal(normal.loc, covariance)
+    assert torch.allclose(emitted.log_prob(x), whole.log_prob(x), atol=1e-9)
+    assert float((covariance - torch.diag_embed(covariance.diagonal(dim1=-2, dim2=-1))).abs().max()) > 1e-3
+    many = model.parts.emission(z[0, :1].expand(40_000, 2))
+    u = torch.rand(40_000, 3, 2, dtype=F64, generator=torch.Generator().manual_seed(1))
+    drawn = many.draw(u)  # type: ignore[attr-defined]
+    assert float((drawn.T.cov() - covariance[0, 0]).abs().max()) < 0.05 * float(covariance[0, 0].abs().max())
+
+
+def test_columns_may_have_laws_of_their_own():
+    torch.manual_seed(12)
+    space = Levels(4, -1.0, 2 / 3)
+    model = VAE((3,), space, latent_dim=1, emission="categorical,poisson,categorical", network="mlp", width=8, depth=1)
+    model = model.double().eval()
+    z = torch.tensor([[0.3]], dtype=F64)
+    emitted = model.parts.emission(z)
+    values = space.values()
+    total = sum(float(emitted.log_prob(torch.stack(x)[None]).exp()) for x in itertools.product(values, repeat=3))
+    assert total == pytest.approx(1.0, abs=1e-6)
+    raw = emitted.raw[0]  # type: ignore[attr-defined]
+    rate = raw[1, 0]
+    j = torch.arange(4, dtype=F64)
+    poisson = (j * rate - torch.lgamma(j + 1)).softmax(0)
+    by_column = torch.stack([raw[0].softmax(0), poisson, raw[2].softmax(0)])
+    assert torch.allclose(emitted.log_prob(values[[[3, 1, 2]]]), by_column[[0, 1, 2], [3, 1, 2]].log().sum(), atol=1e-6)
+    many = model.parts.emission(z.expand(20_000, 1))
+    drawn = space.index(many.draw(torch.rand(20_000, 3, 2, dtype=F64, generator=torch.Generator().manual_seed(2))))  # type: ignore[attr-defined]
+    share = torch.stack([torch.bincount(drawn[:, d], minlength=4) for d in range(3)]) / 20_000
+    assert float((share - by_column).abs().max()) < 0.02
+    mean = emitted.mean  # type: ignore[attr-defined]
+    assert torch.allclose(mean, (by_column @ values)[None], atol=1e-6)
+
+
+def test_the_decoder_starts_at_the_law_of_every_cell():
+    x = (torch.rand(500, 6, generator=torch.Generator().manual_seed(0)) < torch.linspace(0.1, 0.9, 6)).float() * 2 - 1
+    model = VAE((6,), BITS, latent_dim=2, network="mlp", width=8, depth=1)
+    train = Examples(x, torch.arange(500))
+    model.initialise(train)
+    p = (0.5 + (x > 0).sum(0)) / 501
+    z = torch.zeros(1, 2)
+    with torch.no_grad():
+        last = model.parts.emission.network.network.layers[-1]  # type: ignore[union-attr, index]
+        last.weight.zero_()  # type: ignore[union-attr, operator]
+    assert torch.allclose(
+        model.parts.emission(z).log_prob(x), Bernoulli(p).log_prob((x + 1) / 2).sum(1).double(), atol=1e-4
+    )
+    assert torch.allclose(model.parts.posterior.mean, x.mean(0))  # type: ignore[arg-type]
+
+
+def test_the_optimal_scale_is_that_of_validation_rows():
+    x = torch.randn(300, 4, generator=torch.Generator().manual_seed(0)).numpy()
+    split = jensen.load_data(x)
+    model = jensen.fit(split, "vae", latent_dim=2, scale="optimal", steps=30, progress=False, network="mlp")
+    inner = model.model
+    assert isinstance(inner, VAE)
+    valid = model.encoded(split.valid).batch(slice(None))
+    eps = Noise(0, "optimal").normal(valid.id, (2,))
+    q = inner.parts.posterior(valid.x)
+    z = q.place(eps)  # type: ignore[attr-defined]
+    error = (valid.x - inner.parts.emission(z).mean).square().mean()  # type: ignore[attr-defined]
+    (spread,) = inner.parts.emission.observed.spreads  # type: ignore[union-attr, misc]
+    assert float(spread.log_scale) == pytest.approx(0.5 * math.log(float(error)), abs=1e-5)
+
+
+def test_beta_is_said_wherever_the_likelihood_is():
+    split = jensen.load_data(np.random.default_rng(0).integers(0, 2, (80, 6)).astype(np.uint8), levels=2)
+    fast = {"latent_dim": 2, "steps": 20, "batch_size": 16, "width": 8, "depth": 1, "patience": 0, "progress": False}
+    told = {}
+    for name, options in {
+        "plain": {}, "beta": {"beta": 4.0}, "short": {"beta_warmup": 1.0}, "warmed": {"beta_warmup": 0.2}, "free": {"free_bits": 0.1},
+    }.items():  # fmt: skip
+        told[name] = jensen.fit(split, "vae", **fast, **options).log_likelihood(split.test).of  # type: ignore[arg-type]
+    assert told["plain"] == told["warmed"] == "z ~ p(z), x ~ p(x | z)"
+    assert "weighted 4, not by the bound" in told["beta"]
+    assert "0.1 nats a dimension free" in told["free"]
+    assert "weighted" not in told["warmed"]
+
+
+def test_a_weight_rises_over_its_steps_and_the_loss_is_what_it_says():
+    model = integrable(beta=2.0, beta_warmup=0.5)
+    batch = Examples(all_bits().float(), torch.arange(8)).batch(slice(None))
+    objective = model.float().objective()
+    model.weight.begin(4)
+    q = model.parts.posterior(batch.x)
+    rate = 0.5 * (q.variance + q.loc.square() - 1 - q.variance.log()).sum(1)  # type: ignore[attr-defined]
+    eps = Noise(0, "train").at("z").normal(batch.id, (1, 1)).transpose(0, 1)
+    distortion = -model.parts.emission(q.place(eps)).log_prob(batch.x)[0]  # type: ignore[attr-defined]
+    for step in range(6):
+        loss = objective(batch, Noise(0, "train"))
+        beta = 2.0 * min(1.0, (step + 1) / 4)
+        assert torch.allclose(loss, ((beta * rate + distortion) / 3).double(), atol=1e-6)
+
+
+def test_free_bits_cost_nothing_below_and_all_above():
+    model = integrable(free_bits=0.3).float()
+    batch = Examples(all_bits().float(), torch.arange(8)).batch(slice(None))
+    objective = model.objective()
+    rate = objective._freed(torch.tensor([[0.1, 0.5], [0.3, 0.7]]))  # type: ignore[operator]
+    assert torch.allclose(rate, torch.full((2,), 0.3 + 0.6))
+    assert torch.isfinite(objective(batch, Noise(0, "train"))).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"posterior": "half"}, "posterior must be one of diagonal, full, flow, got 'half'"),
+        ({"latent_dim": 0}, "latent_dim must be from 1 to 4096, got 0"),
+        ({"latent_layers": 2, "posterior": "full"}, "latent_layers=2 goes with posterior=diagonal"),
+        ({"prior": "vamp", "posterior": "full"}, "prior=vamp is a mixture of posterior=diagonal, got posterior=full"),
+        ({"objective": "iwae", "beta": 0.5}, "beta weighs a divergence, which objective=iwae has not, got 0.5"),
+        ({"emission": "normal"}, "emission=normal is for real values, got 2 levels; take bernoulli"),
+        ({"emission": "bernouli"}, "unknown emission 'bernouli'; did you mean 'bernoulli'"),
+        ({"emission": "bernoulli,bernoulli"}, "emission must be one word, or one for each of 3 cells, got 2 words"),
+        ({"emission": "low-rank"}, "emission=low-rank is for real values, got 2 levels"),
+        ({"network": "conv"}, r"network=conv needs images \(C, H, W\), got rows of shape \(3,\); use mlp"),
+        ({"posterior": "flow", "latent_dim": 1}, "posterior=flow needs a latent_dim of at least 2, got 1"),
+    ],
+)
+def test_wrong_settings_are_refused(options: dict[str, object], message: str):
+    with pytest.raises(InputError, match=message):
+        VAE((3,), BITS, **options)  # type: ignore[arg-type]
+
+
+def test_grey_values_have_no_bernoulli_likelihood():
+    with pytest.raises(InputError, match=r"emission=bernoulli needs two levels, got 17 levels.*--binarise"):
+        VAE((3,), Levels(17, -1.0, 0.125), emission="bernoulli")
+
+
+@pytest.mark.parametrize(
+    ("method", "options", "message"),
+    [
+        ("elbo", {"repetitions": 1}, "repetitions must be from 2 to 1,000,000, since an error bar needs two, got 1"),
+        ("iwae", {"draws": 0}, "draws must be from 1 to 100,000, got 0"),
+        ("iwae", {"draws": 1}, "an error bar needs at least 2 draws or 2 repetitions, got 1 and 1"),
+        ("ais", {"chains": 1}, "an error bar needs at least 2 chains, got 1"),
+        ("exact", {}, "method must be one of elbo, iwae, ais for this model, got 'exact'"),
+    ],
+)
+def test_draws_that_cannot_be_are_refused(method: str, options: dict[str, int], message: str):
+    with pytest.raises(InputError, match=message):
+        integrable().log_likelihood(all_bits(), method=method, **options)
+
+
+def test_a_narrow_posterior_is_reported():
+    model = integrable()
+    with torch.no_grad():
+        for name, tensor in model.named_parameters():
+            if "posterior" in name and name.endswith("bias") and len(tensor) == 2:
+                tensor[1] -= 4.0
+    found = model.log_likelihood(all_bits(), method="iwae", draws=2000)
+    assert found.unreliable >= 6
+    assert f"too few draws for {found.unreliable} of them" in str(found)
+    assert found.to_dict()["diagnostics"]["reliable"] == {"true": 8 - found.unreliable, "of": 8}
+    wide = integrable().log_likelihood(all_bits(), method="iwae", draws=2000)
+    assert "too few" not in str(wide)
+
+
+def test_the_full_family_is_its_factor():
+    family = Full(3)
+    h = torch.randn(2, 9, dtype=F64, generator=torch.Generator().manual_seed(0))
+    q = family(h)
+    assert torch.equal(q.factor.tril(), q.factor)
+    assert torch.allclose(q.factor.diagonal(dim1=-2, dim2=-1).log(), h[:, 3:6])
+    assert torch.equal(q.factor[:, 1, 0], h[:, 6])
+    assert torch.equal(q.factor[:, 2, 1], h[:, 8])
