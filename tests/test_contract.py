@@ -64,6 +64,12 @@ FAST = {
     ),
     "naive-bayes": Fast(),
     "ppca": Fast(),
+    "vae": Fast(
+        fit={"steps": 60, "latent_dim": 2, "width": 16, "depth": 1, "batch_size": 64, "patience": 0},
+        score={"repetitions": 4},
+        careful={"repetitions": 64},
+        on_level_images={"network": "conv", "width": 8, "steps": 12, "batch_size": 32},
+    ),
     "gan": Fast(fit={"steps": 30, "width": 16, "depth": 1, "batch_size": 32}),
     "diffusion": Fast(
         fit={

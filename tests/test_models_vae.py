@@ -159,7 +159,7 @@ def test_a_latent_collapses_where_the_noise_is_as_large_as_its_variance():
         objective(batch, Noise(0, "train", step)).mean().backward()
         optimizer.step()
     q = model.parts.posterior(x.float())
-    rates = 0.5 * (q.variance + q.loc.square() - 1 - q.variance.log()).mean(0)
+    rates = 0.5 * (q.variance + q.loc.square() - 1 - q.variance.log()).mean(0).detach()
     largest = rates.sort(descending=True).values
     wanted = [0.5 * math.log(3.0), 0.5 * math.log(1.5)]  # KL of an active dimension at the optimum: ½ log λ/σ²
     assert float(rates.sum()) == pytest.approx(sum(wanted), abs=0.05)
@@ -174,6 +174,8 @@ def integrable(**options: object) -> VAE:
         for name, tensor in model.named_parameters():
             if "emission" in name:
                 tensor.mul_(4.0)
+            if "mixture.raw" in name:  # logarithms of variances
+                tensor.sub_(torch.linspace(0.5, 2.0, len(tensor), dtype=F64)[:, None])
     return model.eval()
 
 
@@ -206,6 +208,13 @@ def test_the_bounds_are_below_the_integral_and_close_on_it(prior: str):
         assert found.kind == "lower bound"
         assert found.stderr is not None
         assert bool((found.value - truth < Z * found.stderr).all())
+    z, log_weight = grid(model)
+    log_q = model.parts.posterior(x).log_prob(z[:, None])
+    log_ratio = (
+        model.parts.emission(z[:, None]).log_prob(x) + log_weight[:, None] - math.log(float(z[1, 0] - z[0, 0])) - log_q
+    )
+    exact = (log_q.exp() * log_ratio).sum(0) * float(z[1, 0] - z[0, 0])
+    assert float(((elbo.value - exact) / elbo.stderr).abs().max()) < Z  # type: ignore[operator]
     assert float((truth - elbo.value).min()) > 0
     for close in (iwae, ais):
         assert close.stderr is not None
@@ -260,6 +269,10 @@ def test_two_layers_are_a_distribution_of_both():
     assert iwae.stderr is not None
     assert abs(float(total) - 1) < Z * float((iwae.value.exp() * iwae.stderr).square().sum().sqrt())
     noise = torch.randn(5, 1, 3, dtype=F64, generator=torch.Generator().manual_seed(0))
+    upper, lower = noise + torch.tensor([0.0, 0.0, 1.0]), noise + torch.tensor([1.0, 0.0, 0.0])
+    emitted, moved, other = (model.parts.emission(at).log_prob(x) for at in (noise, upper, lower))
+    assert torch.equal(emitted, moved), "x depends on the lower layer"
+    assert not torch.equal(emitted, other)
     for law in (model.parts.prior(x[:, :0]), model.parts.posterior(x)):
         placed, log_prob = law.place_with_log_prob(noise)  # type: ignore[attr-defined]
         assert torch.allclose(law.log_prob(placed), log_prob)
@@ -274,7 +287,7 @@ def test_posteriors_are_normalised_densities_that_draws_follow(posterior: str):
     with torch.no_grad():
         for name, tensor in model.named_parameters():
             if "posterior" in name:
-                tensor.add_(0.4 * torch.randn_like(tensor))
+                tensor.add_((0.1 if posterior == "flow" else 0.4) * torch.randn_like(tensor))
     model.eval()
     q = model.parts.posterior(all_bits()[2:3])
     with torch.no_grad():
@@ -329,6 +342,12 @@ def test_normal_emissions_are_normal(scale: str):
     if scale in ("scalar", "dimension", "fixed"):
         assert torch.allclose(scales, torch.full_like(scales, 0.7), atol=1e-6)
     assert per_cell < 1 or scale == "example"
+    many = model.parts.emission(z[0, :1].expand(20_000, 2))
+    u = torch.rand(20_000, 4, 2, dtype=F64, generator=torch.Generator().manual_seed(3))
+    drawn = many.draw(u).flatten(1)  # type: ignore[attr-defined]
+    own = numbers[0, 0]
+    assert float(((drawn.mean(0) - own[:, 0]) / own[:, 1].exp()).abs().max()) < Z / math.sqrt(20_000)
+    assert float((drawn.var(0) / (2 * own[:, 1]).exp() - 1).abs().max()) < Z * math.sqrt(2 / 20_000)
     learned = {n for n, _ in model.named_parameters() if "log_scale" in n}
     assert bool(learned) == (scale in ("scalar", "dimension"))
 
@@ -366,7 +385,9 @@ def test_columns_may_have_laws_of_their_own():
     j = torch.arange(4, dtype=F64)
     poisson = (j * rate - torch.lgamma(j + 1)).softmax(0)
     by_column = torch.stack([raw[0].softmax(0), poisson, raw[2].softmax(0)])
-    assert torch.allclose(emitted.log_prob(values[[[3, 1, 2]]]), by_column[[0, 1, 2], [3, 1, 2]].log().sum(), atol=1e-6)
+    assert torch.allclose(
+        emitted.log_prob(values[torch.tensor([[3, 1, 2]])]), by_column[[0, 1, 2], [3, 1, 2]].log().sum(), atol=1e-6
+    )
     many = model.parts.emission(z.expand(20_000, 1))
     drawn = space.index(many.draw(torch.rand(20_000, 3, 2, dtype=F64, generator=torch.Generator().manual_seed(2))))  # type: ignore[attr-defined]
     share = torch.stack([torch.bincount(drawn[:, d], minlength=4) for d in range(3)]) / 20_000

@@ -8,7 +8,6 @@
 """
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -19,6 +18,7 @@ from jensen.distributions.from_noise import DiagonalNormal, FromNoise, FullNorma
 from jensen.flow.bijection import Chain, MaskedSpline
 from jensen.flow.pushforward import Pushforward
 from jensen.nn.perceptron import Activation, Perceptron
+from jensen.rules import FINITE, Rule, Ruled
 
 NARROWEST, WIDEST = -12.0, 8.0  # logarithms of standard deviations, beyond which gradients are cut off
 SPLINES, BINS, BOUND, HIDDEN, SEEN = 4, 8, 5.0, 64, 32
@@ -28,7 +28,6 @@ class Family(nn.Module, ABC):
     """A family of distributions of `dims` numbers, a member of which `features` numbers choose."""
 
     features: int
-    has_mean: ClassVar[bool] = True
 
     @abstractmethod
     def forward(self, h: Float[Tensor, "*B features"]) -> FromNoise:
@@ -80,8 +79,6 @@ class Flowed(Family):
         dims: of z, at least 2.
     """
 
-    has_mean = False
-
     def __init__(self, dims: int) -> None:
         super().__init__()
         self.dims, self.features = dims, 2 * dims + SEEN
@@ -106,7 +103,7 @@ class Flowed(Family):
 FAMILIES: dict[str, type[Diagonal] | type[Full] | type[Flowed]] = {"diagonal": Diagonal, "full": Full, "flow": Flowed}
 
 
-class Posterior(Conditional):
+class Posterior(Conditional, Ruled):
     """q(z | x).
 
     Args:
@@ -121,6 +118,10 @@ class Posterior(Conditional):
         super().__init__()
         self.network, self.family = network, family
         self.register_buffer("mean", torch.zeros(event))
+
+    def rules(self) -> dict[str, Rule]:
+        """Any mean."""
+        return {"mean": FINITE}
 
     def forward(self, given: Tensor, context: Tensor | None = None) -> FromNoise:
         """The member for each row, in the rows' precision; the network computes in its own."""
