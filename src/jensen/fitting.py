@@ -178,11 +178,9 @@ def reload_data(config: dict[str, Any]) -> Split:
     source = facts.get("source", "array")
     if source == "array":
         raise InputError("the run was fitted to an array in memory, which cannot be found again; give DATA")
-    options = {name: facts.get(name) for name in ("levels", "layout", "label")}
-    size = facts.get("size")
     if not is_known(source):
         raise InputError(f"the data the run was fitted to are no longer at {source!r}; give DATA, or put them back")
-    split = load_data(source, size=tuple(size) if size else None, split_seed=facts.get("split_seed", 0), **options)
+    split = loaded_again(facts)
     if split.fingerprint != config["data"]["fingerprint"]:
         raise InputError(f"the data at {source!r} are no longer those the run was fitted to; give DATA to score others")
     learned = config["request"].get("classes")
@@ -191,6 +189,14 @@ def reload_data(config: dict[str, Any]) -> Split:
             f"the labels at {source!r} are no longer those the run was fitted to; give DATA to score others"
         )
     return split
+
+
+def loaded_again(facts: dict[str, Any]) -> Split:
+    """The data that these facts are of, read again."""
+    options: dict[str, Any] = {name: facts.get(name) for name in ("levels", "layout", "label", "binarise")}
+    seeds: dict[str, Any] = {name: facts.get(name) or 0 for name in ("split_seed", "binarise_seed")}
+    size = facts.get("size")
+    return load_data(facts["source"], size=tuple(size) if size else None, **options, **seeds)
 
 
 def is_known(source: str) -> bool:
@@ -388,8 +394,9 @@ def _behind_the_bar(pipeline: Pipeline) -> Callable[[dict[str, float]], str]:
 def _describe(config: dict[str, Any], pipeline: Pipeline, split: Split, say: Say) -> None:
     rows = config["data"]["rows"]
     shape = " × ".join(map(str, split.event_shape))
+    protocol = f"; {split.facts['told']}" if split.facts.get("told") else ""
     say(
-        f"data    {split.facts.get('source', 'array')}: {rows['train']} train, {rows['valid']} valid, {rows['test']} test rows of {shape}, {split.space}"
+        f"data    {split.facts.get('source', 'array')}: {rows['train']} train, {rows['valid']} valid, {rows['test']} test rows of {shape}, {split.space}{protocol}"
     )
     for note in split.facts.get("notes", []):
         say(f"note    {note}")

@@ -58,6 +58,7 @@ class LogLikelihood:
         rows: a hash of the examples' ids and values; differences need equal rows.
         precision: the arithmetic of the model, which is part of p.
         missing: how many cells of the examples are missing; values are then those of the observed cells.
+        protocol: what was done to the data that another number would not have, such as a binarisation.
     """
 
     value: Float64[Tensor, " B"]
@@ -73,6 +74,7 @@ class LogLikelihood:
     rows: str = ""
     precision: str = "float64"
     missing: int = 0
+    protocol: str = ""
 
     def __len__(self) -> int:
         return len(self.value)
@@ -134,7 +136,7 @@ class LogLikelihood:
         return replace(self, value=self.value + amount, terms={**terms, name: amount})
 
     def __sub__(self, other: "LogLikelihood") -> "Difference":
-        for name in ("measure", "given", "rows", "event_shape"):
+        for name in ("measure", "given", "protocol", "rows", "event_shape"):
             self._refuse_unequal(name, getattr(self, name), getattr(other, name))
         self._refuse_unequal("number of rows", len(self), len(other))
         pair = f"a difference of {_a(self.kind)} and {_a(other.kind)}"
@@ -163,7 +165,8 @@ class LogLikelihood:
         """What stands in the brackets behind the number."""
         kind = _SHORT[self.kind] if self.kind == self.method else f"{_SHORT[self.kind]}, {self.method}"
         zero = f"; {self.impossible} {plural('row', self.impossible)} of probability zero" if self.impossible else ""
-        told = f"{kind}; {len(self)} {plural('example', len(self))} × {self.dims} {plural('dim', self.dims)}{self._holes()}; ± 1 SE{zero}"
+        protocol = f"; {self.protocol}" if self.protocol else ""
+        told = f"{kind}; {len(self)} {plural('example', len(self))} × {self.dims} {plural('dim', self.dims)}{self._holes()}; ± 1 SE{zero}{protocol}"
         return told + self._caution()
 
     @property
@@ -200,6 +203,7 @@ class LogLikelihood:
             "missing_cells": self.missing,
             "rows": self.rows,
             "precision": self.precision,
+            "protocol": self.protocol,
             "terms": {
                 name: {"mean_nats": _finite(float(v.mean())), "stderr_nats": _finite(_standard_error(v))}
                 for name, v in self.terms.items()

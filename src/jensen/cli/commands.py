@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from jensen.cli.options import (
+    Binarise,
+    BinariseSeed,
     ChainSteps,
     Data,
     EveryStep,
@@ -17,6 +19,7 @@ from jensen.cli.options import (
     LevelsOption,
     Method,
     OtherData,
+    Redraws,
     RunFolder,
     Scores,
     Seed,
@@ -53,6 +56,8 @@ def fit(
     layout: Layout = None,
     label: Label = None,
     split_seed: SplitSeed = 0,
+    binarise: Binarise = None,
+    binarise_seed: BinariseSeed = 0,
     as_json: Json = False,
 ) -> None:
     """Fit a model to DATA, score the held-out test rows, draw samples, write a report.
@@ -68,7 +73,7 @@ def fit(
 
     chosen = parse(settings or [])
     fitting.checked(model, chosen, budget=budget, steps=steps, seed=seed)
-    split = load_split(data, size, levels, layout, label, split_seed)
+    split = load_split(data, size, levels, layout, label, split_seed, binarise, binarise_seed)
     pipeline = fitting.fit(split, model, run=run, budget=budget, steps=steps, seed=seed, overwrite=overwrite, **chosen)
     print_result(Run(run), finish(Run(run), pipeline, split), as_json)
 
@@ -94,6 +99,8 @@ def compare(
     layout: Layout = None,
     label: Label = None,
     split_seed: SplitSeed = 0,
+    binarise: Binarise = None,
+    binarise_seed: BinariseSeed = 0,
     as_json: Json = False,
 ) -> None:
     """Fit several models to DATA, score the same test rows with all, and say which explains them best.
@@ -110,7 +117,7 @@ def compare(
     chosen = comparing.by_model(parse(settings or []))
     options: dict[str, Any] = {"budget": budget, "steps": steps, "seeds": seeds, "seed": seed, "settings": chosen}
     comparing.planned(models, **options)
-    split = load_split(data, size, levels, layout, label, split_seed)
+    split = load_split(data, size, levels, layout, label, split_seed, binarise, binarise_seed)
     found = comparing.compare(split, models, run=folder, overwrite=overwrite, **options)
     if as_json:
         print_json({**found.to_dict(), "run": str(folder)})
@@ -135,12 +142,13 @@ def evaluate(
     levels: LevelsOption = None,
     layout: Layout = None,
     label: Label = None,
+    redraw: Redraws = None,
     as_json: Json = False,
 ) -> None:
     """Log-likelihood of held-out rows under a fitted model, with what the number is and its error bars."""
     from jensen.cli.inputs import rows_to_score, scoring_options
     from jensen.cli.printing import print_scored
-    from jensen.cli.work import keep_scores, scored
+    from jensen.cli.work import keep_scores, over_redraws, scored
     from jensen.evaluation.calibration import classification
     from jensen.evaluation.outputs import check_not_data, check_output
     from jensen.fitting import load
@@ -155,7 +163,10 @@ def evaluate(
     if output:
         keep_scores(output, pipeline, rows, ll, seed)
     classes = classification(pipeline, rows, seed=seed)
-    print_scored(pipeline.config["model"]["word"], data or source, ll, classes, as_json)
+    spread = None
+    if redraw is not None:
+        spread = over_redraws(pipeline, redraw, seed=seed, **options)
+    print_scored(pipeline.config["model"]["word"], data or source, ll, classes, as_json, spread)
     if output and not as_json:
         typer.echo(f"scores: {output}")
 
@@ -254,6 +265,8 @@ def show(
     layout: Layout = None,
     label: Label = None,
     split_seed: SplitSeed = 0,
+    binarise: Binarise = None,
+    binarise_seed: BinariseSeed = 0,
     as_json: Json = False,
 ) -> None:
     """What is in the data: rows, shape, levels, classes, range, duplicates, missing cells; and a picture."""
@@ -264,7 +277,7 @@ def show(
     from jensen.evaluation.plots import save_figure, show_figure
 
     check_output(output, (".png",))
-    split = load_split(data, size, levels, layout, label, split_seed)
+    split = load_split(data, size, levels, layout, label, split_seed, binarise, binarise_seed)
     facts = describe(split)
     if output:
         save_figure(show_figure(split), output)

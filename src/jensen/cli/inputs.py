@@ -3,16 +3,19 @@
 import math
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from jensen.data import Examples, Split, load_data, require_complete
+from jensen.data.binarise import binarised
 from jensen.data.labels import renamed
 from jensen.data.sources import is_table
+from jensen.data.space import Levels
 from jensen.data.tables import holds_label
 from jensen.errors import InputError
-from jensen.fitting import reload_data
+from jensen.fitting import loaded_again, reload_data
 from jensen.models.chain import ChainModel
 from jensen.models.model import ClassConditional
 from jensen.models.pipeline import Pipeline
@@ -21,10 +24,26 @@ MOST_STEPS = 100_000
 
 
 def load_split(
-    data: str, size: str | None, levels: int | None, layout: str | None, label: str | None, split_seed: int
+    data: str,
+    size: str | None,
+    levels: int | None,
+    layout: str | None,
+    label: str | None,
+    split_seed: int,
+    binarise: str | None = None,
+    binarise_seed: int = 0,
 ) -> Split:
     """DATA as the options say."""
-    return load_data(data, size=_parsed_size(size), levels=levels, layout=layout, label=label, split_seed=split_seed)
+    return load_data(
+        data,
+        size=_parsed_size(size),
+        levels=levels,
+        layout=layout,
+        label=label,
+        split_seed=split_seed,
+        binarise=binarise,
+        binarise_seed=binarise_seed,
+    )
 
 
 def _parsed_size(size: str | None) -> tuple[int, int] | None:
@@ -100,7 +119,29 @@ def _like_the_runs(
         to_fit=False,
     )
     _check_columns(facts.get("columns") or [], split.facts.get("columns") or [], data)
+    protocol = facts.get("binarise")
+    if protocol and isinstance(split.space, Levels) and split.space.k > 2:
+        return binarised(split, protocol, facts.get("binarise_seed", 0))
     return split
+
+
+def redraws(pipeline: Pipeline, count: int) -> Iterator[Examples]:
+    """The run's own test rows, their zeros and ones drawn anew by the seeds behind the run's own.
+
+    Raises:
+        InputError: the run's data were not drawn, or are no longer to be had.
+    """
+    facts = pipeline.config["data"]["facts"]
+    if facts.get("binarise") not in ("static", "dynamic"):
+        raise InputError(
+            f"--redraws is for runs on data with --binarise static or dynamic, got {facts.get('binarise') or 'data as they are'}; leave it out"
+        )
+    if not 2 <= count <= 1000:
+        raise InputError(f"--redraws must be from 2 to 1000, got {count}")
+    reload_data(pipeline.config)
+    for number in range(1, count + 1):
+        again = {**pipeline.config["data"]["facts"], "binarise_seed": facts["binarise_seed"] + number}
+        yield loaded_again(again).test
 
 
 def _check_columns(fitted: list[str], found: list[str], data: str) -> None:

@@ -27,6 +27,13 @@ Label = Annotated[
     str | None,
     typer.Option("--label", metavar="COLUMN", help="A table's column of classes: its name, or its number from 1."),
 ]
+Binarise = Annotated[
+    str | None,
+    typer.Option(
+        help="Grey values as zeros and ones: threshold, static, or dynamic (drawn anew at every training step)."
+    ),
+]
+BinariseSeed = Annotated[int, typer.Option(help="Seed of the draws of --binarise.")]
 SplitSeed = Annotated[int, typer.Option(help="Seed of the split where the data give none.")]
 
 OtherData = Annotated[
@@ -39,6 +46,12 @@ Tolerance = Annotated[
 ]
 ChainSteps = Annotated[int | None, typer.Option(help="Diffusion: the length T of the chain.")]
 EveryStep = Annotated[bool, typer.Option(help="Diffusion: every term of the bound instead of a sample of them.")]
+Redraws = Annotated[
+    int | None,
+    typer.Option(
+        "--redraws", help="Binarised data: score as many other draws of the run's test rows, for their spread."
+    ),
+]
 Scores = Annotated[
     Path | None,
     typer.Option("-o", "--output", metavar="FILE.csv", help="One row an example: id, value, stderr (nats)."),

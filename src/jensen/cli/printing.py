@@ -35,17 +35,30 @@ def print_result(folder: Run, result: dict[str, Any], as_json: bool) -> None:
 
 
 def print_scored(
-    model: str, source: str | None, ll: LogLikelihood, classes: dict[str, Any] | None, as_json: bool
+    model: str,
+    source: str | None,
+    ll: LogLikelihood,
+    classes: dict[str, Any] | None,
+    as_json: bool,
+    spread: dict[str, Any] | None = None,
 ) -> None:
     """The log-likelihood of rows: the headline, its terms, how well classes are told."""
     found = summed_up(ll)
     if as_json:
-        extra = {} if classes is None else {"classification": classes}
+        extra = ({} if classes is None else {"classification": classes}) | (
+            {} if spread is None else {"redraws": spread}
+        )
         print_json({"model": model, "data": source, "log_likelihood": found, **extra})
         return
     typer.echo(f"{model} on {source}: {ll}")
     print_breakdown(found)
     print_classes(classes)
+    if spread:
+        low, high = spread["seeds"]
+        typer.echo(
+            f"redraws      {spread['mean_nats']:.3f} nats a row, sd {spread['sd_nats']:.3f} over {len(spread['means_nats'])} draws of the "
+            f"test rows' zeros and ones (seeds {low} to {high})"
+        )
 
 
 def print_breakdown(summary: dict[str, Any]) -> None:

@@ -1,11 +1,13 @@
 """What takes time, with its bar: drawing, scoring, and all that follows a fit."""
 
+import statistics
 import sys
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
+from jensen.cli.inputs import redraws
 from jensen.data import Examples, Split
 from jensen.errors import InputError
 from jensen.evaluation.drawing import Drawing, draw
@@ -48,6 +50,18 @@ def scored(pipeline: Pipeline, rows: Examples, **options: Any) -> LogLikelihood:
     """The log-likelihood of rows."""
     with bar("scoring", len(rows)) as shown:
         return pipeline.log_likelihood(rows, on_start=shown.total, on_calls=shown.advance, **options)
+
+
+def over_redraws(pipeline: Pipeline, count: int, **options: Any) -> dict[str, Any]:
+    """The mean log-likelihood of the run's test rows over other draws of their zeros and ones, in nats."""
+    means = [scored(pipeline, rows, **options).mean for rows in redraws(pipeline, count)]
+    first = pipeline.config["data"]["facts"]["binarise_seed"] + 1
+    return {
+        "seeds": [first, first + count - 1],
+        "means_nats": means,
+        "mean_nats": statistics.mean(means),
+        "sd_nats": statistics.stdev(means),
+    }
 
 
 def keep_scores(path: Path, pipeline: Pipeline, rows: Examples, ll: LogLikelihood, seed: int) -> None:

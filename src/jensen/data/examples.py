@@ -8,7 +8,7 @@ row's noise, so that results do not depend on batching.
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from jensen.data.space import Space
 from jensen.errors import InputError
+from jensen.noise import Noise
 
 DTYPES = (torch.uint8, torch.uint16, torch.float32, torch.float64)
 
@@ -62,6 +63,14 @@ class Rows(Protocol):
 
     def batch(self, indices: Tensor | slice) -> Batch:
         """The rows at these positions."""
+
+
+@runtime_checkable
+class Fresh(Protocol):
+    """Rows that a training step may draw anew."""
+
+    def fresh(self, indices: Tensor | slice, noise: Noise) -> Batch:
+        """The rows at these positions, as this noise has them."""
 
 
 @dataclass(frozen=True)

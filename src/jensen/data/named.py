@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jensen.data.bits import read_bits
 from jensen.data.files import shown
 from jensen.data.idx import read_idx
 from jensen.data.rows import Array, Rows, Source
@@ -123,6 +124,31 @@ def _table(name: str) -> Callable[[], Source]:
     return load
 
 
+@dataclass(frozen=True)
+class FixedBinarised:
+    """MNIST as Larochelle and Murray (2011) drew its zeros and ones, once and for all: three files of text, a row a line."""
+
+    word: str
+    site: str
+
+    def __call__(self) -> Source:
+        """Train, valid and test as given."""
+        parts = {part: Rows(self._part(part)) for part in ("train", "valid", "test")}
+        return Source("named", parts, 2, told="binarised: fixed (Larochelle and Murray 2011)")
+
+    def _part(self, part: str) -> Array:
+        name = f"binarized_mnist_{part}.amat"
+        own = os.environ.get("JENSEN_DATA")
+        found = [p for p in ([Path(own).expanduser() / self.word / name] if own else []) if p.exists()]
+        if not found:
+            looked = f"not in {shown(Path(own) / self.word)}" if own else "JENSEN_DATA is not set"
+            raise InputError(
+                f"{self.word}: {name} was not found ({looked}); get its three files from {self.site} and set JENSEN_DATA to the folder "
+                f"that holds {self.word}/{name}, or take mnist with --binarise, which is another protocol"
+            )
+        return read_bits(found[0], 784).reshape(-1, 1, 28, 28)
+
+
 _MNIST = IdxArchive(
     "mnist",
     ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/"),
@@ -156,5 +182,9 @@ NAMED = {
         "569 tumours, malignant or benign, 30 measurements; ships with scikit-learn", _table("breast_cancer")
     ),
     "mnist": Named("70,000 handwritten digits, 28×28 grey, 256 levels; 11 MB to download", _MNIST),
+    "binarized-mnist": Named(
+        "70,000 digits, 28×28 zeros and ones, fixed by Larochelle and Murray 2011; files to be put into $JENSEN_DATA",
+        FixedBinarised("binarized-mnist", "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"),
+    ),
     "fashion-mnist": Named("70,000 pictures of clothes, 28×28 grey, 256 levels; 30 MB to download", _FASHION),
 }

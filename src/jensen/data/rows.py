@@ -44,7 +44,7 @@ class Source:
     """All a reader found. `levels` is set where the format declares it; `notes` are sentences for the user.
 
     `columns` are the names of the columns that are left when the one with the labels is taken out, which was number
-    `label_column`, counted from 1.
+    `label_column`, counted from 1. `told` is the protocol that made the values, where numbers depend on it.
     """
 
     kind: str
@@ -54,3 +54,4 @@ class Source:
     columns: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     label_column: int | None = None
+    told: str = ""

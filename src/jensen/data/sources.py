@@ -16,6 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from jensen.data.arrays import as_array, interpret
+from jensen.data.binarise import binarised
 from jensen.data.examples import Split
 from jensen.data.files import opened, shown
 from jensen.data.grid import grid_notes
@@ -43,6 +44,8 @@ def load_data(
     layout: str | None = None,
     label: str | int | None = None,
     split_seed: int = 0,
+    binarise: str | None = None,
+    binarise_seed: int = 0,
     to_fit: bool = True,
 ) -> Split:
     """Data from anywhere as a `Split` of train, valid and test rows in data units.
@@ -55,6 +58,8 @@ def load_data(
         layout: HW, CHW or HWC, the order of the axes of one image in an array, where its shape leaves a choice.
         label: the column of a table that holds the rows' classes: its name, or its number counted from 1.
         split_seed: seed of the permutation that cuts the parts the source does not give.
+        binarise: threshold, static or dynamic: grey values as zeros and ones (`jensen.data.binarise`).
+        binarise_seed: of those draws.
         to_fit: False for rows that are only to be scored or filled in: a source with too few rows to cut parts from is
             then left whole, as train rows.
 
@@ -69,7 +74,15 @@ def load_data(
     (1259, 179, 359, (1, 8, 8), '17 levels')
     """
     if isinstance(source, Split):
-        return _unchanged(source, size=size, levels=levels, layout=layout, label=label, split_seed=split_seed or None)
+        return _unchanged(
+            source,
+            size=size,
+            levels=levels,
+            layout=layout,
+            label=label,
+            split_seed=split_seed or None,
+            binarise=binarise,
+        )
     label = None if label is None else str(label).strip()
     found, where = _read(source, _checked_size(size), label)
     _refuse_option("size", size, found.kind == "images", "folders of images", found.kind)
@@ -87,7 +100,8 @@ def load_data(
     }
     if isinstance(space, Real):
         facts["notes"] += grid_notes(split.train, found.columns)
-    return replace(split, facts=facts)
+    split = replace(split, facts=facts)
+    return split if binarise is None else binarised(split, binarise, binarise_seed)
 
 
 def _unchanged(split: Split, **options: object) -> Split:
@@ -195,7 +209,8 @@ def _facts(source: Any, found: Source) -> dict[str, Any]:
         "rows": sum(map(len, found.parts.values())),
         "notes": list(found.notes),
     }
-    return facts | ({"columns": list(found.columns)} if found.columns else {})
+    own = {"columns": list(found.columns), "told": found.told}
+    return facts | {name: value for name, value in own.items() if value}
 
 
 def _address(source: Any) -> str:

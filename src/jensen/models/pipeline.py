@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from jensen.data.binarise import at_step
 from jensen.data.codec import Affine
 from jensen.data.examples import Batch, Examples, as_examples
 from jensen.data.space import Levels, Space
@@ -66,7 +67,13 @@ class Encoded:
 
     def batch(self, indices: Tensor | slice) -> Batch:
         """The rows at these positions."""
-        batch = self.rows.batch(indices)
+        return self._encoded(self.rows.batch(indices))
+
+    def fresh(self, indices: Tensor | slice, noise: Noise) -> Batch:
+        """The rows at these positions, drawn anew where they are such rows."""
+        return self._encoded(at_step(self.rows, indices, noise))
+
+    def _encoded(self, batch: Batch) -> Batch:
         encoded = Batch(self.codec.encode(batch.x, self.dtype), batch.id, batch.context, batch.weight)
         return encoded.to(self.model.device)
 
@@ -181,7 +188,8 @@ class Pipeline:
                 ll = ll.shifted("units", self.codec.log_abs_det(rows.x[start : start + batch_size]))
             parts.append(ll)
         missing = int((~rows.batch(slice(None)).mask).sum()) if rows.x.is_floating_point() else 0
-        return replace(concatenate(parts, rows=rows.digest()), missing=missing)
+        protocol = self.config["data"]["facts"].get("told", "")
+        return replace(concatenate(parts, rows=rows.digest()), missing=missing, protocol=protocol)
 
     def sample(
         self, n: int, context: Context | None = None, *, seed: int = 0, batch_size: int | None = None, **options: Any

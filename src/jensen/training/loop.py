@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from jensen.data.binarise import at_step
 from jensen.errors import FitError, InputError
 from jensen.noise import Noise
 from jensen.training.fitter import Fitter, Rows, State
@@ -132,7 +133,8 @@ class Loop:
     def take(self, number: int) -> dict[str, float]:
         """Take one step; what happened."""
         indices = rows_at(self.seed, number, self.fitter.batch_size, len(self.rows))
-        return self.fitter.step(number, self.rows.batch(indices))
+        batch = at_step(self.rows, indices, Noise(self.seed, "redraw", number))
+        return self.fitter.step(number, batch)
 
     def _watch(self, done: int, metrics: dict[str, float]) -> None:
         """Take note of a step; stop where they keep failing."""

@@ -174,7 +174,10 @@ def _made(plan: Plan, split: Split, folder: Folder | None, progress: bool, say: 
 
 def _facts(split: Split) -> dict[str, Any]:
     """What the data are, and how to load them again."""
-    options = {name: split.facts.get(name) for name in ("size", "levels", "layout", "label", "split_seed")}
+    options = {
+        name: split.facts.get(name)
+        for name in ("size", "levels", "layout", "label", "split_seed", "binarise", "binarise_seed")
+    }
     return {
         "source": split.facts.get("source", "array"),
         "options": {name: value for name, value in options.items() if value},
