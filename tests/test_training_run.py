@@ -379,6 +379,7 @@ ABSURD: list[tuple[str, dict[str, Any], list[int], dict[str, Any]]] = [
     ("vae", {"network": "mlp", "prior": "vamp", "prior_components": 10_000}, [1 << 18], REAL),
     ("vae", {"network": "conv", "width": 1 << 16}, [3, 8, 8], LEVELS),
     ("vae", {"network": "mlp", "depth": 0, "emission": "categorical"}, [1 << 21], LEVELS),
+    ("autoencoder", {"network": "mlp", "width": 1 << 14}, [1 << 20], REAL),
     ("gan", {"width": 1 << 16, "depth": 16}, [4], REAL),
     ("diffusion", {"network": "mlp"}, [1 << 20], REAL),
     ("diffusion", {"network": "mlp", "head_features": 10**9}, [64], LEVELS),

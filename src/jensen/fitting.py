@@ -381,7 +381,9 @@ def _behind_the_bar(pipeline: Pipeline) -> Callable[[dict[str, float]], str]:
     shift = 0.0 if mass else float(pipeline.codec.log_abs_det(torch.zeros(1, *pipeline.event_shape))[0])
 
     def without(metrics: dict[str, float]) -> str:
-        return f"losses {metrics['loss']:.3f} and {metrics['opponent']:.3f} · energy distance {metrics['energy distance']:.4f} · {metrics['rows_per_second']:.0f} rows/s"
+        own = {k: v for k, v in metrics.items() if k not in ("loss", "grad_norm", "lr", "skipped", "rows_per_second")}
+        told = "".join(f" · {name.replace('_', ' ')} {value:.4g}" for name, value in own.items())
+        return f"loss {metrics['loss']:.3f}{told} · {metrics['rows_per_second']:.0f} rows/s"
 
     def text(metrics: dict[str, float]) -> str:
         value = metrics["held_out"] + shift

@@ -15,6 +15,7 @@ MODELS: dict[str, str] = {
     "naive-bayes": "jensen.models.naive_bayes:NaiveBayes",
     "bayes-net": "jensen.models.bayes_net:BayesNet",
     "vae": "jensen.models.vae:VAE",
+    "autoencoder": "jensen.models.autoencoder:Autoencoder",
     "ppca": "jensen.models.ppca:PPCA",
     "gan": "jensen.models.gan:GAN",
     "gaussian": "jensen.models.gaussian:Gaussian",

@@ -23,6 +23,7 @@ from jensen.errors import InputError, did_you_mean
 from jensen.likelihood import LogLikelihood, concatenate
 from jensen.models.context import Context, class_codes
 from jensen.models.dequantised import Dequantised
+from jensen.models.latents import Latents
 from jensen.models.model import (
     ClassConditional,
     ClosedForm,
@@ -235,6 +236,15 @@ class Pipeline:
     def _refuse_context(self, context: Context | None) -> None:
         if context is not None and not isinstance(self.model, ClassConditional):
             raise InputError("this model is unconditional and takes no context; leave it out")
+
+    @property
+    def latents(self) -> Latents:
+        """What can be done with the codes of rows.
+
+        Raises:
+            InputError: the model has none.
+        """
+        return Latents(self)
 
     @property
     def classifies(self) -> bool:

@@ -42,7 +42,7 @@ from jensen.training.device import Precision
 from jensen.training.fitter import Fitter, Objective, Rows, TrainingSettings
 from jensen.vae.emission import Emission, Emitted
 from jensen.vae.likelihood import Asked, Estimate, ais_of, elbo_of, iwae_of
-from jensen.vae.networks import Shape
+from jensen.vae.networks import SIZES, Shape, default_latents, default_network
 from jensen.vae.objective import Aim, BoundObjective, Weight
 from jensen.vae.parts import Parts
 from jensen.vae.posterior import FAMILIES, NormalGiven, Posterior, TwoLayers
@@ -55,10 +55,6 @@ CELLS_AT_ONCE = 1 << 22  # numbers of a decoder that are held together
 MOST_COUNTED = 1 << 24
 PILOT, IWAE_DRAWS, MOST_DRAWS, MEAN_DRAWS = 8, 1000, 1_000_000, 64
 ROWS = 64  # scored together: the log-weights of so many rows are held
-SIZES: dict[str, dict[str, tuple[int, int]]] = {  # network → size → (width, depth)
-    "mlp": {"tiny": (64, 1), "small": (200, 2), "base": (500, 2)},
-    "conv": {"tiny": (16, 1), "small": (32, 1), "base": (48, 2)},
-}
 
 
 class VAE(GradientModel, LatentModel, Encoder):
@@ -510,16 +506,6 @@ def _check_together(given: Mapping[str, Any]) -> None:
         raise InputError(
             f"{wrong[0]} weighs a divergence, which objective=iwae has not, got {given[wrong[0]]}; take objective=elbo"
         )
-
-
-def default_latents(cells: int) -> int:
-    """Half as many numbers as a row has, from 2 to 64."""
-    return max(2, min(64, cells // 2))
-
-
-def default_network(event: tuple[int, ...]) -> str:
-    """Convolutions for images of more than 8 × 8."""
-    return "conv" if len(event) == 3 and math.prod(event[1:]) > 64 else "mlp"
 
 
 OWN = {

@@ -19,6 +19,10 @@ from jensen.nn.convolutional import Down, Up
 from jensen.nn.perceptron import Activation, Perceptron
 
 MOST_WEIGHTS = 1 << 28  # of one layer: 1 GiB
+SIZES: dict[str, dict[str, tuple[int, int]]] = {  # network → size → (width, depth)
+    "mlp": {"tiny": (64, 1), "small": (200, 2), "base": (500, 2)},
+    "conv": {"tiny": (16, 1), "small": (32, 1), "base": (48, 2)},
+}
 
 
 class Decoder(nn.Module, ABC):
@@ -196,3 +200,13 @@ class Shape:
                 f"networks for rows of {self.cells} cells with width {self.width} and {dims} latents would have a layer of "
                 f"{most:,} weights, at most {MOST_WEIGHTS:,} fit in memory; take a smaller width or latent_dim, or resize the data"
             )
+
+
+def default_latents(cells: int) -> int:
+    """Half as many numbers as a row has, from 2 to 64."""
+    return max(2, min(64, cells // 2))
+
+
+def default_network(event: tuple[int, ...]) -> str:
+    """Convolutions for images of more than 8 × 8."""
+    return "conv" if len(event) == 3 and math.prod(event[1:]) > 64 else "mlp"
