@@ -71,7 +71,7 @@ FAST = {
         on_level_images={"network": "conv", "width": 8, "steps": 12, "batch_size": 32},
     ),
     "autoencoder": Fast(
-        fit={"steps": 40, "latent_dim": 2, "width": 16, "depth": 1, "batch_size": 64, "patience": 0},
+        fit={"steps": 200, "lr": 1e-2, "latent_dim": 2, "width": 16, "depth": 1, "batch_size": 64, "patience": 0},
         on_level_images={"network": "conv", "width": 8, "steps": 12, "batch_size": 32},
     ),
     "gan": Fast(fit={"steps": 30, "width": 16, "depth": 1, "batch_size": 32}),

@@ -316,6 +316,73 @@ def noise(
 
 
 @app.command()
+def latent(
+    run: RunFolder,
+    data: OtherData = None,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The folder for the pictures.")] = Path(
+        "latent"
+    ),
+    what: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,…", help="map, units, reconstruct, interpolate, traverse, plane, samples (default: all)."
+        ),
+    ] = None,
+    kind: Annotated[str, typer.Option(help="The way between two rows: linear or spherical.")] = "linear",
+    seed: Seed = 0,
+    size: Size = None,
+    levels: LevelsOption = None,
+    layout: Layout = None,
+    label: Label = None,
+) -> None:
+    """Draw the codes of rows: where they lie, what is left of a row, the way between two, along one number, over the plane.
+
+    A reconstruction starts at a row, x → z → x; samples start at z ~ p(z).
+    """
+    from jensen.cli.inputs import rows_to_code
+    from jensen.evaluation.latents import Gallery, chosen
+    from jensen.evaluation.outputs import check_output
+    from jensen.fitting import load
+
+    words = chosen(what)
+    check_output(output, ("",))
+    pipeline = load(run)
+    rows, names = rows_to_code(pipeline, data, size, levels, layout, label)
+    shown = Gallery(pipeline, rows, names, seed)
+    output.mkdir(parents=True, exist_ok=True)
+    for word in words:
+        path = output / f"{word}.png"
+        typer.echo(f"{path}: {shown.save(word, path, kind=kind)}")
+
+
+@app.command()
+def encode(
+    run: RunFolder,
+    data: Annotated[str, typer.Argument(metavar="DATA", help="The rows; the same kinds of data as for `jensen fit`.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="A .npy, .npz or .csv: one code a row.")
+    ],
+    size: Size = None,
+    levels: LevelsOption = None,
+    layout: Layout = None,
+    label: Label = None,
+) -> None:
+    """Write the code of every row of DATA, in its order: features for other programs."""
+    from jensen.cli.inputs import rows_to_fill
+    from jensen.evaluation.outputs import check_not_data, check_output, write_codes
+    from jensen.fitting import load
+
+    check_output(output, (".npy", ".npz", ".csv"))
+    pipeline = load(run)
+    codes = pipeline.latents
+    rows, _ = rows_to_fill(pipeline, data, size, levels, layout, label)
+    check_not_data(output, data, pipeline.config["data"]["facts"].get("source"))
+    z = codes.encode(rows)
+    write_codes(output, z)
+    typer.echo(f"{len(z)} codes of {codes.dims} numbers, in the order of {data}: {output}")
+
+
+@app.command()
 def report(run: RunFolder) -> None:
     """Write the run's report.html again: one self-contained page with pictures."""
     from jensen.cli.inputs import own_data

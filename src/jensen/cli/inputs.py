@@ -102,6 +102,23 @@ def rows_to_fill(
     return pipeline.check(split.all_rows()), split.facts.get("columns")
 
 
+def rows_to_code(
+    pipeline: Pipeline,
+    data: str | None,
+    size: str | None,
+    levels: int | None,
+    layout: str | None,
+    label: str | None = None,
+) -> tuple[Examples, tuple[str, ...]]:
+    """The rows of which codes are drawn, as for `rows_to_score`, and the names of their classes."""
+    if data is None:
+        split = reload_data(pipeline.config)
+        return split.test, split.class_names
+    split = _like_the_runs(pipeline, data, size, levels, layout, label)
+    given = "test" in split.facts.get("given_parts", [])
+    return pipeline.check(split.test if given else split.all_rows()), split.class_names
+
+
 def _like_the_runs(
     pipeline: Pipeline, data: str, size: str | None, levels: int | None, layout: str | None, label: str | None
 ) -> Split:

@@ -73,15 +73,26 @@ def write_samples(path: Path, rows: Any, pipeline: Pipeline, columns: Sequence[s
     if suffix == "":
         save_images(rows, pipeline.space, path)
         return
+    _write_array(path, rows, "x", columns or pipeline.config["data"]["facts"].get("columns") or [])
+
+
+def write_codes(path: Path, z: Tensor) -> None:
+    """Write codes `(n, D)`: .npy, .npz (key z), or .csv with a header."""
+    _write_array(path, z, "z", [f"z{d + 1}" for d in range(z.shape[1])])
+
+
+def _write_array(path: Path, rows: Tensor, key: str, columns: Sequence[str]) -> None:
+    """Write numbers whole or not at all."""
+    suffix = path.suffix.lower()
     with written_whole(path) as aside, aside.open("wb") as file:
         if suffix == ".npy":
             np.save(file, rows.numpy())
         elif suffix == ".npz":
-            np.savez_compressed(file, x=rows.numpy())
+            arrays: Any = {key: rows.numpy()}
+            np.savez_compressed(file, **arrays)
         else:
-            columns = columns or pipeline.config["data"]["facts"].get("columns")
             shortest = rows.numpy().astype(str)  # the shortest digits that read back as the same number
-            np.savetxt(file, shortest, delimiter=",", fmt="%s", header=",".join(columns or []), comments="")
+            np.savetxt(file, shortest, delimiter=",", fmt="%s", header=",".join(columns), comments="")
 
 
 def write_scores(path: Path, rows: Examples, ll: LogLikelihood, clusters: Tensor | None = None) -> None:

@@ -6,7 +6,6 @@ Each function returns a matplotlib `Figure` (Agg, no pyplot) that `save_figure` 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
 from jensen.data.examples import Examples, Split
 from jensen.data.space import Levels
@@ -25,7 +24,7 @@ from jensen.evaluation.figures import (
 )
 from jensen.evaluation.images import finite_range, grid, is_image, to_pixels
 from jensen.evaluation.strips import noise_figure
-from jensen.evaluation.vectors import MOST_POINTS, vectors_figure
+from jensen.evaluation.vectors import MOST_POINTS, by_class, vectors_figure
 from jensen.noise import Noise
 
 __all__ = ["noise_figure", "save_figure", "show_figure"]
@@ -39,7 +38,7 @@ def show_figure(split: Split, *, seed: int = 0, theme: Theme = LIGHT) -> Figure:
         return _image_sheet(split, seed, theme)
     pick = Noise(seed, "show").permutation(len(split.train))[:MOST_POINTS]
     rows = split.train.take(pick)
-    figure = vectors_figure(_by_class(rows, split.class_names), split.facts.get("columns"), theme=theme)
+    figure = vectors_figure(by_class(rows.x, rows.context, split.class_names), split.facts.get("columns"), theme=theme)
     headline(figure, _title(split, f"{len(rows):,} of {len(split.train):,} training rows"), theme)
     return figure
 
@@ -76,13 +75,6 @@ def _class_rows(split: Split, seed: int, most: int = 12) -> list[tuple[str, Exam
     found = {code: order[codes == code][:10] for code in range(len(split.class_names))}
     kept = [(code, rows) for code, rows in found.items() if len(rows)][:most]
     return [(split.class_names[code], split.train.take(rows)) for code, rows in kept]
-
-
-def _by_class(rows: Examples, names: tuple[str, ...]) -> dict[str, Tensor]:
-    if rows.context is None or not names:
-        return {"rows": rows.x}
-    groups = {code: rows.x[rows.context == code] for code in range(len(names))}
-    return {names[code]: x for code, x in list(groups.items())[:10] if len(x)} or {"rows": rows.x}
 
 
 def _title(split: Split, what: str) -> str:

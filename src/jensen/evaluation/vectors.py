@@ -28,6 +28,14 @@ MOST_POINTS = 2000
 MOST_COLUMNS = 4
 
 
+def by_class(x: Tensor, codes: Tensor | None, names: Sequence[str]) -> dict[str, Tensor]:
+    """Rows by the name of their class, the first ten classes that have any; all together where there are no classes."""
+    if codes is None or not names:
+        return {"rows": x}
+    groups = {name: x[codes == code] for code, name in enumerate(names[:10])}
+    return {name: rows for name, rows in groups.items() if len(rows)} or {"rows": x}
+
+
 def vectors_figure(
     groups: Mapping[str, Tensor], columns: Sequence[str] | None = None, *, theme: Theme = LIGHT
 ) -> Figure:

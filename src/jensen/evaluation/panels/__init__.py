@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from jensen.evaluation.page import Html
 from jensen.evaluation.panels.classes import classes
+from jensen.evaluation.panels.codes import codes
 from jensen.evaluation.panels.comparison import controls, self_check
 from jensen.evaluation.panels.graph import graph
 from jensen.evaluation.panels.likelihood import header, meaning, split_of_bits
@@ -17,6 +18,7 @@ PANELS: tuple[Callable[[Story], Html], ...] = (
     meaning,
     controls,
     samples,
+    codes,
     mixture,
     graph,
     classes,

@@ -1,0 +1,173 @@
+"""Pictures of codes.
+
+map            where rows lie: the code itself if it has two numbers, else along the first two principal axes of the codes
+units          how much each number of the code is used
+reconstruct    rows above what is left of them: x → E[z | x] → E[x | z]
+interpolate    the way from one row to another
+traverse       one number of a code taking other values, a line each for those that vary most
+plane          standard-normal quantiles of the two that vary most, decoded: a complete code has a row at each
+samples        z ~ p(z), x ~ p(x | z): generation, which starts at no row
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from jensen.data.examples import Examples
+from jensen.data.space import Levels
+from jensen.errors import InputError, did_you_mean
+from jensen.evaluation.charts import curve_figure
+from jensen.evaluation.figures import LIGHT, Theme, headline, save_figure
+from jensen.evaluation.images import Range, finite_range, save_grid
+from jensen.evaluation.vectors import by_class, vectors_figure
+from jensen.models.latents import active_units, most_varied
+from jensen.models.pipeline import Pipeline
+from jensen.noise import Noise
+
+MAP_ROWS, ROWS, STEPS, SIDE = 2000, 10, 10, 12
+REACH = 2.5  # standard deviations of the codes, to either side
+PICTURES = ("map", "units", "reconstruct", "interpolate", "traverse", "plane", "samples")
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Rows to draw as a grid, so many in a line, and what they are."""
+
+    rows: Tensor
+    columns: int
+    told: str
+
+
+class Gallery:
+    """The pictures of a pipeline's codes of some rows.
+
+    Args:
+        pipeline: whose model has codes.
+        rows: in data units, with their classes if they have any.
+        class_names: of the classes.
+        seed: of the choice of rows and of samples.
+    """
+
+    def __init__(self, pipeline: Pipeline, rows: Examples, class_names: tuple[str, ...] = (), seed: int = 0) -> None:
+        self.pipeline, self.latents, self.names, self.seed = pipeline, pipeline.latents, class_names, seed
+        order = Noise(seed, "gallery").permutation(len(rows))
+        self.rows = rows.take(order[:MAP_ROWS])
+
+    @cached_property
+    def codes(self) -> Tensor:
+        """Of the rows, `(n, D)`."""
+        return self.latents.encode(self.rows)
+
+    def map(self, theme: Theme = LIGHT) -> Figure:
+        """Where rows lie."""
+        where, told = principal_axes(self.codes)
+        axes = [f"z{d + 1}" for d in range(where.shape[1])] if not told else ["first axis", "second axis"]
+        figure = vectors_figure(by_class(where, self.rows.context, self.names), axes, theme=theme)
+        headline(figure, f"codes of {len(self.rows):,} rows{told}", theme)
+        return figure
+
+    def units(self, theme: Theme = LIGHT) -> Figure:
+        """The variance of each number of the code over rows, most first."""
+        spread = self.codes.var(0).sort(descending=True).values[:64]
+        told = f"{active_units(self.codes)} of {self.latents.dims} numbers of the code are active"
+        figure = curve_figure(
+            range(1, len(spread) + 1),
+            {"variance": spread.tolist()},
+            xlabel="number of the code, most varied first",
+            ylabel="variance of E[z | x]",
+            theme=theme,
+        )
+        headline(figure, told, theme)
+        return figure
+
+    def reconstruct(self) -> Sheet:
+        """Rows, and under each what is left of it."""
+        x = self.rows.x[:ROWS].double()
+        return Sheet(
+            torch.cat([x, self.latents.reconstruct(self.rows.take(torch.arange(len(x))))]),
+            len(x),
+            "above rows, below their reconstructions",
+        )
+
+    def interpolate(self, kind: str = "linear") -> Sheet:
+        """Three ways between pairs of rows."""
+        pairs = min(3, len(self.rows) // 2)
+        lines = [
+            self.latents.interpolate(self.rows.x[2 * i], self.rows.x[2 * i + 1], STEPS, kind=kind) for i in range(pairs)
+        ]
+        return Sheet(torch.cat(lines), STEPS, f"{kind} ways between the codes of two rows")
+
+    def traverse(self) -> Sheet:
+        """One number of a row's code, from -2.5 to 2.5 standard deviations of the codes, a line each."""
+        mean, spread = self.codes.mean(0), self.codes.std(0)
+        lines = []
+        for dim in most_varied(self.codes, 8):
+            values = mean[dim] + spread[dim] * torch.linspace(-REACH, REACH, STEPS, dtype=torch.float64)
+            lines.append(self.latents.traverse(self.rows.x[0], dim, values))
+        return Sheet(
+            torch.cat(lines), STEPS, "one number of a row's code at a time, from -2.5 to 2.5 standard deviations"
+        )
+
+    def plane(self) -> Sheet:
+        """A grid of quantiles."""
+        rows, dims = self.latents.plane(self.codes, SIDE)
+        named = " and ".join(f"z{d + 1}" for d in dims)
+        return Sheet(rows, SIDE, f"standard-normal quantiles of {named}, decoded; the other numbers are 0")
+
+    def samples(self) -> Sheet:
+        """Generation."""
+        return Sheet(
+            self.pipeline.sample(64, seed=self.seed).double(), 8, "drawn from the model: z ~ p(z), x ~ p(x | z)"
+        )
+
+    @property
+    def limits(self) -> Range | None:
+        """What black and white stand for in real-valued images."""
+        return None if isinstance(self.pipeline.space, Levels) else finite_range(self.rows.x)
+
+    def save(self, what: str, path: Path, *, kind: str = "linear") -> str:
+        """Write one picture; what it shows.
+
+        Args:
+            what: one of `PICTURES`.
+            path: the .png.
+            kind: of interpolate.
+        """
+        if what in ("map", "units"):
+            draw: Callable[[], Figure] = self.map if what == "map" else self.units
+            save_figure(draw(), path)
+            return "where rows lie" if what == "map" else "how much each number of the code is used"
+        sheet = self.interpolate(kind) if what == "interpolate" else getattr(self, what)()
+        names = self.pipeline.config["data"]["facts"].get("columns")
+        save_grid(sheet.rows, self.pipeline.space, path, columns=sheet.columns, value_range=self.limits, names=names)
+        told: str = sheet.told
+        return told
+
+
+def chosen(what: str | None) -> tuple[str, ...]:
+    """The pictures that a word stands for, or words with commas between them; all of them if there is none.
+
+    Raises:
+        InputError: an unknown word.
+    """
+    words = PICTURES if what is None else tuple(word.strip() for word in what.split(","))
+    for word in words:
+        if word not in PICTURES:
+            raise InputError(f"unknown picture {word!r}; {did_you_mean(word, PICTURES)}known are {', '.join(PICTURES)}")
+    return words
+
+
+def principal_axes(codes: Tensor) -> tuple[Tensor, str]:
+    """Codes of at most two numbers as they are; others along their first two principal axes, and how much of the variance these hold."""
+    if codes.shape[1] <= 2:
+        return codes, ""
+    values, vectors = torch.linalg.eigh(codes.T.cov())
+    share = float(values[-2:].sum() / values.sum().clamp(min=1e-300))
+    return (codes - codes.mean(0)) @ vectors[
+        :, [-1, -2]
+    ], f", along two principal axes that hold {share:.0%} of their variance"
