@@ -168,6 +168,4 @@ def principal_axes(codes: Tensor) -> tuple[Tensor, str]:
         return codes, ""
     values, vectors = torch.linalg.eigh(codes.T.cov())
     share = float(values[-2:].sum() / values.sum().clamp(min=1e-300))
-    return (codes - codes.mean(0)) @ vectors[
-        :, [-1, -2]
-    ], f", along two principal axes that hold {share:.0%} of their variance"
+    return (codes - codes.mean(0)) @ vectors[:, [-1, -2]], f"; two principal axes, {share:.0%} of the variance"

@@ -1,0 +1,49 @@
+"""A number about two samples, and what may be concluded from it."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jensen.likelihood import plus_minus
+
+Better = Literal["lower", "higher", "near"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One measure of samples against real rows.
+
+    Attributes:
+        name: its word.
+        value: the number.
+        better: whether lower or higher is better, or near `target`.
+        target: what two samples of one law have in mean, where that is known for any sample size.
+        stderr: standard error over the rows, or None where it is not known.
+        p_value: of the hypothesis that both samples are of one law, or None.
+        note: sizes, and what else the number depends on.
+    """
+
+    name: str
+    value: float
+    better: Better
+    target: float | None = None
+    stderr: float | None = None
+    p_value: float | None = None
+    note: str = ""
+
+    def __str__(self) -> str:
+        if self.value != self.value:
+            return "–"
+        told = f"{self.value:.4g}" if self.stderr is None else plus_minus(self.value, self.stderr)
+        return told + ("" if self.p_value is None else f" (p {self.p_value:.2g})")
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able."""
+        finite = self.value == self.value and abs(self.value) != float("inf")
+        return {
+            "value": self.value if finite else None,
+            "stderr": self.stderr,
+            "p_value": self.p_value,
+            "better": self.better,
+            "target": self.target,
+            "note": self.note,
+        }
