@@ -105,7 +105,7 @@ def test_own_files_are_checked(home: Path, changed: dict[str, np.ndarray], messa
 
 
 def test_every_word_has_a_line() -> None:
-    assert list(NAMED) == ["digits", "iris", "wine", "breast-cancer", "mnist", "fashion-mnist"]
+    assert list(NAMED) == ["digits", "iris", "wine", "breast-cancer", "mnist", "fashion-mnist", "binarized-mnist"]
     assert all(named.description and "\n" not in named.description for named in NAMED.values())
 
 

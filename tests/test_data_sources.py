@@ -77,7 +77,7 @@ def test_split_passes_through() -> None:
 def test_unknown_word_names_the_known() -> None:
     with pytest.raises(
         InputError,
-        match=r"'digit' is neither a known data set .*digits, iris, wine, breast-cancer, mnist, fashion-mnist.*file",
+        match=r"'digit' is neither a known data set .*digits, iris, wine, breast-cancer, mnist, fashion-mnist, binarized-mnist.*file",
     ):
         load_data("digit")
 

@@ -143,20 +143,33 @@ def evaluate(
     layout: Layout = None,
     label: Label = None,
     redraw: Redraws = None,
+    count: Annotated[
+        int | None, typer.Option("-n", help="--method samples: rows of each sample (default: up to 2,000).")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Log-likelihood of held-out rows under a fitted model, with what the number is and its error bars."""
+    """Log-likelihood of held-out rows under a fitted model, with what the number is and its error bars.
+
+    --method samples measures what the model draws against test rows instead, which every model can; a model without likelihood has
+    nothing else. Those of the run's own data are kept for its report.
+    """
     from jensen.cli.inputs import rows_to_score, scoring_options
     from jensen.cli.printing import print_scored
+    from jensen.cli.samples import measure_samples
     from jensen.cli.work import keep_scores, over_redraws, scored
     from jensen.evaluation.calibration import classification
     from jensen.evaluation.outputs import check_not_data, check_output
     from jensen.fitting import load
+    from jensen.models.model import DensityModel
+    from jensen.training.run import Run
 
     check_output(output, (".csv",))
     pipeline = load(run)
     source = pipeline.config["data"]["facts"].get("source")
     check_not_data(output, data, source)
+    if method == "samples" or (method is None and not isinstance(pipeline.model, DensityModel)):
+        measure_samples(Run(run), pipeline, data, count, seed, as_json, given=(tolerance, steps, output, redraw))
+        return
     options = scoring_options(pipeline, method, tolerance, steps, every_step)
     rows = rows_to_score(pipeline, data, size, levels, layout, label)
     ll = scored(pipeline, rows, seed=seed, **options)
@@ -422,7 +435,8 @@ def info(run: RunFolder, as_json: Json = False) -> None:
     state = "finished" if folder.finished else "not finished; the same `jensen fit` command goes on"
     typer.echo(f"state: {f'damaged: {problem}' if problem else state}")
     if result:
-        typer.echo(f"result: {result['log_likelihood']['quote']}")
+        ll = result["log_likelihood"]
+        typer.echo(f"result: {ll['quote'] if ll else 'no likelihood; ' + result['without_likelihood']}")
 
 
 @app.command()

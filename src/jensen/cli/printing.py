@@ -8,6 +8,7 @@ import typer
 from jensen.evaluation.calibration import described
 from jensen.evaluation.likelihood import summary as summed_up
 from jensen.evaluation.numbers import part, real, word
+from jensen.evaluation.two_sample import TwoSamples
 from jensen.likelihood import BITS, LogLikelihood
 from jensen.training.run import Run
 
@@ -23,15 +24,29 @@ def print_result(folder: Run, result: dict[str, Any], as_json: bool) -> None:
         print_json({**result, "run": str(folder.path)})
         return
     ll = part(result, "log_likelihood")
-    typer.echo(f"{word(result, 'model'):<12} {word(ll, 'quote')}")
-    print_breakdown(ll)
+    if ll:
+        typer.echo(f"{word(result, 'model'):<12} {word(ll, 'quote')}")
+        print_breakdown(ll)
+    else:
+        print_samples(
+            word(result, "model"), word(result, "without_likelihood"), TwoSamples.from_dict(result["samples"])
+        )
     print_classes(part(result, "classification"))
     for name in part(result, "controls"):
         control = part(result, "controls", name)
         typer.echo(f"{name:<12} {word(control, 'quote') or word(control, 'problem')}  [control]")
-    typer.echo(_in_words(ll))
+    if ll:
+        typer.echo(_in_words(ll))
     typer.echo(f"samples: {folder.file('samples.png')}")
     typer.echo(f"report:  {folder.file('report.html')}")
+
+
+def print_samples(model: str, why: str, found: TwoSamples) -> None:
+    """Two-sample measures, and why there is no likelihood, if there is none."""
+    if why:
+        typer.echo(f"{model} has no likelihood: {why}. Its samples, measured against test rows:")
+    for line in [*found.lines(), found.explained(), *([found.caution] if found.caution else [])]:
+        typer.echo(line)
 
 
 def print_scored(

@@ -12,12 +12,14 @@ from jensen.data import Examples, Split
 from jensen.errors import InputError
 from jensen.evaluation.drawing import Drawing, draw
 from jensen.evaluation.images import save_grid
-from jensen.evaluation.likelihood import evaluate_run
+from jensen.evaluation.likelihood import evaluate_run, unscored
 from jensen.evaluation.outputs import write_scores
 from jensen.evaluation.report import write_report
+from jensen.evaluation.two_sample import TwoSamples, two_samples
 from jensen.files import write_json
 from jensen.likelihood import LogLikelihood
 from jensen.models.chain import ChainModel
+from jensen.models.model import DensityModel
 from jensen.models.pipeline import Pipeline
 from jensen.training.progress import bar
 from jensen.training.run import Run
@@ -90,8 +92,27 @@ def pictured(pipeline: Pipeline) -> Drawing:
     return drawing
 
 
+def measured(pipeline: Pipeline, split: Split, rows: int | None = None, seed: int = 0) -> TwoSamples:
+    """Two-sample measures of the model's samples."""
+    with bar("measuring samples", None) as shown:
+        return two_samples(pipeline, split, rows=rows, seed=seed, on_step=shown.note)
+
+
+def with_samples(folder: Run, found: TwoSamples) -> dict[str, Any]:
+    """The run's record with these measures, kept."""
+    record = {**(folder.evaluation() or {}), "samples": found.to_dict()}
+    write_json(folder.file("evaluation.json"), record)
+    return record
+
+
 def evaluated(folder: Run, pipeline: Pipeline, split: Split, samples: Tensor) -> dict[str, Any]:
-    """Score the test rows beside the controls, check the model against its own samples, and keep the record in the run."""
+    """Score the test rows beside the controls, check the model against its own samples, and keep the record in the run; of a model
+    without likelihood measure the samples.
+    """
+    if not isinstance(pipeline.model, DensityModel):
+        record = unscored(pipeline, split) | {"samples": measured(pipeline, split).to_dict()}
+        write_json(folder.file("evaluation.json"), record)
+        return record
     ll = scored(pipeline, split.test)
     print("controls, self-check and single steps …", file=sys.stderr)
     record = evaluate_run(pipeline, split, ll, samples)

@@ -182,9 +182,9 @@ NAMED = {
         "569 tumours, malignant or benign, 30 measurements; ships with scikit-learn", _table("breast_cancer")
     ),
     "mnist": Named("70,000 handwritten digits, 28×28 grey, 256 levels; 11 MB to download", _MNIST),
+    "fashion-mnist": Named("70,000 pictures of clothes, 28×28 grey, 256 levels; 30 MB to download", _FASHION),
     "binarized-mnist": Named(
         "70,000 digits, 28×28 zeros and ones, fixed by Larochelle and Murray 2011; files to be put into $JENSEN_DATA",
         FixedBinarised("binarized-mnist", "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/"),
     ),
-    "fashion-mnist": Named("70,000 pictures of clothes, 28×28 grey, 256 levels; 30 MB to download", _FASHION),
 }

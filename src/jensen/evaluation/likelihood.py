@@ -98,6 +98,16 @@ def difference_dict(difference: Difference) -> dict[str, Any]:
     }
 
 
+def unscored(pipeline: Pipeline, split: Split) -> dict[str, Any]:
+    """The record of a model without likelihood, and why it has none."""
+    return {
+        "model": pipeline.config["model"]["word"],
+        "data": {"source": split.facts.get("source", "array"), "fingerprint": split.fingerprint},
+        "log_likelihood": None,
+        "without_likelihood": pipeline.model.without_likelihood,
+    }
+
+
 @torch.no_grad()
 def evaluate_run(
     pipeline: Pipeline, split: Split, model: LogLikelihood, samples: Tensor, seed: int = 0

@@ -45,6 +45,7 @@ class Model(nn.Module, ABC):
         spaces: the kinds of space it scores by itself.
         accepts_missing: whether NaN cells are marginalised; if not they are refused.
         seeded: whether another seed of the fit gives another model.
+        without_likelihood: why it has none, if it has none.
     """
 
     summary: ClassVar[str]
@@ -52,6 +53,7 @@ class Model(nn.Module, ABC):
     spaces: ClassVar[tuple[type, ...]] = (Levels, Real)
     accepts_missing: bool = False
     seeded: ClassVar[bool] = True
+    without_likelihood: ClassVar[str] = ""
 
     def __init__(self, event_shape: tuple[int, ...], space: Space) -> None:
         super().__init__()

@@ -386,7 +386,10 @@ class Pipeline:
     def density(self) -> DensityModel:
         """The model, if it has a likelihood."""
         if not isinstance(self.model, DensityModel):
-            raise InputError(f"{type(self.model).__name__} has no likelihood")
+            why = f": {self.model.without_likelihood}" if self.model.without_likelihood else ""
+            raise InputError(
+                f"{type(self.model).__name__} has no likelihood{why}; --method samples measures its samples"
+            )
         return self.model
 
     def _nats_per_unit(self) -> float:

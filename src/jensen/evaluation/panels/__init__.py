@@ -11,6 +11,7 @@ from jensen.evaluation.panels.likelihood import header, meaning, split_of_bits
 from jensen.evaluation.panels.mixture import mixture
 from jensen.evaluation.panels.run import data, model, training
 from jensen.evaluation.panels.samples import film, neighbours, samples
+from jensen.evaluation.panels.two_sample import two_sample
 from jensen.evaluation.story import Story
 
 PANELS: tuple[Callable[[Story], Html], ...] = (
@@ -18,6 +19,7 @@ PANELS: tuple[Callable[[Story], Html], ...] = (
     meaning,
     controls,
     samples,
+    two_sample,
     codes,
     mixture,
     graph,

@@ -44,18 +44,27 @@ TERMS: dict[str, Html] = {
 }
 
 
+BOUND: dict[str, Html] = {  # of a variational autoencoder
+    "reconstruction": join("−E log p(x | z): what a row costs once its code is known"),
+    "divergence": join("KL(q(z | x) ‖ p(z)): what the code costs"),
+    "units": join("change of units"),
+}
+
+
 def header(story: Story) -> Html:
     """The one number to quote."""
     said, about = quoted(story.log_likelihood)
     title = f"{story.model} on {Path(story.source).name or story.source}"
-    return head(title, said or "no likelihood yet", f"{about}; test rows" if about else "")
+    none = "no likelihood" if story.evaluation.get("without_likelihood") else "no likelihood yet"
+    return head(title, said or none, f"{about}; test rows" if about else "")
 
 
 def meaning(story: Story) -> Html:
     """The headline in plain words."""
     ll = story.log_likelihood
     if not ll:
-        return panel("What this number means", missing(NOT_EVALUATED))
+        why = word(story.evaluation, "without_likelihood")
+        return panel("What this number means", missing(f"No likelihood: {why}." if why else NOT_EVALUATED))
     lines = [_unit_line(story), _kind_line(story, ll), _error_line(ll), _of_line(ll)]
     note = word(ll, "note")
     return panel("What this number means", bullets([*lines, join(note)]))
@@ -145,7 +154,11 @@ def _terms_table(story: Story, terms: dict[str, Any]) -> Html:
     known = [c[0] for c in costs.values() if c]
     total = sum(known) if known and min(known) >= 0 else 0.0  # shares of a sum with negative terms say nothing
     rows = [
-        (TERMS.get(name, name), number(plus_minus(*c)), *([share(c[0] / total)] if total else []))
+        (
+            (BOUND if "divergence" in costs else TERMS).get(name, name),
+            number(plus_minus(*c)),
+            *([share(c[0] / total)] if total else []),
+        )
         for name, c in costs.items()
         if c
     ]

@@ -36,6 +36,15 @@ class Measure:
         told = f"{self.value:.4g}" if self.stderr is None else plus_minus(self.value, self.stderr)
         return told + ("" if self.p_value is None else f" (p {self.p_value:.2g})")
 
+    @staticmethod
+    def from_dict(name: str, found: dict[str, Any]) -> "Measure":
+        """The inverse of `to_dict`; KeyError, TypeError or ValueError for anything else."""
+        numbers = {key: None if found[key] is None else float(found[key]) for key in ("target", "stderr", "p_value")}
+        value = float("nan") if found["value"] is None else float(found["value"])
+        if found["better"] not in ("lower", "higher", "near"):
+            raise ValueError(f"better is {found['better']!r}")
+        return Measure(name, value, found["better"], note=str(found["note"]), **numbers)
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
         finite = self.value == self.value and abs(self.value) != float("inf")

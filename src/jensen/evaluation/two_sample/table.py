@@ -74,13 +74,40 @@ class TwoSamples:
             "measures": {name: {m.name: m.to_dict() for m in found} for name, found in self.columns.items()},
         }
 
-    def lines(self) -> list[str]:
-        """A table to read."""
+    def cells(self) -> list[list[str]]:
+        """A table to read, its first line the columns' names."""
         names = list(self.columns)
-        cells = [["", *(HEADS.get(name, name) for name in names)]]
-        for number, first in enumerate(self.columns["model"]):
-            cells.append([f"{first.name} {ARROWS[first.better]}", *(str(self.columns[name][number]) for name in names)])
-        widths = [max(len(row[i]) for row in cells) for i in range(len(names) + 1)]
+        head = ["", *(HEADS.get(name, name) for name in names)]
+        measures = enumerate(self.columns["model"])
+        return [
+            head,
+            *([f"{m.name} {ARROWS[m.better]}", *(str(self.columns[name][n]) for name in names)] for n, m in measures),
+        ]
+
+    @staticmethod
+    def from_dict(found: Mapping[str, Any]) -> "TwoSamples":
+        """The inverse of `to_dict`.
+
+        Raises:
+            InputError: what was found is none.
+        """
+        try:
+            columns = {
+                str(name): [Measure.from_dict(word, m) for word, m in measures.items()]
+                for name, measures in found["measures"].items()
+            }
+            return TwoSamples(
+                columns, int(found["rows"]), str(found["features"]), str(found["how"]), int(found["seed"])
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise InputError(
+                f"two-sample measures cannot be read: {type(error).__name__}: {str(error)[:80]}"
+            ) from error
+
+    def lines(self) -> list[str]:
+        """The table in text."""
+        cells = self.cells()
+        widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
         return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
     def explained(self) -> str:

@@ -1,0 +1,42 @@
+"""`jensen evaluate --method samples`: what a model draws, measured against test rows."""
+
+from jensen.cli.inputs import own_data
+from jensen.cli.printing import print_json, print_samples
+from jensen.cli.work import measured, with_samples
+from jensen.errors import InputError
+from jensen.evaluation.likelihood import unscored
+from jensen.models.model import DensityModel
+from jensen.models.pipeline import Pipeline
+from jensen.training.run import Run
+
+
+def measure_samples(
+    folder: Run,
+    pipeline: Pipeline,
+    data: str | None,
+    rows: int | None,
+    seed: int,
+    as_json: bool,
+    given: tuple[object, ...],
+) -> None:
+    """Measure against the run's own test rows, keep it for the report, and print it.
+
+    Raises:
+        InputError: other data or options of likelihoods were given, or the run's data are not to be had.
+    """
+    if data is not None or any(option is not None for option in given):
+        raise InputError(
+            "--method samples measures against the run's own test rows and takes -n and --seed alone; leave DATA, -o, --tolerance, "
+            "--steps and --redraws out"
+        )
+    split, problem = own_data(pipeline)
+    if split is None:
+        raise InputError(f"samples are measured against the run's own data: {problem}")
+    found = measured(pipeline, split, rows, seed)
+    with_samples(folder, found)
+    record = unscored(pipeline, split)
+    if as_json:
+        print_json({**record, "samples": found.to_dict()})
+        return
+    why = "" if isinstance(pipeline.model, DensityModel) else record["without_likelihood"]
+    print_samples(record["model"], why, found)
