@@ -11,7 +11,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from jensen.data.space import Levels
 from jensen.distributions.discretised import DiscretisedNormal
@@ -32,9 +32,10 @@ class Bernoulli(Law):
         self.space = space
 
     def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
-        """x l - log(1 + e^l), x ∈ {0, 1}."""
+        """x l - log(1 + e^l), x ∈ {0, 1}, in one pass forward and one back."""
         logit = parameters[..., 0]
-        return ((x - self.space.first) / self.space.step).to(logit) * logit - softplus(logit)
+        one, logit = torch.broadcast_tensors(((x - self.space.first) / self.space.step).to(logit), logit)
+        return -binary_cross_entropy_with_logits(logit, one, reduction="none")
 
     def draw(self, parameters: Tensor, u: Tensor) -> Tensor:
         """The upper level where the first number is below its probability."""
