@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from jensen.blocks import in_blocks
-from jensen.bounds.annealed import Settings
+from jensen.bounds.annealed import Sandwich, Settings
 from jensen.bounds.evidence import require_unbiased
 from jensen.data.codec import Affine, fit_codec
 from jensen.data.examples import Split
@@ -41,6 +41,7 @@ from jensen.noise import Noise
 from jensen.training.device import Precision
 from jensen.training.fitter import Fitter, Objective, Rows, TrainingSettings
 from jensen.vae.emission import Emission, Emitted
+from jensen.vae.gap import STEPS, Gap, certified, gap_of
 from jensen.vae.likelihood import Asked, Estimate, ais_of, elbo_of, iwae_of
 from jensen.vae.networks import SIZES, Shape, default_latents, default_network
 from jensen.vae.objective import Aim, BoundObjective, Weight
@@ -342,6 +343,60 @@ class VAE(GradientModel, LatentModel, Encoder):
             diagnostics={**numbers, "seed": seed, **found.told},
             precision="float32",
         )
+
+    def gap(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        *,
+        ids: Tensor | None = None,
+        seed: int = 0,
+        steps: int = STEPS,
+        draws: int = 2000,
+        on_calls: OnCalls = nothing,
+    ) -> Gap:
+        """How much of log p(x) - ELBO the family of q has to answer for, and how much the encoder.
+
+        Args:
+            x: rows in the model's units.
+            context: classes, of a model that takes them.
+            ids: the rows' ids.
+            seed: of the draws.
+            steps: of the ascent to each row's own best q.
+            draws: of z for log p(x).
+            on_calls: told how many rows are done.
+
+        Raises:
+            InputError: two layers, of whose q the upper half is a network's by construction.
+        """
+        self.eval()
+        posterior = self.parts.posterior
+        if isinstance(posterior, TwoLayers):
+            raise InputError("the gap is taken apart for latent_layers=1 alone, got 2")
+        y = None if context is None else self.parts.coded(context)
+        parts = []
+        for at in torch.arange(len(x)).split(ROWS):
+            own = None if context is None else context[at]
+            asked = self._asked(x[at], own, row_ids(x, ids)[at], Noise(seed, "gap"))
+            parts.append(gap_of(asked, posterior, None if y is None else y[at], steps=steps, draws=draws))
+            on_calls(len(at))
+        return Gap.of(parts)
+
+    def certified(self, n: int = 64, *, seed: int = 0, **settings: int) -> Sandwich:
+        """Bounds from both sides on log p of rows that the model draws itself: how far apart they are says how far its `ais` can be off.
+
+        Args:
+            n: how many rows.
+            seed: of rows and chains.
+            **settings: temperatures, chains and leapfrogs, as for ais.
+        """
+        self.eval()
+        ids, noise = sample_ids(n, 0), Noise(seed, "certified")
+        z = self.parts.prior.draw(ids, noise.at("z")).to(self.device)
+        with torch.no_grad():
+            x = self._emitted(z).draw(noise.at("x").uniform(ids, (self.cells, 2)).to(self.device))
+        asked = self._asked(x, None, ids, noise.at("chains"))
+        return certified(asked, z, _settings(settings))
 
     def _told(self) -> str:
         """What the number describes, and how that was trained if not by the bound."""

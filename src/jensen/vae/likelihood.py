@@ -126,17 +126,16 @@ def elbo_of(asked: Asked, *, repetitions: int) -> Estimate:
 
 def iwae_of(asked: Asked, *, draws: int, repetitions: int) -> Estimate:
     """The k-draw bound, the mean of that many independent ones."""
-    found = [_importance(asked, draws, asked.noise.at(number)) for number in range(repetitions)]
+    found = [weighed(log_weights_of_rows(asked, draws, asked.noise.at(number))) for number in range(repetitions)]
     return found[0] if repetitions == 1 else _averaged(found)
 
 
-def _importance(asked: Asked, draws: int, noise: Noise) -> Estimate:
-    blocks = asked.blocks(asked.posterior().noise_dims, noise)
-    joint = asked.joint
-    log_w = importance_weights(
+def log_weights_of_rows(asked: Asked, draws: int, noise: Noise) -> Float64[Tensor, "draws B"]:
+    """log p(x, z) - log q(z | x) of draws of q."""
+    joint, blocks = asked.joint, asked.blocks(asked.posterior().noise_dims, noise)
+    return importance_weights(
         joint.prior, joint.emission, joint.posterior, asked.x, blocks, draws=draws, together=asked.together
     )
-    return weighed(log_w)
 
 
 def ais_of(asked: Asked, *, settings: Settings) -> Estimate:

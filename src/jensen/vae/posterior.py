@@ -124,11 +124,16 @@ class Posterior(Conditional, Ruled):
         return {"mean": FINITE}
 
     def forward(self, given: Tensor, context: Tensor | None = None) -> FromNoise:
-        """The member for each row, in the rows' precision; the network computes in its own."""
-        features = self.network((given - self.mean.to(given)).to(self.mean), context)
-        q = self.family(features.to(given.dtype))
+        """The member for each row."""
+        q = self.family(self.features(given, context))
         assert isinstance(q, FromNoise)
         return q
+
+    def features(self, given: Tensor, context: Tensor | None = None) -> Float[Tensor, "B features"]:
+        """What the family reads, in the rows' precision; the network computes in its own."""
+        features = self.network((given - self.mean.to(given)).to(self.mean), context)
+        assert isinstance(features, Tensor)
+        return features.to(given.dtype)
 
 
 class NormalGiven(Conditional):
