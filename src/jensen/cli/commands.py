@@ -18,6 +18,7 @@ from jensen.cli.options import (
     Layout,
     LevelsOption,
     Method,
+    MethodSettings,
     OtherData,
     Redraws,
     RunFolder,
@@ -143,6 +144,13 @@ def evaluate(
     layout: Layout = None,
     label: Label = None,
     redraw: Redraws = None,
+    settings: MethodSettings = None,
+    gap: Annotated[
+        int | None,
+        typer.Option(
+            help="vae: on so many test rows, how much of log p - elbo is the family's share and how much the encoder's."
+        ),
+    ] = None,
     count: Annotated[
         int | None, typer.Option("-n", help="--method samples: rows of each sample (default: up to 2,000).")
     ] = None,
@@ -153,7 +161,8 @@ def evaluate(
     --method samples measures what the model draws against test rows instead, which every model can; a model without likelihood has
     nothing else. Those of the run's own data are kept for its report.
     """
-    from jensen.cli.inputs import rows_to_score, scoring_options
+    from jensen.cli.gap import check_gap, taken_apart
+    from jensen.cli.inputs import method_settings, rows_to_score, scoring_options
     from jensen.cli.printing import print_scored
     from jensen.cli.samples import measure_samples
     from jensen.cli.work import keep_scores, over_redraws, scored
@@ -168,9 +177,11 @@ def evaluate(
     source = pipeline.config["data"]["facts"].get("source")
     check_not_data(output, data, source)
     if method == "samples" or (method is None and not isinstance(pipeline.model, DensityModel)):
-        measure_samples(Run(run), pipeline, data, count, seed, as_json, given=(tolerance, steps, output, redraw))
+        given = (tolerance, steps, output, redraw, settings, gap)
+        measure_samples(Run(run), pipeline, data, count, seed, as_json, given=given)
         return
-    options = scoring_options(pipeline, method, tolerance, steps, every_step)
+    options = scoring_options(pipeline, method, tolerance, steps, every_step) | method_settings(pipeline, settings)
+    check_gap(pipeline, gap)
     rows = rows_to_score(pipeline, data, size, levels, layout, label)
     ll = scored(pipeline, rows, seed=seed, **options)
     if output:
@@ -179,7 +190,9 @@ def evaluate(
     spread = None
     if redraw is not None:
         spread = over_redraws(pipeline, redraw, seed=seed, **options)
-    print_scored(pipeline.config["model"]["word"], data or source, ll, classes, as_json, spread)
+    shares = None if gap is None else taken_apart(pipeline, rows, gap, seed)
+    more = {"classification": classes, "redraws": spread, "gap": shares}
+    print_scored(pipeline.config["model"]["word"], data or source, ll, more, as_json)
     if output and not as_json:
         typer.echo(f"scores: {output}")
 

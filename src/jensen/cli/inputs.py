@@ -1,5 +1,6 @@
 """What a command works on: the rows of DATA, the run's own data, the options of a diffusion chain."""
 
+import inspect
 import math
 import re
 import sys
@@ -17,8 +18,9 @@ from jensen.data.tables import holds_label
 from jensen.errors import InputError
 from jensen.fitting import loaded_again, reload_data
 from jensen.models.chain import ChainModel
-from jensen.models.model import ClassConditional
+from jensen.models.model import ClassConditional, keywords
 from jensen.models.pipeline import Pipeline
+from jensen.settings import check, parse
 
 MOST_STEPS = 100_000
 
@@ -207,6 +209,16 @@ def scoring_options(
     length = {} if steps is None else {"timesteps": steps}
     whole = {"calls": None} if every_step else {}
     return {"method": method, "tolerance": tolerance, **length, **whole}
+
+
+def method_settings(pipeline: Pipeline, pairs: list[str] | None) -> dict[str, Any]:
+    """The method's own options from `--set name=value`, checked by name and type."""
+    settings = parse(pairs or [])
+    method = pipeline.density().log_likelihood
+    own = keywords(method, ("method", "ids", "seed", "on_calls", "timesteps", "calls"))
+    parameters = inspect.signature(method).parameters
+    check(settings, {name: parameters[name] for name in own}, "this model's likelihood")
+    return settings
 
 
 def check_steps(pipeline: Pipeline, steps: int | None) -> None:

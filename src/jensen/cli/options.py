@@ -40,6 +40,12 @@ OtherData = Annotated[
     str | None, typer.Argument(metavar="[DATA]", help="Other data to score; by default the run's own test rows.")
 ]
 Method = Annotated[str | None, typer.Option(help="How: exact, vlb, elbo, … (the model's first if left out).")]
+MethodSettings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="NAME=VALUE", help="An option of the method, such as draws=5000 of iwae; again for more."
+    ),
+]
 Tolerance = Annotated[
     float | None,
     typer.Option(help="Monte-Carlo standard error wanted for the mean, in bits/dim (densities: nats/dim)."),

@@ -9,7 +9,7 @@ from jensen.evaluation.calibration import described
 from jensen.evaluation.likelihood import summary as summed_up
 from jensen.evaluation.numbers import part, real, word
 from jensen.evaluation.two_sample import TwoSamples
-from jensen.likelihood import BITS, LogLikelihood
+from jensen.likelihood import BITS, LogLikelihood, plus_minus
 from jensen.training.run import Run
 
 
@@ -50,30 +50,49 @@ def print_samples(model: str, why: str, found: TwoSamples) -> None:
 
 
 def print_scored(
-    model: str,
-    source: str | None,
-    ll: LogLikelihood,
-    classes: dict[str, Any] | None,
-    as_json: bool,
-    spread: dict[str, Any] | None = None,
+    model: str, source: str | None, ll: LogLikelihood, more: dict[str, dict[str, Any] | None], as_json: bool
 ) -> None:
-    """The log-likelihood of rows: the headline, its terms, how well classes are told."""
+    """The log-likelihood of rows: the headline, its terms, and what else was asked for: how well classes are told, the spread over
+    redraws, where the gap goes.
+    """
     found = summed_up(ll)
+    asked = {name: value for name, value in more.items() if value is not None}
     if as_json:
-        extra = ({} if classes is None else {"classification": classes}) | (
-            {} if spread is None else {"redraws": spread}
-        )
-        print_json({"model": model, "data": source, "log_likelihood": found, **extra})
+        print_json({"model": model, "data": source, "log_likelihood": found, **asked})
         return
     typer.echo(f"{model} on {source}: {ll}")
     print_breakdown(found)
-    print_classes(classes)
+    print_classes(more.get("classification"))
+    print_redraws(more.get("redraws"))
+    print_gap(more.get("gap"))
+
+
+def print_redraws(spread: dict[str, Any] | None) -> None:
+    """The spread over other draws of binarised rows."""
     if spread:
         low, high = spread["seeds"]
         typer.echo(
-            f"redraws      {spread['mean_nats']:.3f} nats a row, sd {spread['sd_nats']:.3f} over {len(spread['means_nats'])} draws of the "
+            f"{'redraws':<12} {spread['mean_nats']:.3f} nats a row, sd {spread['sd_nats']:.3f} over {len(spread['means_nats'])} draws of the "
             f"test rows' zeros and ones (seeds {low} to {high})"
         )
+
+
+def print_gap(shares: dict[str, Any] | None) -> None:
+    """Where log p - elbo goes, and how well log p is known."""
+    if not shares:
+        return
+    told = {
+        name: plus_minus(shares[name]["mean_nats"], shares[name]["stderr_nats"])
+        for name in ("gap", "family", "amortisation")
+    }
+    typer.echo(
+        f"{'gap':<12} log p − elbo = {told['gap']} nats on {shares['rows']} rows = family {told['family']} + amortisation {told['amortisation']}"
+    )
+    pair = shares["sandwich"]
+    typer.echo(
+        f"{'sandwich':<12} on {pair['rows']} rows drawn from the model, annealing from both sides leaves log p open by "
+        f"{plus_minus(pair['gap_nats'], pair['stderr_nats'])} nats"
+    )
 
 
 def print_breakdown(summary: dict[str, Any]) -> None:

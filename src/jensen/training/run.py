@@ -176,10 +176,10 @@ class Run:
         """The content of evaluation.json; None where it is missing or damaged, so that it is made again."""
         try:
             record = read_json(self.file("evaluation.json"))
-            quoted = isinstance(record["log_likelihood"]["quote"], str) and isinstance(record["controls"], dict)
+            whole = _scored(record) or _unscored(record)
         except (InputError, KeyError, TypeError):
             return None
-        return record if quoted and "model" in record else None
+        return record if whole and "model" in record else None
 
     def tidy(self) -> None:
         """Remove from a finished run what a process that was killed has left, unless another one is at work there."""
@@ -325,3 +325,14 @@ def _first_difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
         if old.get(name) != new.get(name):
             return f"{name} was {brief(old.get(name))}, now {brief(new.get(name))}"
     return None
+
+
+def _scored(record: dict[str, Any]) -> bool:
+    """Whether a record has a likelihood beside its controls."""
+    ll = record["log_likelihood"]
+    return ll is not None and isinstance(ll["quote"], str) and isinstance(record["controls"], dict)
+
+
+def _unscored(record: dict[str, Any]) -> bool:
+    """Whether it says why there is no likelihood, and holds what is measured instead."""
+    return isinstance(record["without_likelihood"], str) and isinstance(record["samples"]["measures"], dict)

@@ -1,0 +1,134 @@
+"""The commands about codes, samples and gaps, as a user types them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import jensen
+from jensen.__main__ import main
+from jensen.evaluation.latents import PICTURES
+
+FAST = ["--steps", "25", "--set", "latent_dim=3", "--set", "width=16", "--set", "depth=1", "--set", "batch_size=32"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A vae and an autoencoder of digits, and a gaussian."""
+    folder = tmp_path_factory.mktemp("runs")
+    for word, options in (("vae", FAST), ("autoencoder", FAST), ("gaussian", [])):
+        assert main(["fit", "digits", "-m", word, "-o", str(folder / word), *options]) == 0
+    return folder
+
+
+def test_encode_writes_a_code_for_every_row_in_order(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    x = jensen.load_data("digits").all_rows()
+    wanted = jensen.load(runs / "vae").latents.encode(x)
+    for name in ("z.npy", "z.npz", "z.csv"):
+        assert main(["encode", str(runs / "vae"), "digits", "-o", str(tmp_path / name)]) == 0
+        assert "1797 codes of 3 numbers" in capsys.readouterr().out
+    found = np.load(tmp_path / "z.npy")
+    assert np.allclose(found, wanted.numpy(), atol=1e-5)
+    assert np.array_equal(np.load(tmp_path / "z.npz")["z"], found)
+    lines = (tmp_path / "z.csv").read_text().splitlines()
+    assert lines[0] == "z1,z2,z3"
+    assert np.array_equal(np.loadtxt(lines, delimiter=",", skiprows=1), found)
+
+
+def test_latent_draws_every_picture(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["latent", str(runs / "vae"), "-o", str(tmp_path / "all")]) == 0
+    told = capsys.readouterr().out
+    assert {p.name for p in (tmp_path / "all").iterdir()} == {f"{word}.png" for word in PICTURES}
+    assert "reconstruct.png: above rows, below their reconstructions" in told
+    split = jensen.load_data("digits")
+    sheet = np.asarray(Image.open(tmp_path / "all" / "reconstruct.png").convert("L"))
+    scale = 8  # 8 × 8 pixels at 64
+    first = sheet[2 : 2 + 8 * scale : scale, 2 : 2 + 8 * scale : scale]
+    rows = (split.test.x[:, 0].double() * 255 / 16).round().numpy()
+    assert (np.abs(rows - first).max((1, 2)) == 0).any(), "the first picture of the upper line is a test row"
+    assert (
+        main(["latent", str(runs / "autoencoder"), "digits", "-o", str(tmp_path / "two"), "--what", "map,plane"]) == 0
+    )
+    assert {p.name for p in (tmp_path / "two").iterdir()} == {"map.png", "plane.png"}
+
+
+def test_what_cannot_be_is_one_line(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    vae, out = str(runs / "vae"), str(tmp_path / "x")
+    cases = {
+        "a 'gaussian' model has no code for a row": ["latent", str(runs / "gaussian"), "-o", out],
+        "unknown picture 'mop'; did you mean 'map'": ["latent", vae, "-o", out, "--what", "mop"],
+        "the output must be .npy, .npz, .csv": ["encode", vae, "digits", "-o", f"{out}.png"],
+        "kind must be linear or spherical, got 'round'": ["latent", vae, "-o", out, "--what", "interpolate", "--kind", "round"],
+        "this model's likelihood has no setting 'drows'; did you mean 'draws'": ["evaluate", vae, "--method", "iwae", "--set", "drows=9"],
+        "draws is no option of method=elbo": ["evaluate", vae, "--set", "draws=9"],
+        "setting draws must be": ["evaluate", vae, "--method", "iwae", "--set", "draws=many"],
+        "--gap is for vae": ["evaluate", str(runs / "gaussian"), "--gap", "9"],
+        "--gap, a number of rows, must be from 2": ["evaluate", vae, "--gap", "1"],
+        "takes -n and --seed alone": ["evaluate", vae, "--method", "samples", "--gap", "9"],
+        "from 20 rows to as many": ["evaluate", vae, "--method", "samples", "-n", "5"],
+    }  # fmt: skip
+    for message, words in cases.items():
+        assert main(words) == 2, words
+        told = capsys.readouterr()
+        assert message in told.err
+        assert "Traceback" not in told.err
+        assert not told.out
+
+
+def test_methods_take_their_draws(runs: Path, capsys: pytest.CaptureFixture[str]):
+    vae = str(runs / "vae")
+    assert main(["evaluate", vae, "--method", "iwae", "--set", "draws=30", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["log_likelihood"]
+    run, test = jensen.load(vae), jensen.load_data("digits").test
+    assert found["mean_nats"] == pytest.approx(run.log_likelihood(test, method="iwae", draws=30).mean)
+    assert found["diagnostics"]["draws"] == 30
+    assert found["kind"] == "lower bound"
+    assert set(found["diagnostics"]["ess"]) == {"median", "min", "max"}
+
+
+def test_the_gap_is_told(runs: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("jensen.cli.gap.CERTIFY", {"n": 8, "temperatures": 6, "chains": 2})
+    assert main(["evaluate", str(runs / "vae"), "--gap", "8", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["gap"]
+    assert found["gap"]["mean_nats"] == pytest.approx(found["family"]["mean_nats"] + found["amortisation"]["mean_nats"])
+    assert found["rows"] == 8
+    assert found["sandwich"]["gap_nats"] > -4 * found["sandwich"]["stderr_nats"]
+    assert main(["evaluate", str(runs / "vae"), "--gap", "8"]) == 0
+    told = capsys.readouterr().out
+    assert "log p − elbo = " in told
+    assert "annealing from both sides leaves log p open by" in told
+
+
+def test_a_model_without_likelihood_says_why_and_measures_its_samples(runs: Path, capsys: pytest.CaptureFixture[str]):
+    run = str(runs / "autoencoder")
+    assert main(["evaluate", run]) == 0
+    told = capsys.readouterr().out
+    assert "autoencoder has no likelihood: it learns a code for every row and no distribution of rows" in told
+    assert "classifier →" in told
+    assert "train (ceiling)" in told
+    assert main(["evaluate", run, "-n", "40", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["log_likelihood"] is None
+    assert found["samples"]["rows"] == 40
+    assert found["samples"]["caution"].startswith("40 rows of each are few")
+    assert set(found["samples"]["measures"]) == {"model", "train", "independent", "gaussian"}
+    assert main(["info", run]) == 0
+    assert "result: no likelihood; it learns a code" in capsys.readouterr().out
+    page = (runs / "autoencoder" / "report.html").read_text()
+    assert "Samples against test rows" in page
+    assert "The codes" in page
+
+
+def test_samples_of_a_model_with_likelihood_go_into_its_report(runs: Path, capsys: pytest.CaptureFixture[str]):
+    run = runs / "vae"
+    assert "Not measured yet" in (run / "report.html").read_text()
+    assert main(["evaluate", str(run), "--method", "samples", "-n", "50"]) == 0
+    before = capsys.readouterr().out
+    assert "has no likelihood" not in before
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "Not measured yet" not in page
+    assert "coverage ↑" in page
+    assert "KL(q(z | x) ‖ p(z))" in page
