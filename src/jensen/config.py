@@ -117,6 +117,7 @@ def _built(config: dict[str, Any]) -> Pipeline:
     event, space = tuple(data["event_shape"]), space_from_dict(data["space"])
     kind = model_class(word)
     check(options, settings_of(kind), f"model {word!r}")
+    kind = kind.kind_for(options)
     with torch.device("cpu"):
         codec = Affine.from_dict(config["codec"])
     _check_codec(codec, space, event)

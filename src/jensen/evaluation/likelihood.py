@@ -17,7 +17,7 @@ from jensen.evaluation.drawing import drawing_steps
 from jensen.fitting import fit
 from jensen.likelihood import BITS, Difference, LogLikelihood
 from jensen.models.chain import ChainModel
-from jensen.models.model import enough_rows
+from jensen.models.model import ClassGiven, enough_rows
 from jensen.models.pipeline import Pipeline
 from jensen.noise import Noise
 
@@ -130,9 +130,11 @@ def evaluate_run(
         "log_likelihood": summary(model),
         "controls": {word: summary(ll) for word, ll in controls.items()}
         | {word: {"problem": line} for word, line in problems.items()},
-        "differences": {word: difference_dict(model - control) for word, control in controls.items()},
+        "differences": {
+            word: difference_dict(model - control) for word, control in controls.items() if control.given == model.given
+        },
         "per_step": per_step(pipeline, split.test, seed),
-        "self_check": self_check(pipeline, split, samples, seed),
+        "self_check": None if isinstance(pipeline.model, ClassGiven) else self_check(pipeline, split, samples, seed),
         **({} if classes is None else {"classification": classes}),
         "seed": seed,
     }

@@ -20,7 +20,7 @@ from torch import Tensor
 from jensen.data.space import Levels
 from jensen.errors import InputError
 from jensen.models.dequantised import Dequantised
-from jensen.models.model import Encoder
+from jensen.models.model import ClassGiven, Encoder
 
 if TYPE_CHECKING:
     from jensen.models.pipeline import Data, Pipeline
@@ -44,6 +44,10 @@ class Latents:
         if not isinstance(inner, Encoder):
             word = pipeline.config["model"]["word"]
             raise InputError(f"a {word!r} model has no code for a row; vae, ppca and autoencoder have one")
+        if isinstance(inner, ClassGiven):
+            raise InputError(
+                "the codes of a model of given classes are those of one class each, which is not offered; fit it without n_classes"
+            )
         self.pipeline, self.encoder = pipeline, inner
         self.offset = 0.5 * model.levels.step if isinstance(model, Dequantised) else 0.0  # the middle of a level's cell
 

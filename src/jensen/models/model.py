@@ -78,6 +78,11 @@ class Model(nn.Module, ABC):
         """The constructor's keywords for these data, every "auto" replaced by what was chosen."""
         return dict(settings)
 
+    @classmethod
+    def kind_for(cls, options: Mapping[str, Any]) -> "type[Model]":
+        """The class whose constructor these options are for: another one where they say that the model can do more."""
+        return cls
+
     @abstractmethod
     def sample(self, n: int, context: Tensor | None = None, seed: int = 0, *, start: int = 0) -> Tensor:
         """Draw n rows `(n, *event_shape)`: numbers start … start + n - 1 of the endless sequence that seed names."""
@@ -222,6 +227,12 @@ class ClassConditional(ABC):
     @abstractmethod
     def n_classes(self) -> int:
         """How many classes there are."""
+
+
+class ClassGiven(ClassConditional):
+    """A model that has a law of rows for every class and says nothing of rows whose class is not known: `log_likelihood` is log p(x | y)
+    alone. Drawn without a class, rows have classes as frequent as in the training rows.
+    """
 
 
 class Imputer(ABC):

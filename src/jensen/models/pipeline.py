@@ -26,6 +26,7 @@ from jensen.models.dequantised import Dequantised
 from jensen.models.latents import Latents
 from jensen.models.model import (
     ClassConditional,
+    ClassGiven,
     ClosedForm,
     ComponentModel,
     Conditioner,
@@ -150,7 +151,8 @@ class Pipeline:
         Args:
             data: Examples, tensor or array `(B, *event_shape)` in data units.
             context: the classes of the rows, for models that take classes (`ClassConditional`): one for all or one for
-                each, codes or names. The value is then log p(x | y). Classes that Examples bring along are not used.
+                each, codes or names. The value is then log p(x | y). Classes that Examples bring along are used where the
+                model has no other likelihood (`ClassGiven`).
             method: how; the model's first method if None.
             seed: of all Monte-Carlo draws.
             tolerance: the Monte-Carlo standard error wanted for the mean, in bits/dim for masses and nats/dim for
@@ -164,7 +166,7 @@ class Pipeline:
             InputError: the data do not fit the model, or the model has no likelihood.
         """
         model, rows = self.density(), self.check(data)
-        classes = None if context is None else self.codes(context, len(rows))
+        classes = self._classes(context, rows)
         _check_batch_size(batch_size)
         if tolerance is not None and not tolerance > 0:
             raise InputError(f"tolerance must be positive, got {tolerance}")
@@ -232,6 +234,18 @@ class Pipeline:
         assert isinstance(self.model, ClassConditional)
         names = self.config["data"].get("class_names") or ()
         return class_codes(context, rows, self.model.n_classes, names)
+
+    def _classes(self, context: Context | None, rows: Examples) -> Tensor | None:
+        """The classes to score rows in: those given; of a model that needs them the rows' own."""
+        if context is not None:
+            return self.codes(context, len(rows))
+        if not isinstance(self.model, ClassGiven):
+            return None
+        if rows.context is None:
+            raise InputError(
+                "this model gives log p(x | y) and needs the class of every row; give context=…, or rows with classes"
+            )
+        return self.codes(rows.context, len(rows))
 
     def _refuse_context(self, context: Context | None) -> None:
         if context is not None and not isinstance(self.model, ClassConditional):

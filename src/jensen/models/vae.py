@@ -19,17 +19,20 @@ from jensen.blocks import in_blocks
 from jensen.bounds.annealed import Sandwich, Settings
 from jensen.bounds.evidence import require_unbiased
 from jensen.data.codec import Affine, fit_codec
-from jensen.data.examples import Split
+from jensen.data.examples import Batch, Split
 from jensen.data.histogram import cell_counts, cell_means
 from jensen.data.space import Levels, Space
 from jensen.distributions.conditional import Conditional
 from jensen.distributions.from_noise import DiagonalNormal, FromNoise, FullNormal
+from jensen.distributions.picking import picked
 from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood
 from jensen.models.model import (
+    ClassGiven,
     Encoder,
     GradientModel,
     LatentModel,
+    Model,
     OnCalls,
     nothing,
     row_ids,
@@ -38,6 +41,7 @@ from jensen.models.model import (
 )
 from jensen.nn.perceptron import Activation
 from jensen.noise import Noise
+from jensen.rules import Rule, Ruled, probabilities
 from jensen.training.device import Precision
 from jensen.training.fitter import Fitter, Objective, Rows, TrainingSettings
 from jensen.vae.emission import Emission, Emitted
@@ -84,6 +88,7 @@ class VAE(GradientModel, LatentModel, Encoder):
         beta: the weight of the divergence; 1 is the bound.
         beta_warmup: the share of the run in which it rises from 0.
         free_bits: nats of each dimension's divergence that cost nothing.
+        n_classes: None for p(x); the number of classes, or auto for as many as the data have, for p(x | y), which both networks are told.
     """
 
     summary = "a variational autoencoder: a lower bound on log p, and estimates that close its gap"
@@ -115,14 +120,21 @@ class VAE(GradientModel, LatentModel, Encoder):
         beta: float = 1.0,
         beta_warmup: float = 0.0,
         free_bits: float = 0.0,
+        n_classes: int | Literal["auto"] | None = None,
     ) -> None:
         super().__init__(event_shape, space)
         self._check(locals())
+        classes = n_classes if isinstance(n_classes, int) else 0
         top = default_latents(self.cells) if latent_dim is None else latent_dim
         word = default_network(self.event_shape) if network == "auto" else network
         own = SIZES[word]["small" if size == "auto" else size]
         shape = Shape(
-            self.event_shape, word, own[0] if width is None else width, own[1] if depth is None else depth, activation
+            self.event_shape,
+            word,
+            own[0] if width is None else width,
+            own[1] if depth is None else depth,
+            activation,
+            classes,
         )
         said = Said(
             default_emission(space) if emission == "auto" else emission, scale, sigma or 0.1, n_components, rank
@@ -171,7 +183,13 @@ class VAE(GradientModel, LatentModel, Encoder):
         located = given.get("emission", chosen["emission"]) in ("normal", "discretised-normal")
         if located:
             chosen |= {"scale": "scalar", "sigma": 0.1}
-        return {**chosen, **{name: value for name, value in given.items() if name != "size"}}
+        classes = {"n_classes": _classes_of(split, settings["n_classes"])} if settings.get("n_classes") else {}
+        return {**chosen, **{name: value for name, value in given.items() if name != "size"}, **classes}
+
+    @classmethod
+    def kind_for(cls, options: Mapping[str, Any]) -> type[Model]:
+        """With classes, a model of given classes."""
+        return ClassVAE if options.get("n_classes") else cls
 
     @classmethod
     def training_settings(cls, split: Split, options: Mapping[str, Any]) -> TrainingSettings:
@@ -226,13 +244,11 @@ class VAE(GradientModel, LatentModel, Encoder):
         total = torch.zeros((), dtype=torch.float64)
         for start in range(0, len(rows), 256):
             batch = rows.batch(slice(start, start + 256))
-            z = self._place(batch.x, batch.id, Noise(seed, "optimal"))
-            total += (batch.x - self.parts.emission(z).mean).double().square().flatten(1).mean(1).sum().cpu()
+            z = self._posterior_of(batch.x, batch.context).place(
+                Noise(seed, "optimal").normal(batch.id, (self.latent_dim,)).to(batch.x)
+            )
+            total += (batch.x - self._emitted(z, batch.context).mean).double().square().flatten(1).mean(1).sum().cpu()
         return (total / len(rows)).float()
-
-    def _place(self, x: Tensor, ids: Tensor, noise: Noise) -> Tensor:
-        """A draw of q(z | x) for each row."""
-        return self._posterior_of(x).place(noise.normal(ids, (self.latent_dim,)).to(x))
 
     def _posterior_of(self, x: Tensor, context: Tensor | None = None) -> FromNoise:
         q = self.parts.given(context).posterior(x)
@@ -333,6 +349,7 @@ class VAE(GradientModel, LatentModel, Encoder):
         found = Estimate.of(parts)
         return LogLikelihood(
             value=found.value,
+            given="p(x|y)" if self.parts.classes else "p(x)",
             kind="lower bound",
             measure=self.space.measure,
             of=self._told(),
@@ -417,12 +434,18 @@ class VAE(GradientModel, LatentModel, Encoder):
         self.eval()
         noise = sample_noise(seed)
         size = max(1, min(256, CELLS_AT_ONCE // (self.cells * self.parts.emission.observed.outputs)))
-        return in_blocks(lambda ids: self._drawn(ids, noise), size, sample_ids(n, start))
+        ids = sample_ids(n, start)
+        y = self._classes(context, ids, noise)
+        return in_blocks(lambda block, own: self._drawn(block, own, noise), size, ids, y)
 
-    def _drawn(self, ids: Tensor, noise: Noise) -> Tensor:
+    def _classes(self, context: Tensor | None, ids: Tensor, noise: Noise) -> Tensor:
+        """The classes to draw from; of a model without them nothing is looked at."""
+        return torch.zeros_like(ids)
+
+    def _drawn(self, ids: Tensor, context: Tensor, noise: Noise) -> Tensor:
         z = self.parts.prior.draw(ids, noise.at("z")).to(self.device)
         u = noise.at("x").uniform(ids, (self.cells, 2)).to(self.device)
-        return self._emitted(z).draw(u)
+        return self._emitted(z, context.to(self.device)).draw(u)
 
     def _emitted(self, z: Tensor, context: Tensor | None = None) -> Emitted:
         emitted = self.parts.given(context).emission(z)
@@ -487,11 +510,72 @@ class VAE(GradientModel, LatentModel, Encoder):
             "beta_warmup": (0, 1),
             "free_bits": (0, 100),
             "sigma": (1e-3, 1e3),
+            "n_classes": (2, 10_000),
         }
         for name, (low, high) in ranges.items():
-            if given[name] is not None and not low <= given[name] <= high:
+            if given[name] not in (None, "auto") and not low <= given[name] <= high:
                 raise InputError(f"{name} must be from {low:g} to {high:g}, got {given[name]}")
         _check_together(given)
+
+
+class ClassVAE(VAE, ClassGiven, Ruled):
+    """p(x | y) = ∫ p(z) p(x | z, y) dz: a VAE whose networks are told the class (Sohn, Lee and Yan 2015).
+
+    Args:
+        event_shape: as for VAE.
+        space: likewise.
+        **options: likewise; n_classes is the number of classes.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, event_shape: tuple[int, ...], space: Space, **options: Any) -> None:
+        super().__init__(event_shape, space, **options)
+        classes = self.parts.classes
+        self.register_buffer("frequencies", torch.full((classes,), 1 / classes, dtype=torch.float64))
+
+    def rules(self) -> dict[str, Rule]:
+        """Frequencies of the classes."""
+        return {"frequencies": probabilities()}
+
+    @property
+    def n_classes(self) -> int:
+        """K."""
+        return self.parts.classes
+
+    def initialise(self, train: Rows) -> None:
+        """As VAE, and the classes' frequencies."""
+        super().initialise(train)
+        codes = torch.cat([class_codes_of(train.batch(slice(i, i + 4096))) for i in range(0, len(train), 4096)])
+        counts = torch.bincount(codes, minlength=self.n_classes).double()
+        self.frequencies.copy_(counts / counts.sum())
+
+    def _classes(self, context: Tensor | None, ids: Tensor, noise: Noise) -> Tensor:
+        """Those given, or as frequent as in the training rows."""
+        if context is not None:
+            return context.cpu()
+        return picked(self.frequencies.cpu(), noise.at("y").uniform(ids))
+
+
+def class_codes_of(batch: Batch) -> Tensor:
+    """The classes of rows that must have them."""
+    if batch.context is None:
+        raise InputError("a model of given classes learns from rows with classes, and these have none")
+    return batch.context.cpu()
+
+
+def _classes_of(split: Split, asked: int | str) -> int:
+    """How many classes the data have."""
+    codes = split.train.context
+    if codes is None:
+        raise InputError(
+            "n_classes is for data with classes, and these have none; name a table's column of classes with --label, put images "
+            "into a folder a class, or leave n_classes out"
+        )
+    classes = max(len(split.class_names), int(codes.max()) + 1)
+    if asked not in ("auto", classes):
+        raise InputError(f"n_classes is that of the data, {classes}, got {asked}; say auto")
+    return classes
 
 
 PRIORS = ("normal", "mixture", "vamp")
@@ -517,15 +601,14 @@ def _parts(shape: Shape, space: Space, said: Said, latents: _Latents) -> Parts:
     posterior = Posterior(shape.encoder(family.features), family, shape.event)
     emission = Emission(shape.decoder(first, observed.outputs), observed, shape.event, first)
     if latents.layers == 1:
-        return Parts(_prior(latents, posterior, shape.event), emission, posterior)
+        return Parts(_prior(latents, posterior, shape.event), emission, posterior, shape.classes)
     width, depth = (shape.width // 2, shape.depth) if shape.word == "mlp" else (64, 1)
     up, down = (
         NormalGiven(a, b, width=max(1, width), depth=depth, activation=shape.activation)
         for a, b in ((first, latents.dims), (latents.dims, first))
     )
-    return Parts(
-        TwoLayerPrior(StandardNormal(latents.dims), down, first), emission, TwoLayers(posterior, up, latents.dims)
-    )
+    prior = TwoLayerPrior(StandardNormal(latents.dims), down, first)
+    return Parts(prior, emission, TwoLayers(posterior, up, latents.dims), shape.classes)
 
 
 def _prior(latents: _Latents, posterior: Posterior, event: tuple[int, ...]) -> Prior:
@@ -553,6 +636,8 @@ def _check_together(given: Mapping[str, Any]) -> None:
         )
     if given["prior"] == "vamp" and given["posterior"] != "diagonal":
         raise InputError(f"prior=vamp is a mixture of posterior=diagonal, got posterior={given['posterior']}")
+    if given["n_classes"] and given["prior"] == "vamp":
+        raise InputError("prior=vamp is a mixture over rows of no class, and does not go with n_classes; take mixture")
     if given["posterior"] == "flow" and given["latent_dim"] == 1:
         raise InputError("posterior=flow needs a latent_dim of at least 2, got 1; take diagonal or full")
     odd = {"beta": 1.0, "beta_warmup": 0.0, "free_bits": 0.0}

@@ -9,7 +9,7 @@ from jensen.errors import InputError, did_you_mean
 from jensen.evaluation.likelihood import CONTROLS
 from jensen.fitting import checked
 from jensen.models import model_class
-from jensen.models.model import ClassConditional, Trained
+from jensen.models.model import ClassConditional, ClassGiven, Trained
 
 ALWAYS = (*CONTROLS, "jittered")
 MOST_SEEDS = 100
@@ -97,7 +97,11 @@ def planned(
     if (budget or steps) and not any(issubclass(kind, Trained) for kind in kinds.values()):
         raise InputError("none of these models is trained for a time; leave out the budget and the steps")
     for word in plan.words:
-        checked(word, plan.settings.get(word, {}), seed=seed + seeds - 1)
+        kind = checked(word, plan.settings.get(word, {}), seed=seed + seeds - 1)
+        if issubclass(kind.kind_for(plan.settings.get(word, {})), ClassGiven):
+            raise InputError(
+                f"a comparison is of log p(x), and {word} with n_classes gives log p(x | y) alone; leave {word}.n_classes out"
+            )
     return plan
 
 

@@ -7,14 +7,14 @@ from jensen.evaluation.panels.common import themed
 from jensen.evaluation.story import Story
 from jensen.models.dequantised import Dequantised
 from jensen.models.latents import active_units
-from jensen.models.model import Encoder
+from jensen.models.model import ClassGiven, Encoder
 
 
 def codes(story: Story) -> Html:
     """Nothing where the model has no codes."""
     model = story.pipeline.model
     inner = model.model if isinstance(model, Dequantised) else model
-    if not isinstance(inner, Encoder) or inner.latent_dim == 0:
+    if not isinstance(inner, Encoder) or isinstance(inner, ClassGiven) or inner.latent_dim == 0:
         return Html("")
     title = "The codes"
     if story.split is None or len(story.split.test) < 2:
