@@ -4,7 +4,9 @@ Seeds are fixed. z-tests are at 4 standard errors, 1 in 16,000 by chance.
 """
 
 import itertools
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,6 +25,7 @@ from jensen.models.ppca import PPCA
 from jensen.models.vae import VAE
 from jensen.noise import Noise
 from jensen.vae.emission import Independent
+from jensen.vae.objective import BoundObjective
 from jensen.vae.posterior import Full
 
 F64 = torch.float64
@@ -466,8 +469,66 @@ def test_free_bits_cost_nothing_below_and_all_above():
 
 
 @pytest.mark.parametrize(
+    ("objective", "estimator", "draws"),
+    [("elbo", "stl", 1), ("elbo", "stl", 3), ("elbo", "reparameterised", 3), ("iwae", "dreg", 3), ("iwae", "score", 3)],
+)
+def test_the_objective_has_the_gradient_of_its_estimator(objective: str, estimator: str, draws: int):
+    """In mean over noise all gradients of one bound are equal, and so are the losses: against the plain one, 3,000 draws each."""
+    x = all_bits().float().repeat(3000, 1)
+    batch = Examples(x, torch.arange(len(x))).batch(slice(None))
+
+    def found(word: str, seed: int) -> tuple[float, Tensor]:
+        model = integrable(objective=objective, estimator=word, draws=draws).float()
+        loss = model.objective()(batch, Noise(seed, "train")).mean()
+        q = [p for name, p in model.named_parameters() if "posterior" in name]
+        return float(loss.detach()), torch.cat([g.flatten() for g in torch.autograd.grad(loss, q)])
+
+    plain, own = found("reparameterised", 1), found(estimator, 2)
+    assert own[0] == pytest.approx(plain[0], abs=0.1)
+    assert float((own[1] - plain[1]).norm() / plain[1].norm()) < (0.5 if estimator == "score" else 0.1)
+
+
+def test_collapse_is_watched(tmp_path: Path):
+    """The history has the active units and the divergence of each number; the latter sum to the term of the bound."""
+    split = jensen.load_data("digits")
+    fast = {"latent_dim": 4, "width": 16, "depth": 1, "steps": 60, "batch_size": 64, "patience": 0}
+    run = jensen.fit(split, "vae", run=tmp_path / "run", progress=False, **fast)  # type: ignore[arg-type]
+    lines = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    last = lines[-1]["held_out"]
+    assert len(last["divergence_by_dimension"]) == 4
+    assert sum(last["divergence_by_dimension"]) == pytest.approx(-last["divergence"], rel=1e-4)
+    assert last["bound"] == pytest.approx(last["reconstruction"] + last["divergence"])
+    inner = run.model
+    assert isinstance(inner, VAE)
+    watched = split.valid.take(Noise(0, "watched").permutation(len(split.valid)))
+    codes = inner.encode(run.encoded(watched).batch(slice(None)).x)
+    assert last["active_units"] == int((codes.var(0) > 0.01).sum())
+    assert lines[0]["held_out"]["active_units"] <= 4
+
+
+def test_at_the_posterior_stl_has_no_gradient():
+    model, other = linear(estimator="stl")
+    batch = Examples(rows(other, 50).double(), torch.arange(50)).batch(slice(None))
+    aim = model.objective()
+    assert isinstance(aim, BoundObjective)
+    rate, distortion = aim._elbo(aim.parts.given(None), batch.x, batch.id, Noise(0, "train"), 1)
+    q = [p for name, p in model.named_parameters() if "posterior" in name]
+    slopes = torch.autograd.grad((rate.sum() + distortion.sum()), q)
+    assert max(float(s.abs().max()) for s in slopes) < 1e-8
+
+
+@pytest.mark.parametrize(
     ("options", "message"),
     [
+        (
+            {"estimator": "dreg"},
+            "estimator of objective=elbo must be one of auto, reparameterised, stl, score, got 'dreg'",
+        ),
+        (
+            {"objective": "iwae", "estimator": "stl"},
+            "estimator of objective=iwae must be one of auto, reparameterised, dreg",
+        ),
+        ({"estimator": "score", "draws": 3}, "estimator=score with objective=elbo takes one draw, got draws=3"),
         ({"posterior": "half"}, "posterior must be one of diagonal, full, flow, got 'half'"),
         ({"latent_dim": 0}, "latent_dim must be from 1 to 4096, got 0"),
         ({"latent_layers": 2, "posterior": "full"}, "latent_layers=2 goes with posterior=diagonal"),

@@ -18,6 +18,7 @@ from torch import Tensor
 from jensen.blocks import in_blocks
 from jensen.bounds.annealed import Sandwich, Settings
 from jensen.bounds.evidence import require_unbiased
+from jensen.bounds.gradients import ESTIMATORS
 from jensen.data.codec import Affine, fit_codec
 from jensen.data.examples import Batch, Split
 from jensen.data.histogram import cell_counts, cell_means
@@ -42,13 +43,13 @@ from jensen.models.model import (
 from jensen.nn.perceptron import Activation
 from jensen.noise import Noise
 from jensen.rules import Rule, Ruled, probabilities
-from jensen.training.device import Precision
+from jensen.training.device import Precision, device
 from jensen.training.fitter import Fitter, Objective, Rows, TrainingSettings
 from jensen.vae.emission import Emission, Emitted
 from jensen.vae.gap import STEPS, Gap, certified, gap_of
 from jensen.vae.likelihood import Asked, Estimate, ais_of, elbo_of, iwae_of
 from jensen.vae.networks import SIZES, Shape, default_latents, default_network
-from jensen.vae.objective import Aim, BoundObjective, Weight
+from jensen.vae.objective import Aim, BoundFitter, BoundObjective, Weight
 from jensen.vae.parts import Parts
 from jensen.vae.posterior import FAMILIES, NormalGiven, Posterior, TwoLayers
 from jensen.vae.prior import MixturePrior, Prior, StandardNormal, TwoLayerPrior, VampPrior
@@ -85,6 +86,7 @@ class VAE(GradientModel, LatentModel, Encoder):
         activation: of perceptrons.
         objective: elbo or iwae.
         draws: of z a row and step; None for 1, or 5 for iwae.
+        estimator: of the gradient, as in `jensen.bounds.gradients`; auto is dreg for iwae, else reparameterised.
         beta: the weight of the divergence; 1 is the bound.
         beta_warmup: the share of the run in which it rises from 0.
         free_bits: nats of each dimension's divergence that cost nothing.
@@ -117,6 +119,7 @@ class VAE(GradientModel, LatentModel, Encoder):
         activation: Activation = "silu",
         objective: Literal["elbo", "iwae"] = "elbo",
         draws: int | None = None,
+        estimator: Literal["auto", "reparameterised", "stl", "dreg", "score"] = "auto",
         beta: float = 1.0,
         beta_warmup: float = 0.0,
         free_bits: float = 0.0,
@@ -143,7 +146,7 @@ class VAE(GradientModel, LatentModel, Encoder):
         self.aim = Aim(
             objective,
             (5 if objective == "iwae" else 1) if draws is None else draws,
-            "auto",
+            _default_estimator(objective) if estimator == "auto" else estimator,
             beta,
             beta_warmup,
             free_bits,
@@ -179,6 +182,7 @@ class VAE(GradientModel, LatentModel, Encoder):
             "activation": "silu",
             "objective": objective,
             "draws": 5 if objective == "iwae" else 1,
+            "estimator": _default_estimator(objective),
         }
         located = given.get("emission", chosen["emission"]) in ("normal", "discretised-normal")
         if located:
@@ -229,7 +233,8 @@ class VAE(GradientModel, LatentModel, Encoder):
     ) -> Fitter:
         """AdamW, with as many steps of warm-up of β as was asked for."""
         self.weight.begin(int(self.aim.warmup * steps))
-        return super().fitter(settings, precision, steps=steps, held_out=held_out, seed=seed)
+        objective = self.objective().to(device())
+        return BoundFitter(objective, settings, precision, steps=steps, held_out=held_out, seed=seed)
 
     @torch.no_grad()
     def calibrate(self, valid: Rows, seed: int, on_calls: OnCalls = nothing) -> None:
@@ -495,6 +500,7 @@ class VAE(GradientModel, LatentModel, Encoder):
             "size": ("auto", "tiny", "small", "base"),
             "activation": get_args(Activation),
             "objective": ("elbo", "iwae"),
+            "estimator": ("auto", *ESTIMATORS),
         }
         for name, known in words.items():
             if given[name] not in known:
@@ -640,11 +646,30 @@ def _check_together(given: Mapping[str, Any]) -> None:
         raise InputError("prior=vamp is a mixture over rows of no class, and does not go with n_classes; take mixture")
     if given["posterior"] == "flow" and given["latent_dim"] == 1:
         raise InputError("posterior=flow needs a latent_dim of at least 2, got 1; take diagonal or full")
+    _check_estimator(given["objective"], given["estimator"], given["draws"])
     odd = {"beta": 1.0, "beta_warmup": 0.0, "free_bits": 0.0}
     wrong = [name for name, plain in odd.items() if given[name] != plain]
     if given["objective"] == "iwae" and wrong:
         raise InputError(
             f"{wrong[0]} weighs a divergence, which objective=iwae has not, got {given[wrong[0]]}; take objective=elbo"
+        )
+
+
+def _default_estimator(objective: str) -> str:
+    """Doubly reparameterised for many draws; else the plain one, with the divergence in closed form where there is one."""
+    return "dreg" if objective == "iwae" else "reparameterised"
+
+
+def _check_estimator(objective: str, estimator: str, draws: int | None) -> None:
+    """Refuse an estimator of another objective."""
+    known = {"iwae": ("auto", "reparameterised", "dreg", "score"), "elbo": ("auto", "reparameterised", "stl", "score")}
+    if estimator not in known[objective]:
+        raise InputError(
+            f"estimator of objective={objective} must be one of {', '.join(known[objective])}, got {estimator!r}"
+        )
+    if objective == "elbo" and estimator == "score" and draws not in (None, 1):
+        raise InputError(
+            f"estimator=score with objective=elbo takes one draw, got draws={draws}; take objective=iwae for its control variate"
         )
 
 

@@ -61,7 +61,7 @@ class Fitter(ABC):
         """Take step `number` (from 0); what happened, by name."""
 
     @abstractmethod
-    def evaluate(self, number: int) -> dict[str, float]:
+    def evaluate(self, number: int) -> dict[str, Any]:
         """Score the held-out rows after `number` steps: the mean of each term in nats and "bound", their sum; of a model without
         likelihood other measures, and no "bound".
         """
@@ -193,7 +193,7 @@ class GradientFitter(Fitter):
         self.ema.update()
 
     @torch.no_grad()
-    def evaluate(self, number: int) -> dict[str, float]:
+    def evaluate(self, number: int) -> dict[str, Any]:
         """Score the held-out rows with the averaged weights and the same noise every time; keep the best weights."""
         sums: dict[str, float] = {}
         total = 0.0

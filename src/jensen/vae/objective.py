@@ -9,21 +9,23 @@ by the bound all the same, and says how it was trained.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from jensen.bounds.gradients import ESTIMATORS
 from jensen.bounds.kl import kl_by_dimension
-from jensen.bounds.weights import log_weights
 from jensen.data.examples import Batch
-from jensen.distributions.from_noise import FromNoise
-from jensen.importance import log_mean_exp
+from jensen.distributions.from_noise import DiagonalNormal, FromNoise, FullNormal
 from jensen.noise import Noise
 from jensen.rules import Rule, Ruled, between
-from jensen.training.fitter import Objective
+from jensen.training.fitter import GradientFitter, Objective, Rows
 from jensen.vae.parts import Joint, Parts
 
 HELD_OUT_DRAWS = 4
+ACTIVE = 0.01  # a number of the code is active where its mean varies by more over rows (Burda et al. 2016, section 5.1)
+ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Aim:
     Attributes:
         objective: elbo or iwae.
         draws: k, of z a row.
-        estimator: of the gradient of iwae, or of an elbo without closed-form divergence.
+        estimator: of the gradient, a word of `ESTIMATORS`; the divergence is in closed form for `reparameterised` alone.
         beta: the weight of the divergence in the end.
         warmup: the share of the run in which it rises from 0.
         free_bits: λ, nats of each dimension's divergence that cost nothing.
@@ -98,7 +100,7 @@ class BoundObjective(Objective):
         self.weight.step()
         joint = self.parts.given(batch.context)
         x = batch.x.float()
-        if self.aim.objective == "iwae":
+        if self.aim.objective == "iwae" or self.aim.estimator == "score":
             loss = self._iwae(joint, x, batch.id, noise)
         else:
             rate, distortion = self._elbo(joint, x, batch.id, noise, self.aim.draws)
@@ -106,10 +108,10 @@ class BoundObjective(Objective):
         return loss / x[0].numel()
 
     def _iwae(self, joint: Joint, x: Tensor, ids: Tensor, noise: Noise) -> Tensor:
-        """-log of the mean weight."""
+        """-log of the mean weight, with the gradient of the estimator."""
         eps = self._noise(noise, ids, self.aim.draws, x)
-        draws = log_weights(joint.prior, joint.emission, joint.posterior, x, eps)
-        return -log_mean_exp(draws.log_weight)
+        estimator = ESTIMATORS[self.aim.estimator]
+        return estimator.loss(joint.prior, joint.emission, joint.posterior, x, eps)
 
     def _elbo(self, joint: Joint, x: Tensor, ids: Tensor, noise: Noise, count: int) -> tuple[Tensor, Tensor]:
         """The rate KL(q ‖ p) by dimension `(B, D)`, or its estimate `(B, 1)`, and the distortion -E log p(x | z) `(B,)`."""
@@ -118,7 +120,9 @@ class BoundObjective(Objective):
         p = joint.prior(x.new_zeros(len(x), 0))
         z, log_q = q.place_with_log_prob(self._noise(noise, ids, count, x))
         distortion = -joint.emission(z).log_prob(x).mean(0)
-        rate = kl_by_dimension(q, p)
+        rate = None if self.aim.estimator == "stl" else kl_by_dimension(q, p)
+        if self.aim.estimator == "stl":
+            log_q = q.detached().log_prob(z)
         if rate is None:
             rate = (log_q - p.log_prob(z)).mean(0)[:, None]
         return rate, distortion
@@ -140,3 +144,30 @@ class BoundObjective(Objective):
             return {f"iwae {self.aim.draws}": -self._iwae(joint, x, batch.id, noise)}
         rate, distortion = self._elbo(joint, x, batch.id, noise, HELD_OUT_DRAWS)
         return {"reconstruction": -distortion, "divergence": -rate.sum(1)}
+
+    @torch.no_grad()
+    def collapse(self, rows: Rows) -> dict[str, Any]:
+        """How many numbers of the code are active, and the divergence of each in nats; nothing where q has no mean in closed form."""
+        means, rates = [], []
+        for start in range(0, len(rows), ROWS):
+            batch = rows.batch(slice(start, start + ROWS))
+            joint, x = self.parts.given(batch.context), batch.x.float()
+            q = joint.posterior(x)
+            rate = kl_by_dimension(q, joint.prior(x.new_zeros(len(x), 0)))
+            if not isinstance(q, DiagonalNormal | FullNormal):
+                return {}
+            means.append(q.mean.double())
+            rates += [] if rate is None else [rate.double()]
+        active = int((torch.cat(means).var(0) > ACTIVE).sum())
+        each = {"divergence_by_dimension": torch.cat(rates).mean(0).tolist()} if rates else {}
+        return {"active_units": active, **each}
+
+
+class BoundFitter(GradientFitter):
+    """A gradient fitter that watches for collapse."""
+
+    def evaluate(self, number: int) -> dict[str, Any]:
+        """The bound, and how the code is used."""
+        found = super().evaluate(number)
+        assert isinstance(self.average, BoundObjective)
+        return {**found, **self.average.collapse(self.rows)}

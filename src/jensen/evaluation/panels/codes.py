@@ -1,7 +1,12 @@
 """The codes of a model that has them: where rows lie, what is left of a row, what a direction means."""
 
+from matplotlib.figure import Figure
+
+from jensen.evaluation.charts import curve_figure
+from jensen.evaluation.figures import Theme
 from jensen.evaluation.images import grid, png, to_pixels
 from jensen.evaluation.latents import Gallery, Sheet
+from jensen.evaluation.numbers import part, reals
 from jensen.evaluation.page import Html, block, missing, panel, paragraph, picture
 from jensen.evaluation.panels.common import themed
 from jensen.evaluation.story import Story
@@ -25,6 +30,7 @@ def codes(story: Story) -> Html:
         themed(shown.map, "Codes of test rows", "Each dot is the code E[z | x] of a test row."),
     ]
     parts.append(themed(shown.units, "Variance of the numbers of the code"))
+    parts += _rates(story)
     if story.image:
         sheets = {
             "Reconstruction starts at a row": shown.reconstruct(),
@@ -34,6 +40,27 @@ def codes(story: Story) -> Html:
         }
         parts += [_sheet(shown, name, sheet) for name, sheet in sheets.items()]
     return panel(title, *parts)
+
+
+def _rates(story: Story) -> list[Html]:
+    """The divergence of each number of the code, as the history has it last."""
+    rates = reals(part(story.history[-1], "held_out"), "divergence_by_dimension") if story.history else []
+    if len(rates) < 2:
+        return []
+    most = sorted(rates, reverse=True)[:64]
+
+    def draw(theme: Theme) -> Figure:
+        """The curve in these colours."""
+        x, name = range(1, len(most) + 1), "KL of q(z_d | x) to the prior"
+        return curve_figure(x, {name: most}, xlabel="number of the code, dearest first", ylabel="nats", theme=theme)
+
+    return [
+        themed(
+            draw,
+            "Divergence of the numbers of the code",
+            f"What each number of the code costs, {sum(rates):.1f} nats in all; those near 0 are not used.",
+        )
+    ]
 
 
 def _told(shown: Gallery) -> str:
