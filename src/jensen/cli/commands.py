@@ -145,6 +145,10 @@ def evaluate(
     label: Label = None,
     redraw: Redraws = None,
     settings: MethodSettings = None,
+    against: Annotated[
+        bool,
+        typer.Option("--anomaly", help="Can log p tell DATA from the run's own test rows? AUROC, plain and corrected."),
+    ] = False,
     gap: Annotated[
         int | None,
         typer.Option(
@@ -161,6 +165,7 @@ def evaluate(
     --method samples measures what the model draws against test rows instead, which every model can; a model without likelihood has
     nothing else. Those of the run's own data are kept for its report.
     """
+    from jensen.cli.anomaly import check_anomaly, told_apart
     from jensen.cli.gap import check_gap, taken_apart
     from jensen.cli.inputs import method_settings, rows_to_score, scoring_options
     from jensen.cli.printing import print_scored
@@ -177,11 +182,12 @@ def evaluate(
     source = pipeline.config["data"]["facts"].get("source")
     check_not_data(output, data, source)
     if method == "samples" or (method is None and not isinstance(pipeline.model, DensityModel)):
-        given = (tolerance, steps, output, redraw, settings, gap)
+        given = (tolerance, steps, output, redraw, settings, gap, against or None)
         measure_samples(Run(run), pipeline, data, count, seed, as_json, given=given)
         return
     options = scoring_options(pipeline, method, tolerance, steps, every_step) | method_settings(pipeline, settings)
     check_gap(pipeline, gap)
+    check_anomaly(data, against)
     rows = rows_to_score(pipeline, data, size, levels, layout, label)
     ll = scored(pipeline, rows, seed=seed, **options)
     if output:
@@ -191,7 +197,8 @@ def evaluate(
     if redraw is not None:
         spread = over_redraws(pipeline, redraw, seed=seed, **options)
     shares = None if gap is None else taken_apart(pipeline, rows, gap, seed)
-    more = {"classification": classes, "redraws": spread, "gap": shares}
+    apart = told_apart(pipeline, rows, ll, seed=seed, **options) if against else None
+    more = {"classification": classes, "redraws": spread, "gap": shares, "anomaly": apart}
     print_scored(pipeline.config["model"]["word"], data or source, ll, more, as_json)
     if output and not as_json:
         typer.echo(f"scores: {output}")

@@ -65,6 +65,21 @@ def print_scored(
     print_classes(more.get("classification"))
     print_redraws(more.get("redraws"))
     print_gap(more.get("gap"))
+    print_anomaly(more.get("anomaly"))
+
+
+def print_anomaly(found: dict[str, Any] | None) -> None:
+    """How well log p tells other rows from the model's own."""
+    if not found:
+        return
+    shown = {
+        name: plus_minus(found[key]["value"], found[key]["stderr"])
+        for name, key in (("log p", "log_likelihood"), ("corrected for complexity", "complexity_corrected"))
+        if found[key]
+    }
+    told = ", ".join(f"by {name} {area}" for name, area in shown.items())
+    rows = f"{found['own_rows']:,} test rows of the run's data against {found['other_rows']:,} of these"
+    typer.echo(f"{'anomaly':<12} AUROC {told} ({rows}; ½ is chance; {found['caution']})")
 
 
 def print_redraws(spread: dict[str, Any] | None) -> None:

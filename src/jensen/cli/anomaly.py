@@ -1,0 +1,23 @@
+"""`jensen evaluate RUN DATA --anomaly`: can the model tell DATA from rows of its own kind?"""
+
+from typing import Any
+
+from jensen.cli.work import scored
+from jensen.data import Examples
+from jensen.errors import InputError
+from jensen.evaluation.anomaly import anomaly
+from jensen.fitting import reload_data
+from jensen.likelihood import LogLikelihood
+from jensen.models.pipeline import Pipeline
+
+
+def check_anomaly(data: str | None, asked: bool) -> None:
+    """Refuse --anomaly without other data."""
+    if asked and data is None:
+        raise InputError("--anomaly ranks DATA against the run's own test rows; give DATA, or leave --anomaly out")
+
+
+def told_apart(pipeline: Pipeline, rows: Examples, ll: LogLikelihood, **options: Any) -> dict[str, Any]:
+    """AUROC of the run's own test rows against DATA's, scored alike."""
+    own = reload_data(pipeline.config).test
+    return anomaly(scored(pipeline, own, **options), own, ll, rows)
