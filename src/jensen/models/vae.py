@@ -9,16 +9,14 @@ The parts stand in `jensen.vae`; the bounds in `jensen.bounds`.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from jensen.blocks import in_blocks
-from jensen.bounds.annealed import Sandwich, Settings
+from jensen.bounds.annealed import Sandwich
 from jensen.bounds.evidence import require_unbiased
-from jensen.bounds.gradients import ESTIMATORS
 from jensen.data.codec import Affine, fit_codec
 from jensen.data.examples import Batch, Split
 from jensen.data.histogram import cell_counts, cell_means
@@ -45,21 +43,30 @@ from jensen.noise import Noise
 from jensen.rules import Rule, Ruled, probabilities
 from jensen.training.device import Precision, device
 from jensen.training.fitter import Fitter, Objective, Rows, TrainingSettings
-from jensen.vae.emission import Emission, Emitted
+from jensen.vae.build import Latents, parts_of
+from jensen.vae.checks import check_settings, default_estimator
+from jensen.vae.emission import Emitted
 from jensen.vae.gap import STEPS, Gap, certified, gap_of
-from jensen.vae.likelihood import Asked, Estimate, ais_of, elbo_of, iwae_of
+from jensen.vae.likelihood import Asked, Estimate, elbo_of
+from jensen.vae.methods import (
+    IWAE_DRAWS,
+    MOST_DRAWS,
+    PILOT,
+    checked_draws,
+    estimated,
+    refuse_others,
+    settings_of,
+)
 from jensen.vae.networks import SIZES, Shape, default_latents, default_network
 from jensen.vae.objective import Aim, BoundFitter, BoundObjective, Weight
-from jensen.vae.parts import Parts
-from jensen.vae.posterior import FAMILIES, NormalGiven, Posterior, TwoLayers
-from jensen.vae.prior import MixturePrior, Prior, StandardNormal, TwoLayerPrior, VampPrior
+from jensen.vae.posterior import Posterior, TwoLayers
+from jensen.vae.prior import VampPrior
 from jensen.vae.spread import Optimal
-from jensen.vae.words import SCALES, Said, default_emission
+from jensen.vae.words import Said, default_emission
 
-MOST_LATENTS = 4096
 CELLS_AT_ONCE = 1 << 22  # numbers of a decoder that are held together
 MOST_COUNTED = 1 << 24
-PILOT, IWAE_DRAWS, MOST_DRAWS, MEAN_DRAWS = 8, 1000, 1_000_000, 64
+MEAN_DRAWS = 64
 ROWS = 64  # scored together: the log-weights of so many rows are held
 
 
@@ -126,7 +133,7 @@ class VAE(GradientModel, LatentModel, Encoder):
         n_classes: int | Literal["auto"] | None = None,
     ) -> None:
         super().__init__(event_shape, space)
-        self._check(locals())
+        check_settings(locals())
         classes = n_classes if isinstance(n_classes, int) else 0
         top = default_latents(self.cells) if latent_dim is None else latent_dim
         word = default_network(self.event_shape) if network == "auto" else network
@@ -142,11 +149,11 @@ class VAE(GradientModel, LatentModel, Encoder):
         said = Said(
             default_emission(space) if emission == "auto" else emission, scale, sigma or 0.1, n_components, rank
         )
-        self.parts = _parts(shape, space, said, _Latents(top, latent_layers, posterior, prior, prior_components))
+        self.parts = parts_of(shape, space, said, Latents(top, latent_layers, posterior, prior, prior_components))
         self.aim = Aim(
             objective,
             (5 if objective == "iwae" else 1) if draws is None else draws,
-            _default_estimator(objective) if estimator == "auto" else estimator,
+            default_estimator(objective) if estimator == "auto" else estimator,
             beta,
             beta_warmup,
             free_bits,
@@ -182,7 +189,7 @@ class VAE(GradientModel, LatentModel, Encoder):
             "activation": "silu",
             "objective": objective,
             "draws": 5 if objective == "iwae" else 1,
-            "estimator": _default_estimator(objective),
+            "estimator": default_estimator(objective),
         }
         located = given.get("emission", chosen["emission"]) in ("normal", "discretised-normal")
         if located:
@@ -215,8 +222,8 @@ class VAE(GradientModel, LatentModel, Encoder):
         self.parts.emission.network.start(start)
         prior = self.parts.prior
         if isinstance(prior, VampPrior):
-            picked = Noise(0, "pseudo rows").permutation(len(train))
-            rows = picked.repeat(-(-len(prior.pseudo_rows) // len(picked)))[: len(prior.pseudo_rows)]
+            order = Noise(0, "pseudo rows").permutation(len(train))
+            rows = order.repeat(-(-len(prior.pseudo_rows) // len(order)))[: len(prior.pseudo_rows)]
             prior.pseudo_rows.copy_(train.batch(rows).x)
 
     @property
@@ -284,7 +291,7 @@ class VAE(GradientModel, LatentModel, Encoder):
         methods' numbers of draws are what was asked for.
         """
         method = self.method_or_default(method)
-        _refuse_others(method, options)
+        refuse_others(method, options)
         if method == "elbo" and options.get("repetitions") is None:
             self.eval()
             found = elbo_of(self._asked(pilot, context, ids, Noise(seed, "elbo", "pilot")), repetitions=PILOT)
@@ -297,7 +304,7 @@ class VAE(GradientModel, LatentModel, Encoder):
         """How often a row is decoded."""
         method = self.method_or_default(method)
         if method == "ais":
-            return _settings(plan).calls
+            return settings_of(plan).calls
         repetitions = int(plan.get("repetitions") or 1)
         return repetitions * (int(plan.get("draws") or IWAE_DRAWS) if method == "iwae" else 1)
 
@@ -344,12 +351,12 @@ class VAE(GradientModel, LatentModel, Encoder):
         word = self.method_or_default(method)
         options = {"draws": draws, "temperatures": temperatures, "chains": chains, "leapfrogs": leapfrogs}
         count = (PILOT if word == "elbo" else 1) if repetitions is None else repetitions
-        numbers = _checked(word, count, options)
+        numbers = checked_draws(word, count, options)
         parts = []
         for at in torch.arange(len(x)).split(ROWS):
             own = None if context is None else context[at]
             asked = self._asked(x[at], own, row_ids(x, ids)[at], Noise(seed, word))
-            parts.append(_estimated(word, asked, count, options))
+            parts.append(estimated(word, asked, count, options))
             on_calls(len(at) * self.cost({"repetitions": count, **options}, word))
         found = Estimate.of(parts)
         return LogLikelihood(
@@ -418,7 +425,7 @@ class VAE(GradientModel, LatentModel, Encoder):
         with torch.no_grad():
             x = self._emitted(z).draw(noise.at("x").uniform(ids, (self.cells, 2)).to(self.device))
         asked = self._asked(x, None, ids, noise.at("chains"))
-        return certified(asked, z, _settings(settings))
+        return certified(asked, z, settings_of(settings))
 
     def _told(self) -> str:
         """What the number describes, and how that was trained if not by the bound."""
@@ -489,40 +496,6 @@ class VAE(GradientModel, LatentModel, Encoder):
         """q(z | x)."""
         return self.parts.posterior
 
-    def _check(self, given: Mapping[str, Any]) -> None:
-        """Refuse settings that cannot be, or not together."""
-        words = {
-            "latent_layers": (1, 2),
-            "posterior": tuple(FAMILIES),
-            "prior": PRIORS,
-            "scale": SCALES,
-            "network": ("auto", "mlp", "conv"),
-            "size": ("auto", "tiny", "small", "base"),
-            "activation": get_args(Activation),
-            "objective": ("elbo", "iwae"),
-            "estimator": ("auto", *ESTIMATORS),
-        }
-        for name, known in words.items():
-            if given[name] not in known:
-                raise InputError(f"{name} must be one of {', '.join(map(str, known))}, got {given[name]!r}")
-        ranges = {
-            "latent_dim": (1, MOST_LATENTS),
-            "prior_components": (1, 10_000),
-            "n_components": (1, 100),
-            "width": (1, 1 << 16),
-            "depth": (0, 16),
-            "draws": (1, 1000),
-            "beta": (0, 1e6),
-            "beta_warmup": (0, 1),
-            "free_bits": (0, 100),
-            "sigma": (1e-3, 1e3),
-            "n_classes": (2, 10_000),
-        }
-        for name, (low, high) in ranges.items():
-            if given[name] not in (None, "auto") and not low <= given[name] <= high:
-                raise InputError(f"{name} must be from {low:g} to {high:g}, got {given[name]}")
-        _check_together(given)
-
 
 class ClassVAE(VAE, ClassGiven, Ruled):
     """p(x | y) = ∫ p(z) p(x | z, y) dz: a VAE whose networks are told the class (Sohn, Lee and Yan 2015).
@@ -584,138 +557,9 @@ def _classes_of(split: Split, asked: int | str) -> int:
     return classes
 
 
-PRIORS = ("normal", "mixture", "vamp")
-
-
-@dataclass(frozen=True)
-class _Latents:
-    """What z is, how it is drawn and guessed."""
-
-    dims: int
-    layers: int
-    posterior: str
-    prior: str
-    components: int
-
-
-def _parts(shape: Shape, space: Space, said: Said, latents: _Latents) -> Parts:
-    """Prior, emission and posterior."""
-    observed = said.observed(space, shape.cells)
-    first = 2 * latents.dims if latents.layers == 2 else latents.dims
-    family = FAMILIES[latents.posterior](first)
-    shape.check(family.features, first, observed.outputs)
-    posterior = Posterior(shape.encoder(family.features), family, shape.event)
-    emission = Emission(shape.decoder(first, observed.outputs), observed, shape.event, first)
-    if latents.layers == 1:
-        return Parts(_prior(latents, posterior, shape.event), emission, posterior, shape.classes)
-    width, depth = (shape.width // 2, shape.depth) if shape.word == "mlp" else (64, 1)
-    up, down = (
-        NormalGiven(a, b, width=max(1, width), depth=depth, activation=shape.activation)
-        for a, b in ((first, latents.dims), (latents.dims, first))
-    )
-    prior = TwoLayerPrior(StandardNormal(latents.dims), down, first)
-    return Parts(prior, emission, TwoLayers(posterior, up, latents.dims), shape.classes)
-
-
-def _prior(latents: _Latents, posterior: Posterior, event: tuple[int, ...]) -> Prior:
-    if latents.prior == "mixture":
-        return MixturePrior(latents.dims, latents.components)
-    if latents.prior == "vamp":
-        return VampPrior(posterior, latents.dims, latents.components, event)
-    return StandardNormal(latents.dims)
-
-
 def _mean_of(q: FromNoise) -> Tensor:
     """E[z]."""
     if isinstance(q, DiagonalNormal | FullNormal):
         return q.mean
     noise = Noise(0, "mean of q").normal(range(MEAN_DRAWS), (q.noise_dims,))
     return q.place(noise[:, None].double().expand(-1, q.batch_shape[0], -1)).mean(0)
-
-
-def _check_together(given: Mapping[str, Any]) -> None:
-    """Refuse what does not go together."""
-    if given["latent_layers"] == 2 and (given["posterior"], given["prior"]) != ("diagonal", "normal"):
-        raise InputError(
-            "latent_layers=2 goes with posterior=diagonal and prior=normal, got "
-            f"posterior={given['posterior']} and prior={given['prior']}; leave them out"
-        )
-    if given["prior"] == "vamp" and given["posterior"] != "diagonal":
-        raise InputError(f"prior=vamp is a mixture of posterior=diagonal, got posterior={given['posterior']}")
-    if given["n_classes"] and given["prior"] == "vamp":
-        raise InputError("prior=vamp is a mixture over rows of no class, and does not go with n_classes; take mixture")
-    if given["posterior"] == "flow" and given["latent_dim"] == 1:
-        raise InputError("posterior=flow needs a latent_dim of at least 2, got 1; take diagonal or full")
-    _check_estimator(given["objective"], given["estimator"], given["draws"])
-    odd = {"beta": 1.0, "beta_warmup": 0.0, "free_bits": 0.0}
-    wrong = [name for name, plain in odd.items() if given[name] != plain]
-    if given["objective"] == "iwae" and wrong:
-        raise InputError(
-            f"{wrong[0]} weighs a divergence, which objective=iwae has not, got {given[wrong[0]]}; take objective=elbo"
-        )
-
-
-def _default_estimator(objective: str) -> str:
-    """Doubly reparameterised for many draws; else the plain one, with the divergence in closed form where there is one."""
-    return "dreg" if objective == "iwae" else "reparameterised"
-
-
-def _check_estimator(objective: str, estimator: str, draws: int | None) -> None:
-    """Refuse an estimator of another objective."""
-    known = {"iwae": ("auto", "reparameterised", "dreg", "score"), "elbo": ("auto", "reparameterised", "stl", "score")}
-    if estimator not in known[objective]:
-        raise InputError(
-            f"estimator of objective={objective} must be one of {', '.join(known[objective])}, got {estimator!r}"
-        )
-    if objective == "elbo" and estimator == "score" and draws not in (None, 1):
-        raise InputError(
-            f"estimator=score with objective=elbo takes one draw, got draws={draws}; take objective=iwae for its control variate"
-        )
-
-
-OWN = {
-    "elbo": ("repetitions",),
-    "iwae": ("draws", "repetitions"),
-    "ais": ("temperatures", "chains", "leapfrogs"),
-}
-LEAST = {"elbo": {"repetitions": 2}, "iwae": {"draws": 1, "repetitions": 1}}
-MOST = {"draws": 100_000, "repetitions": MOST_DRAWS, "temperatures": 100_000, "chains": 1000, "leapfrogs": 1000}
-
-
-def _refuse_others(method: str, options: Mapping[str, Any]) -> None:
-    """Refuse an option of another method: it would change nothing."""
-    for name in options:
-        if name not in OWN[method]:
-            raise InputError(f"{name} is no option of method={method}; it has {', '.join(OWN[method])}")
-
-
-def _checked(method: str, repetitions: int, options: Mapping[str, int]) -> dict[str, int]:
-    """The method's own numbers of draws, none of them ever changed.
-
-    Raises:
-        InputError: a number that is too small or too large.
-    """
-    numbers = {name: {"repetitions": repetitions, **options}[name] for name in OWN[method]}
-    for name, value in numbers.items():
-        least = LEAST.get(method, {}).get(name, 1)
-        if not least <= value <= MOST[name]:
-            why = ", since an error bar needs two" if least == 2 else ""
-            raise InputError(f"{name} must be from {least} to {MOST[name]:,}{why}, got {value}")
-    if method == "iwae" and (numbers["draws"], repetitions) == (1, 1):
-        raise InputError("an error bar needs at least 2 draws or 2 repetitions, got 1 and 1; draw more")
-    if method == "ais" and numbers["chains"] < 2:
-        raise InputError("an error bar needs at least 2 chains, got 1")
-    return numbers
-
-
-def _settings(options: Mapping[str, Any]) -> Settings:
-    return Settings(**{name: int(options[name]) for name in OWN["ais"] if options.get(name) is not None})
-
-
-def _estimated(method: str, asked: Asked, repetitions: int, options: Mapping[str, int]) -> Estimate:
-    """By the word of a method."""
-    if method == "ais":
-        return ais_of(asked, settings=_settings(options))
-    if method == "iwae":
-        return iwae_of(asked, draws=options["draws"], repetitions=repetitions)
-    return elbo_of(asked, repetitions=repetitions)

@@ -1,0 +1,95 @@
+"""What the settings of a VAE may be, one by one and together."""
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from jensen.bounds.gradients import ESTIMATORS
+from jensen.errors import InputError
+from jensen.nn.perceptron import Activation
+from jensen.vae.posterior import FAMILIES
+from jensen.vae.words import SCALES
+
+MOST_LATENTS = 4096
+PRIORS = ("normal", "mixture", "vamp")
+
+
+def check_settings(given: Mapping[str, Any]) -> None:
+    """Refuse settings that cannot be, or not together.
+
+    Args:
+        given: the constructor's keywords.
+
+    Raises:
+        InputError: names the setting, the rule and the value.
+    """
+    words = {
+        "latent_layers": (1, 2),
+        "posterior": tuple(FAMILIES),
+        "prior": PRIORS,
+        "scale": SCALES,
+        "network": ("auto", "mlp", "conv"),
+        "size": ("auto", "tiny", "small", "base"),
+        "activation": get_args(Activation),
+        "objective": ("elbo", "iwae"),
+        "estimator": ("auto", *ESTIMATORS),
+    }
+    for name, known in words.items():
+        if given[name] not in known:
+            raise InputError(f"{name} must be one of {', '.join(map(str, known))}, got {given[name]!r}")
+    ranges = {
+        "latent_dim": (1, MOST_LATENTS),
+        "prior_components": (1, 10_000),
+        "n_components": (1, 100),
+        "width": (1, 1 << 16),
+        "depth": (0, 16),
+        "draws": (1, 1000),
+        "beta": (0, 1e6),
+        "beta_warmup": (0, 1),
+        "free_bits": (0, 100),
+        "sigma": (1e-3, 1e3),
+        "n_classes": (2, 10_000),
+    }
+    for name, (low, high) in ranges.items():
+        if given[name] not in (None, "auto") and not low <= given[name] <= high:
+            raise InputError(f"{name} must be from {low:g} to {high:g}, got {given[name]}")
+    _check_together(given)
+
+
+def _check_together(given: Mapping[str, Any]) -> None:
+    """Refuse what does not go together."""
+    if given["latent_layers"] == 2 and (given["posterior"], given["prior"]) != ("diagonal", "normal"):
+        raise InputError(
+            "latent_layers=2 goes with posterior=diagonal and prior=normal, got "
+            f"posterior={given['posterior']} and prior={given['prior']}; leave them out"
+        )
+    if given["prior"] == "vamp" and given["posterior"] != "diagonal":
+        raise InputError(f"prior=vamp is a mixture of posterior=diagonal, got posterior={given['posterior']}")
+    if given["n_classes"] and given["prior"] == "vamp":
+        raise InputError("prior=vamp is a mixture over rows of no class, and does not go with n_classes; take mixture")
+    if given["posterior"] == "flow" and given["latent_dim"] == 1:
+        raise InputError("posterior=flow needs a latent_dim of at least 2, got 1; take diagonal or full")
+    _check_estimator(given["objective"], given["estimator"], given["draws"])
+    odd = {"beta": 1.0, "beta_warmup": 0.0, "free_bits": 0.0}
+    wrong = [name for name, plain in odd.items() if given[name] != plain]
+    if given["objective"] == "iwae" and wrong:
+        raise InputError(
+            f"{wrong[0]} weighs a divergence, which objective=iwae has not, got {given[wrong[0]]}; take objective=elbo"
+        )
+
+
+def default_estimator(objective: str) -> str:
+    """Doubly reparameterised for many draws; else the plain one, with the divergence in closed form where there is one."""
+    return "dreg" if objective == "iwae" else "reparameterised"
+
+
+def _check_estimator(objective: str, estimator: str, draws: int | None) -> None:
+    """Refuse an estimator of another objective."""
+    known = {"iwae": ("auto", "reparameterised", "dreg", "score"), "elbo": ("auto", "reparameterised", "stl", "score")}
+    if estimator not in known[objective]:
+        raise InputError(
+            f"estimator of objective={objective} must be one of {', '.join(known[objective])}, got {estimator!r}"
+        )
+    if objective == "elbo" and estimator == "score" and draws not in (None, 1):
+        raise InputError(
+            f"estimator=score with objective=elbo takes one draw, got draws={draws}; take objective=iwae for its control variate"
+        )
