@@ -45,6 +45,7 @@ from jensen.training.device import Precision, device
 from jensen.training.fitter import Fitter, Objective, Rows, TrainingSettings
 from jensen.vae.build import Latents, parts_of
 from jensen.vae.checks import check_settings, default_estimator
+from jensen.vae.diffusion_prior import DiffusionPrior
 from jensen.vae.emission import Emitted
 from jensen.vae.gap import STEPS, Gap, certified, gap_of
 from jensen.vae.likelihood import Asked, Estimate, elbo_of
@@ -66,7 +67,7 @@ from jensen.vae.words import Said, default_emission
 
 CELLS_AT_ONCE = 1 << 22  # numbers of a decoder that are held together
 MOST_COUNTED = 1 << 24
-MEAN_DRAWS = 64
+MEAN_DRAWS, CALIBRATION_ROWS = 64, 1024
 ROWS = 64  # scored together: the log-weights of so many rows are held
 
 
@@ -79,7 +80,7 @@ class VAE(GradientModel, LatentModel, Encoder):
         latent_dim: numbers in z; None for half as many as a row has, from 2 to 64. With two layers, of the upper one.
         latent_layers: 1, or 2: p(z₂) p(z₁ | z₂) p(x | z₁), with twice as many numbers in z₁.
         posterior: diagonal, full or flow.
-        prior: normal, mixture or vamp.
+        prior: normal, mixture, vamp or diffusion; of the last only the elbo can be told, since its log-density is a bound.
         prior_components: of a prior that is a mixture.
         emission: a word of `jensen.vae.words`, or one a cell with commas between them; auto by the space.
         scale: where the scale of a normal emission comes from: example (the network), scalar, dimension, fixed or optimal.
@@ -112,7 +113,7 @@ class VAE(GradientModel, LatentModel, Encoder):
         latent_dim: int | None = None,
         latent_layers: Literal[1, 2] = 1,
         posterior: Literal["diagonal", "full", "flow"] = "diagonal",
-        prior: Literal["normal", "mixture", "vamp"] = "normal",
+        prior: Literal["normal", "mixture", "vamp", "diffusion"] = "normal",
         prior_components: int = 50,
         emission: str = "auto",
         scale: Literal["example", "scalar", "dimension", "fixed", "optimal"] = "scalar",
@@ -245,7 +246,13 @@ class VAE(GradientModel, LatentModel, Encoder):
 
     @torch.no_grad()
     def calibrate(self, valid: Rows, seed: int, on_calls: OnCalls = nothing) -> None:
-        """The optimal σ of validation rows, where it is closed-form."""
+        """The optimal σ of validation rows, where it is closed-form; the last step of a diffusion prior."""
+        prior = self.parts.prior
+        if isinstance(prior, DiffusionPrior) and len(valid):
+            batch = valid.batch(slice(0, CALIBRATION_ROWS))
+            q = self._posterior_of(batch.x, batch.context)
+            noise = Noise(seed, "calibrate")
+            prior.calibrate(q.place(noise.normal(batch.id, (self.latent_dim,)).to(batch.x)), noise.at("prior"))
         optimal = [s for s in self.modules() if isinstance(s, Optimal)]
         if optimal and len(valid):
             optimal[0].set(self._squared_error(valid, seed))

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from jensen.data.space import Space
+from jensen.vae.diffusion_prior import DiffusionPrior
 from jensen.vae.emission import Emission
 from jensen.vae.networks import Shape
 from jensen.vae.parts import Parts
@@ -46,4 +47,6 @@ def _prior(latents: Latents, posterior: Posterior, event: tuple[int, ...]) -> Pr
         return MixturePrior(latents.dims, latents.components)
     if latents.prior == "vamp":
         return VampPrior(posterior, latents.dims, latents.components, event)
+    if latents.prior == "diffusion":
+        return DiffusionPrior(latents.dims)
     return StandardNormal(latents.dims)

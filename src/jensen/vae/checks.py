@@ -10,7 +10,7 @@ from jensen.vae.posterior import FAMILIES
 from jensen.vae.words import SCALES
 
 MOST_LATENTS = 4096
-PRIORS = ("normal", "mixture", "vamp")
+PRIORS = ("normal", "mixture", "vamp", "diffusion")
 
 
 def check_settings(given: Mapping[str, Any]) -> None:
@@ -64,6 +64,12 @@ def _check_together(given: Mapping[str, Any]) -> None:
         )
     if given["prior"] == "vamp" and given["posterior"] != "diagonal":
         raise InputError(f"prior=vamp is a mixture of posterior=diagonal, got posterior={given['posterior']}")
+    if given["prior"] == "diffusion" and given["objective"] == "iwae":
+        raise InputError(
+            "prior=diffusion gives a bound on log p(z), which objective=iwae cannot take; take objective=elbo"
+        )
+    if given["prior"] == "diffusion" and given["estimator"] == "score":
+        raise InputError("estimator=score needs log p(z), of which prior=diffusion gives a bound; take reparameterised")
     if given["n_classes"] and given["prior"] == "vamp":
         raise InputError("prior=vamp is a mixture over rows of no class, and does not go with n_classes; take mixture")
     if given["posterior"] == "flow" and given["latent_dim"] == 1:

@@ -109,13 +109,14 @@ class Running:
 @torch.no_grad()
 def elbo_of(asked: Asked, *, repetitions: int) -> Estimate:
     """The evidence lower bound from that many draws a row, at least 2."""
-    q = asked.posterior()
-    p = asked.joint.prior(asked.x.new_zeros(len(asked.x), 0))
-    rate = kl_by_dimension(q, p)
+    q, prior = asked.posterior(), asked.joint.prior
+    rate = None if prior.noise_dims else kl_by_dimension(q, prior(asked.x.new_zeros(len(asked.x), 0)))
     exact = None if rate is None else -rate.sum(1)
     kept: dict[str, Running] = {}
-    for eps in pieces(asked.blocks(q.noise_dims, asked.noise), repetitions, asked.together):
-        z, log_q = q.place_with_log_prob(eps.to(asked.x))
+    for noise in pieces(asked.blocks(q.noise_dims + prior.noise_dims, asked.noise), repetitions, asked.together):
+        eps, own = noise.to(asked.x).split([q.noise_dims, prior.noise_dims], -1)
+        p = prior.law(own)
+        z, log_q = q.place_with_log_prob(eps)
         reconstruction = asked.joint.emission(z).log_prob(asked.x).double()
         divergence = (p.log_prob(z) - log_q).double() if exact is None else exact.expand(len(z), -1)
         now = {"reconstruction": reconstruction, "divergence": divergence, "both": reconstruction + divergence}

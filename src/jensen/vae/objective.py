@@ -117,8 +117,9 @@ class BoundObjective(Objective):
         """The rate KL(q ‖ p) by dimension `(B, D)`, or its estimate `(B, 1)`, and the distortion -E log p(x | z) `(B,)`."""
         q = joint.posterior(x)
         assert isinstance(q, FromNoise)
-        p = joint.prior(x.new_zeros(len(x), 0))
-        z, log_q = q.place_with_log_prob(self._noise(noise, ids, count, x))
+        eps, own = self._noise(noise, ids, count, x).split([joint.prior.dims, joint.prior.noise_dims], -1)
+        p = joint.prior.law(own)
+        z, log_q = q.place_with_log_prob(eps)
         distortion = -joint.emission(z).log_prob(x).mean(0)
         rate = None if self.aim.estimator == "stl" else kl_by_dimension(q, p)
         if self.aim.estimator == "stl":
@@ -128,8 +129,9 @@ class BoundObjective(Objective):
         return rate, distortion
 
     def _noise(self, noise: Noise, ids: Tensor, draws: int, like: Tensor) -> Tensor:
-        """Standard normals `(draws, B, D)`, a row's its own."""
-        return noise.at("z").normal(ids, (draws, self.parts.prior.dims)).transpose(0, 1).to(like)
+        """Standard normals for draws of z and for its prior, `(draws, B, E)`, a row's its own."""
+        dims = self.parts.prior.dims + self.parts.prior.noise_dims
+        return noise.at("z").normal(ids, (draws, dims)).transpose(0, 1).to(like)
 
     def _freed(self, rate: Tensor) -> Tensor:
         """Σ_d KL_d, or where bits are free Σ_d max(λ, mean over rows)."""
@@ -153,7 +155,7 @@ class BoundObjective(Objective):
             batch = rows.batch(slice(start, start + ROWS))
             joint, x = self.parts.given(batch.context), batch.x.float()
             q = joint.posterior(x)
-            rate = kl_by_dimension(q, joint.prior(x.new_zeros(len(x), 0)))
+            rate = None if joint.prior.noise_dims else kl_by_dimension(q, joint.prior(x.new_zeros(len(x), 0)))
             if not isinstance(q, DiagonalNormal | FullNormal):
                 return {}
             means.append(q.mean.double())

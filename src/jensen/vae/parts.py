@@ -38,7 +38,7 @@ class Given(Conditional):
 class Joint:
     """What a bound takes: prior, emission and posterior of some rows."""
 
-    prior: Conditional
+    prior: Prior
     emission: Conditional
     posterior: Conditional
 

@@ -4,6 +4,7 @@
     mixture     Σ_k w_k N(m_k, diag(s_k²)), learned with the rest: the library's mixture in free coordinates
     vamp        (1/K) Σ_k q(z | u_k), the posterior at K learned rows (Tomczak and Welling 2018, "VAE with a VampPrior", equation 9)
     two layers  p(z₂) p(z₁ | z₂)
+    diffusion   a DDPM of codes (`diffusion_prior`)
 
 A prior that is not N(0, I) has no closed-form KL to q; its share of the bound is a mean over draws.
 """
@@ -33,9 +34,15 @@ class Prior(Conditional):
 
     Attributes:
         dims: of z.
+        noise_dims: how many standard normals a log-density takes that is known by draws alone; 0 for one that is exact.
     """
 
     dims: int
+    noise_dims: int = 0
+
+    def law(self, noise: Float[Tensor, "draws B E"]) -> Distribution:
+        """The law of z for the rows of this noise, which one that is exact does not look at."""
+        return self(noise.new_zeros(noise.shape[1], 0))
 
     @abstractmethod
     def draw(self, ids: Tensor, noise: Noise) -> Float[Tensor, "n D"]:
