@@ -52,6 +52,8 @@ def test_latent_draws_every_picture(runs: Path, tmp_path: Path, capsys: pytest.C
         main(["latent", str(runs / "autoencoder"), "digits", "-o", str(tmp_path / "two"), "--what", "map,plane"]) == 0
     )
     assert {p.name for p in (tmp_path / "two").iterdir()} == {"map.png", "plane.png"}
+    assert main(["latent", str(runs / "vae"), "-o", str(tmp_path / "one.png"), "--what", "map"]) == 0
+    assert Image.open(tmp_path / "one.png").size[0] > 100
 
 
 def test_what_cannot_be_is_one_line(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -59,8 +61,9 @@ def test_what_cannot_be_is_one_line(runs: Path, tmp_path: Path, capsys: pytest.C
     cases = {
         "a 'gaussian' model has no code for a row": ["latent", str(runs / "gaussian"), "-o", out],
         "unknown picture 'mop'; did you mean 'map'": ["latent", vae, "-o", out, "--what", "mop"],
+        "holds one picture, got 7": ["latent", vae, "-o", f"{out}.png"],
         "the output must be .npy, .npz, .csv": ["encode", vae, "digits", "-o", f"{out}.png"],
-        "kind must be linear or spherical, got 'round'": ["latent", vae, "-o", out, "--what", "interpolate", "--kind", "round"],
+        "kind must be linear or spherical, got 'round'": ["latent", vae, "-o", out, "--kind", "round"],
         "this model's likelihood has no setting 'drows'; did you mean 'draws'": ["evaluate", vae, "--method", "iwae", "--set", "drows=9"],
         "draws is no option of method=elbo": ["evaluate", vae, "--set", "draws=9"],
         "setting draws must be": ["evaluate", vae, "--method", "iwae", "--set", "draws=many"],
@@ -75,6 +78,7 @@ def test_what_cannot_be_is_one_line(runs: Path, tmp_path: Path, capsys: pytest.C
         assert message in told.err
         assert "Traceback" not in told.err
         assert not told.out
+    assert not list(tmp_path.iterdir()), "nothing is written"
 
 
 def test_methods_take_their_draws(runs: Path, capsys: pytest.CaptureFixture[str]):

@@ -352,9 +352,10 @@ def noise(
 def latent(
     run: RunFolder,
     data: OtherData = None,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="DIR", help="The folder for the pictures.")] = Path(
-        "latent"
-    ),
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="DIR|FILE.png", help="The folder for the pictures, or a file for one."),
+    ] = Path("latent"),
     what: Annotated[
         str | None,
         typer.Option(
@@ -374,17 +375,20 @@ def latent(
     """
     from jensen.cli.inputs import rows_to_code
     from jensen.evaluation.latents import Gallery, chosen
-    from jensen.evaluation.outputs import check_output
+    from jensen.evaluation.outputs import check_not_data, check_output, picture_paths
     from jensen.fitting import load
+    from jensen.models.latents import check_kind
 
     words = chosen(what)
-    check_output(output, ("",))
+    check_kind(kind)
+    check_output(output, ("", ".png"))
+    paths = picture_paths(output, words)
     pipeline = load(run)
+    check_not_data(output, data, pipeline.config["data"]["facts"].get("source"))
     rows, names = rows_to_code(pipeline, data, size, levels, layout, label)
     shown = Gallery(pipeline, rows, names, seed)
-    output.mkdir(parents=True, exist_ok=True)
-    for word in words:
-        path = output / f"{word}.png"
+    for word, path in paths.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
         typer.echo(f"{path}: {shown.save(word, path, kind=kind)}")
 
 

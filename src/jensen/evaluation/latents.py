@@ -5,10 +5,13 @@ units          how much each number of the code is used
 reconstruct    rows above what is left of them: x → E[z | x] → E[x | z]
 interpolate    the way from one row to another
 traverse       one number of a code taking other values, a line each for those that vary most
-plane          standard-normal quantiles of the two that vary most, decoded: a complete code has a row at each
+plane          quantiles of p(z) in the two that vary most, decoded: a complete code has a row at each
 samples        z ~ p(z), x ~ p(x | z): generation, which starts at no row
+
+Images are drawn as a sheet, vectors as groups of dots.
 """
 
+import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,9 +26,10 @@ from jensen.data.space import Levels
 from jensen.errors import InputError, did_you_mean
 from jensen.evaluation.charts import curve_figure
 from jensen.evaluation.figures import LIGHT, Theme, headline, save_figure
-from jensen.evaluation.images import Range, finite_range, save_grid
+from jensen.evaluation.images import Range, finite_range, is_image, save_grid
 from jensen.evaluation.vectors import by_class, vectors_figure
 from jensen.models.latents import active_units, most_varied
+from jensen.models.model import LatentModel
 from jensen.models.pipeline import Pipeline
 from jensen.noise import Noise
 
@@ -36,11 +40,16 @@ PICTURES = ("map", "units", "reconstruct", "interpolate", "traverse", "plane", "
 
 @dataclass(frozen=True)
 class Sheet:
-    """Rows to draw as a grid, so many in a line, and what they are."""
+    """Rows to draw as a grid, so many in a line, and what they are; vectors are drawn in groups of as many rows each."""
 
     rows: Tensor
     columns: int
     told: str
+    groups: tuple[str, ...]
+
+    def by_group(self) -> dict[str, Tensor]:
+        """The rows of each group."""
+        return dict(zip(self.groups, self.rows.chunk(len(self.groups)), strict=True))
 
 
 class Gallery:
@@ -51,10 +60,15 @@ class Gallery:
         rows: in data units, with their classes if they have any.
         class_names: of the classes.
         seed: of the choice of rows and of samples.
+
+    Raises:
+        InputError: fewer than two rows, or a model without codes.
     """
 
     def __init__(self, pipeline: Pipeline, rows: Examples, class_names: tuple[str, ...] = (), seed: int = 0) -> None:
         self.pipeline, self.latents, self.names, self.seed = pipeline, pipeline.latents, class_names, seed
+        if len(rows) < 2:
+            raise InputError(f"pictures of codes need at least 2 rows, got {len(rows)}; give more")
         order = Noise(seed, "gallery").permutation(len(rows))
         self.rows = rows.take(order[:MAP_ROWS])
 
@@ -62,6 +76,19 @@ class Gallery:
     def codes(self) -> Tensor:
         """Of the rows, `(n, D)`."""
         return self.latents.encode(self.rows)
+
+    @property
+    def told(self) -> str:
+        """How many numbers of the code the rows use, where their scale is that of a p(z)."""
+        dims = self.latents.dims
+        if not isinstance(self.latents.encoder, LatentModel):
+            return f"{dims} numbers in the code, of no scale of their own"
+        return f"{active_units(self.codes)} of {dims} numbers of the code depend on the row"
+
+    @property
+    def images(self) -> bool:
+        """Whether rows are pictures."""
+        return is_image(self.pipeline.event_shape)
 
     def map(self, theme: Theme = LIGHT) -> Figure:
         """Where rows lie."""
@@ -74,25 +101,22 @@ class Gallery:
     def units(self, theme: Theme = LIGHT) -> Figure:
         """The variance of each number of the code over rows, most first."""
         spread = self.codes.var(0).sort(descending=True).values[:64]
-        told = f"{active_units(self.codes)} of {self.latents.dims} numbers of the code are active"
         figure = curve_figure(
             range(1, len(spread) + 1),
             {"variance": spread.tolist()},
             xlabel="number of the code, most varied first",
-            ylabel="variance of E[z | x]",
+            ylabel="variance over rows",
             theme=theme,
         )
-        headline(figure, told, theme)
+        headline(figure, self.told, theme)
         return figure
 
     def reconstruct(self) -> Sheet:
         """Rows, and under each what is left of it."""
-        x = self.rows.x[:ROWS].double()
-        return Sheet(
-            torch.cat([x, self.latents.reconstruct(self.rows.take(torch.arange(len(x))))]),
-            len(x),
-            "above rows, below their reconstructions",
-        )
+        shown = self.rows.take(torch.arange(min(ROWS, len(self.rows)))) if self.images else self.rows
+        rows = torch.cat([shown.x.double(), self.latents.reconstruct(shown)])
+        told = "above rows, below their reconstructions" if self.images else "rows and their reconstructions"
+        return Sheet(rows, len(shown), told, ("rows", "reconstructions"))
 
     def interpolate(self, kind: str = "linear") -> Sheet:
         """Three ways between pairs of rows."""
@@ -100,30 +124,31 @@ class Gallery:
         lines = [
             self.latents.interpolate(self.rows.x[2 * i], self.rows.x[2 * i + 1], STEPS, kind=kind) for i in range(pairs)
         ]
-        return Sheet(torch.cat(lines), STEPS, f"{kind} ways between the codes of two rows")
+        groups = tuple(f"way {i + 1}" for i in range(pairs))
+        return Sheet(torch.cat(lines), STEPS, f"{kind} ways between the codes of two rows", groups)
 
     def traverse(self) -> Sheet:
         """One number of a row's code, from -2.5 to 2.5 standard deviations of the codes, a line each."""
         mean, spread = self.codes.mean(0), self.codes.std(0)
-        lines = []
-        for dim in most_varied(self.codes, 8):
+        lines, dims = [], most_varied(self.codes, 8)
+        for dim in dims:
             values = mean[dim] + spread[dim] * torch.linspace(-REACH, REACH, STEPS, dtype=torch.float64)
             lines.append(self.latents.traverse(self.rows.x[0], dim, values))
-        return Sheet(
-            torch.cat(lines), STEPS, "one number of a row's code at a time, from -2.5 to 2.5 standard deviations"
-        )
+        named = ", ".join(f"z{dim + 1}" for dim in dims)
+        told = f"one number of a row's code at a time ({named}), from -2.5 to 2.5 standard deviations"
+        return Sheet(torch.cat(lines), STEPS, told, tuple(f"z{dim + 1}" for dim in dims))
 
     def plane(self) -> Sheet:
         """A grid of quantiles."""
         rows, dims = self.latents.plane(self.codes, SIDE)
-        named = " and ".join(f"z{d + 1}" for d in dims)
-        return Sheet(rows, SIDE, f"standard-normal quantiles of {named}, decoded; the other numbers are 0")
+        named, law = " and ".join(f"z{d + 1}" for d in dims), self.latents.encoder.code_law
+        others = "; the other numbers are at their medians" if self.latents.dims > len(dims) else ""
+        return Sheet(rows, SIDE, f"quantiles of {law} in {named}, decoded{others}", ("decoded quantiles",))
 
     def samples(self) -> Sheet:
         """Generation."""
-        return Sheet(
-            self.pipeline.sample(64, seed=self.seed).double(), 8, "drawn from the model: z ~ p(z), x ~ p(x | z)"
-        )
+        rows = self.pipeline.sample(64, seed=self.seed).double()
+        return Sheet(rows, 8, f"drawn from the model: {self.latents.encoder.generation}", ("samples",))
 
     @property
     def limits(self) -> Range | None:
@@ -142,11 +167,19 @@ class Gallery:
             draw: Callable[[], Figure] = self.map if what == "map" else self.units
             save_figure(draw(), path)
             return "where rows lie" if what == "map" else "how much each number of the code is used"
-        sheet = self.interpolate(kind) if what == "interpolate" else getattr(self, what)()
+        sheet: Sheet = self.interpolate(kind) if what == "interpolate" else getattr(self, what)()
+        if self.images:
+            save_grid(sheet.rows, self.pipeline.space, path, columns=sheet.columns, value_range=self.limits)
+        else:
+            save_figure(self._dots(sheet), path)
+        return sheet.told
+
+    def _dots(self, sheet: Sheet) -> Figure:
+        """Vectors, over the rows that were given."""
         names = self.pipeline.config["data"]["facts"].get("columns")
-        save_grid(sheet.rows, self.pipeline.space, path, columns=sheet.columns, value_range=self.limits, names=names)
-        told: str = sheet.told
-        return told
+        figure = vectors_figure({"rows": self.rows.x.double(), **sheet.by_group()}, names)
+        headline(figure, textwrap.fill(sheet.told, 64), LIGHT)
+        return figure
 
 
 def chosen(what: str | None) -> tuple[str, ...]:

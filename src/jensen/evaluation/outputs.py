@@ -46,6 +46,21 @@ def check_not_data(path: Path | None, *data: str | None) -> None:
             raise InputError(f"-o {str(path)!r} is the data's own file, which would be lost; choose another name")
 
 
+def picture_paths(output: Path, words: Sequence[str]) -> dict[str, Path]:
+    """The file of each picture: in a folder, or the .png itself for one.
+
+    Raises:
+        InputError: more than one for one file.
+    """
+    if not output.suffix:
+        return {word: output / f"{word}.png" for word in words}
+    if len(words) != 1:
+        raise InputError(
+            f"{str(output)!r} holds one picture, got {len(words)}: {', '.join(words)}; name one with --what"
+        )
+    return {words[0]: output}
+
+
 def check_format(path: Path, pipeline: Pipeline) -> None:
     """Refuse a format that cannot hold this model's rows."""
     shape = pipeline.event_shape

@@ -48,6 +48,8 @@ class Autoencoder(GradientModel, Model, Encoder, Ruled):
     summary = "a plain autoencoder: codes and reconstructions, no likelihood"
     paper = "Baldi and Hornik 1989; Hinton and Salakhutdinov 2006"
     without_likelihood = "it learns a code for every row and no distribution of rows"
+    code_law = "a normal fitted to the codes"
+    generation = "z ~ a normal fitted to the codes of validation rows, x = g(z): a makeshift, since it has no p(z)"
     mean: Tensor
     code_mean: Tensor
     code_factor: Tensor
@@ -158,6 +160,11 @@ class Autoencoder(GradientModel, Model, Encoder, Ruled):
         """g(z)."""
         self.eval()
         return self.rebuilt(z).double()
+
+    def code_quantiles(self, p: Tensor) -> Tensor:
+        """Those of the normal of codes, a number at a time."""
+        spread = self.code_factor.square().sum(1).sqrt().cpu()
+        return self.code_mean.cpu() + torch.special.ndtri(p.double())[:, None] * spread
 
     @torch.no_grad()
     def sample(self, n: int, context: Tensor | None = None, seed: int = 0, *, start: int = 0) -> Tensor:

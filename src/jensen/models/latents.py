@@ -7,7 +7,8 @@ row E[x | z], in data units: between levels, where these are what the data are.
     linear       z(t) = (1 - t) a + t b
     spherical    the direction turns at a constant rate from a's to b's, the length goes from ‖a‖ to ‖b‖ (White 2016, "Sampling generative
                  networks"): most of a normal in many dimensions lies in a shell of radius √d, and a straight line cuts through its inside
-    quantiles    z of the plane at Φ⁻¹ of an even grid, so that each holds as much of N(0, I) as any other: what a complete code decodes
+    quantiles    z of the plane at the quantiles of an even grid, Φ⁻¹ of it where p(z) = N(0, I), so that each holds as much of p(z) as any
+                 other: what a complete code decodes. Of a model without p(z) they are of the law that `sample` takes in its place
 """
 
 import math
@@ -104,15 +105,17 @@ class Latents:
         return self.decode(z)
 
     def plane(self, codes: Float[Tensor, "B D"], side: int = 12) -> tuple[Float[Tensor, "n *event"], list[int]]:
-        """Mean rows on a `side` × `side` grid of standard-normal quantiles of the two numbers that vary most over codes, the others 0;
-        and which those are. Read like a page: the second number falls from top to bottom.
+        """Mean rows on a `side` × `side` grid of quantiles of what z is drawn from, in the two numbers that vary most over codes, the
+        others at their medians; and which those are, in their order, so that of a code of two numbers it lies as the map does: the first
+        grows to the right, the second upwards.
         """
-        dims = most_varied(codes, 2)
-        q = torch.special.ndtri((torch.arange(side, dtype=torch.float64) + 0.5) / side)
-        z = torch.zeros(side * side, self.dims, dtype=torch.float64)
-        z[:, dims[0]] = q.repeat(side)
+        dims = sorted(most_varied(codes, 2))
+        p = (torch.arange(side, dtype=torch.float64) + 0.5) / side
+        q = self.encoder.code_quantiles(p)
+        z = self.encoder.code_quantiles(p.new_tensor([0.5])).repeat(side * side, 1)
+        z[:, dims[0]] = q[:, dims[0]].repeat(side)
         if len(dims) > 1:
-            z[:, dims[1]] = q.flip(0).repeat_interleave(side)
+            z[:, dims[1]] = q[:, dims[1]].flip(0).repeat_interleave(side)
         return self.decode(z), dims
 
 
@@ -133,14 +136,13 @@ def path(a: Float[Tensor, " D"], b: Float[Tensor, " D"], steps: int, *, kind: st
         a: one end.
         b: the other.
         steps: how many, at least 2.
-        kind: linear or spherical; of ends in one direction, or one of them 0, the two are the same.
+        kind: linear or spherical; of ends in one direction or in opposite ones, or one of them 0, the two are the same.
 
     Example:
         >>> path(torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0]), 3, kind="spherical")[1].tolist()
         [0.7071067690849304, 0.7071067690849304]
     """
-    if kind not in ("linear", "spherical"):
-        raise InputError(f"kind must be linear or spherical, got {kind!r}")
+    check_kind(kind)
     if steps < 2:
         raise InputError(f"steps must be at least 2, both ends among them, got {steps}")
     t = torch.linspace(0, 1, steps, dtype=a.dtype)[:, None]
@@ -149,8 +151,14 @@ def path(a: Float[Tensor, " D"], b: Float[Tensor, " D"], steps: int, *, kind: st
     if kind == "linear" or min(lengths) == 0:
         return straight
     u, v = a / lengths[0], b / lengths[1]
-    angle = torch.acos((u @ v).clamp(-1, 1))
-    if float(angle.sin().abs()) < math.sqrt(torch.finfo(a.dtype).eps):
+    angle = 2 * torch.atan2((u - v).norm(), (u + v).norm())  # exact near 0 and π too, where acos is not
+    if float(angle.sin()) < math.sqrt(torch.finfo(a.dtype).eps):
         return straight
     direction = (((1 - t) * angle).sin() * u + (t * angle).sin() * v) / angle.sin()
-    return ((1 - t) * lengths[0] + t * lengths[1]) * direction
+    return torch.cat([a[None], (((1 - t) * lengths[0] + t * lengths[1]) * direction)[1:-1], b[None]])
+
+
+def check_kind(kind: str) -> None:
+    """Refuse a way that is none."""
+    if kind not in ("linear", "spherical"):
+        raise InputError(f"kind must be linear or spherical, got {kind!r}")

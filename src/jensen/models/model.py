@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from jensen.data.codec import Affine, identity
@@ -165,7 +166,15 @@ class LatentModel(DensityModel):
 
 
 class Encoder(ABC):
-    """A model with a code z for every row, and a row for every z: a vector of `latent_dim` numbers."""
+    """A model with a code z for every row, and a row for every z: a vector of `latent_dim` numbers.
+
+    Attributes:
+        code_law: in words, what z is drawn from where rows are made.
+        generation: in words, how `sample` makes a row.
+    """
+
+    code_law: str = "p(z)"
+    generation: str = "z ~ p(z), x ~ p(x | z)"
 
     @property
     @abstractmethod
@@ -187,6 +196,14 @@ class Encoder(ABC):
     @abstractmethod
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """The mean row E[x | z] of each code `(B, latent_dim)`, `(B, *event_shape)` in the model's units."""
+
+    def code_quantiles(self, p: Float[Tensor, " n"]) -> Float[Tensor, "n D"]:
+        """The quantiles of each number of z under `code_law`, float64; those of N(0, I) unless a model says otherwise.
+
+        Args:
+            p: probabilities, inside (0, 1).
+        """
+        return torch.special.ndtri(p.double())[:, None].expand(-1, self.latent_dim)
 
 
 class ComponentModel(LatentModel):

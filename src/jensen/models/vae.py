@@ -61,13 +61,13 @@ from jensen.vae.methods import (
 from jensen.vae.networks import SIZES, Shape, default_latents, default_network
 from jensen.vae.objective import Aim, BoundFitter, BoundObjective, Weight
 from jensen.vae.posterior import Posterior, TwoLayers
-from jensen.vae.prior import VampPrior
+from jensen.vae.prior import StandardNormal, VampPrior
 from jensen.vae.spread import Optimal
 from jensen.vae.words import Said, default_emission
 
 CELLS_AT_ONCE = 1 << 22  # numbers of a decoder that are held together
 MOST_COUNTED = 1 << 24
-MEAN_DRAWS, CALIBRATION_ROWS = 64, 1024
+MEAN_DRAWS, CALIBRATION_ROWS, QUANTILE_DRAWS = 64, 1024, 2048
 ROWS = 64  # scored together: the log-weights of so many rows are held
 
 
@@ -487,6 +487,16 @@ class VAE(GradientModel, LatentModel, Encoder):
         """E[x | z]."""
         self.eval()
         return torch.cat([self._emitted(part, context).mean.double() for part in z.double().split(ROWS)])
+
+    @torch.no_grad()
+    def code_quantiles(self, p: Tensor) -> Tensor:
+        """Those of p(z), a number at a time: of draws, where it is not N(0, I)."""
+        self.eval()
+        prior = self.parts.prior
+        if isinstance(prior, StandardNormal):
+            return super().code_quantiles(p)
+        z = prior.draw(torch.arange(QUANTILE_DRAWS), Noise(0, "quantiles")).double().cpu()
+        return z.quantile(p.double(), dim=0)
 
     @property
     def prior(self) -> Conditional:

@@ -11,7 +11,6 @@ from jensen.evaluation.page import Html, block, missing, panel, paragraph, pictu
 from jensen.evaluation.panels.common import themed
 from jensen.evaluation.story import Story
 from jensen.models.dequantised import Dequantised
-from jensen.models.latents import active_units
 from jensen.models.model import ClassGiven, Encoder
 
 
@@ -27,7 +26,7 @@ def codes(story: Story) -> Html:
     shown = Gallery(story.pipeline, story.split.test, story.split.class_names)
     parts = [
         paragraph(_told(shown)),
-        themed(shown.map, "Codes of test rows", "Each dot is the code E[z | x] of a test row."),
+        themed(shown.map, "Codes of test rows", "Each dot is the code of a test row."),
     ]
     parts.append(themed(shown.units, "Variance of the numbers of the code"))
     parts += _rates(story)
@@ -65,8 +64,8 @@ def _rates(story: Story) -> list[Html]:
 
 def _told(shown: Gallery) -> str:
     return (
-        f"{active_units(shown.codes)} of the {shown.latents.dims} numbers of the code depend on the row (their mean varies by more than 0.01). "
-        "A reconstruction starts at a row and says what the code keeps of it; the samples above start at z ~ p(z)."
+        f"{shown.told}. A reconstruction starts at a row and says what the code keeps of it; "
+        f"the samples above start at none: {shown.latents.encoder.generation}."
     )
 
 
