@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import jensen
@@ -31,10 +32,50 @@ def test_encode_writes_a_code_for_every_row_in_order(runs: Path, tmp_path: Path,
         assert "1797 codes of 3 numbers" in capsys.readouterr().out
     found = np.load(tmp_path / "z.npy")
     assert np.allclose(found, wanted.numpy(), atol=1e-5)
-    assert np.array_equal(np.load(tmp_path / "z.npz")["z"], found)
+    packed = np.load(tmp_path / "z.npz")
+    assert np.array_equal(packed["z"], found)
+    assert np.array_equal(packed["id"], np.arange(1797))
     lines = (tmp_path / "z.csv").read_text().splitlines()
     assert lines[0] == "z1,z2,z3"
     assert np.array_equal(np.loadtxt(lines, delimiter=",", skiprows=1), found)
+
+
+def test_codes_in_closed_form_in_the_order_of_a_file(tmp_path: Path):
+    """ppca: M⁻¹Wᵀ(x - μ) by numpy of the rows as they stand in the file, in data units up to a rotation: distances of codes."""
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=(150, 2)) @ draw.normal(size=(2, 4)) + 0.3 * draw.normal(size=(150, 4))
+    np.savetxt(tmp_path / "x.csv", x, delimiter=",", header="a,b,c,d", comments="")
+    run = str(tmp_path / "run")
+    jensen.fit(jensen.load_data(str(tmp_path / "x.csv")), "ppca", run=run, n_components=2, progress=False)
+    assert main(["encode", run, str(tmp_path / "x.csv"), "-o", str(tmp_path / "z.csv")]) == 0
+    z = np.loadtxt(tmp_path / "z.csv", delimiter=",", skiprows=1)
+    train = jensen.load_data(str(tmp_path / "x.csv")).train.x.double().numpy()
+    mean, spread = train.mean(0), train.std(0)
+    values, axes = np.linalg.eigh(np.cov(((train - mean) / spread).T, bias=True))
+    left = values[:2].mean()  # Tipping and Bishop 1999: E[z | x] along axis u is sqrt(λ - σ²) / λ uᵀ(x - μ)
+    wanted = (x - mean) / spread @ axes[:, 2:] * np.sqrt(values[2:] - left) / values[2:]
+    apart = [np.linalg.norm(codes[:, None] - codes[None], axis=-1) for codes in (z, wanted)]
+    assert np.allclose(*apart, rtol=1e-5, atol=1e-7)
+
+
+def test_codes_of_a_folder_name_its_files(tmp_path: Path):
+    draw = np.random.default_rng(0)
+    (tmp_path / "pictures").mkdir()
+    for i in draw.permutation(30):
+        picture = draw.integers(0, 256, (4, 4)).astype(np.uint8)
+        Image.fromarray(picture).save(tmp_path / "pictures" / f"p{i:02d}.png")
+    run, data = str(tmp_path / "run"), str(tmp_path / "pictures")
+    jensen.fit(jensen.load_data(data), "ppca", run=run, n_components=2, progress=False)
+    for name in ("z.csv", "z.npz"):
+        assert main(["encode", run, data, "-o", str(tmp_path / name)]) == 0
+    lines = [line.split(",") for line in (tmp_path / "z.csv").read_text().splitlines()]
+    packed = np.load(tmp_path / "z.npz", allow_pickle=False)
+    assert lines[0] == ["file", "z1", "z2"]
+    assert [line[0] for line in lines[1:]] == packed["files"].tolist()
+    one = np.asarray(Image.open(tmp_path / "pictures" / packed["files"][7]))[None, None]
+    wanted = jensen.load(run).latents.encode(torch.from_numpy(one.copy()))[0]
+    assert np.allclose(packed["z"][7], wanted.numpy())
+    assert np.allclose([float(v) for v in lines[8][1:]], wanted.numpy())
 
 
 def test_latent_draws_every_picture(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -48,6 +89,11 @@ def test_latent_draws_every_picture(runs: Path, tmp_path: Path, capsys: pytest.C
     first = sheet[2 : 2 + 8 * scale : scale, 2 : 2 + 8 * scale : scale]
     rows = (split.test.x[:, 0].double() * 255 / 16).round().numpy()
     assert (np.abs(rows - first).max((1, 2)) == 0).any(), "the first picture of the upper line is a test row"
+    for row in range(10):  # every one of them, and the same with the run's own data by name
+        shown = sheet[2 : 2 + 8 * scale : scale, 2 + row * (8 * scale + 2) :][:, : 8 * scale : scale]
+        assert (np.abs(rows - shown).max((1, 2)) == 0).any()
+    assert main(["latent", str(runs / "vae"), "digits", "-o", str(tmp_path / "own.png"), "--what", "reconstruct"]) == 0
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "own.png").convert("L")), sheet)
     assert (
         main(["latent", str(runs / "autoencoder"), "digits", "-o", str(tmp_path / "two"), "--what", "map,plane"]) == 0
     )

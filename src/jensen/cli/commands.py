@@ -415,8 +415,8 @@ def encode(
     rows, _ = rows_to_fill(pipeline, data, size, levels, layout, label)
     check_not_data(output, data, pipeline.config["data"]["facts"].get("source"))
     z = codes.encode(rows)
-    write_codes(output, z)
-    typer.echo(f"{len(z)} codes of {codes.dims} numbers, in the order of {data}: {output}")
+    write_codes(output, z, rows)
+    typer.echo(f"{len(z)} codes of {codes.dims} numbers, one for every row of {data} in its order: {output}")
 
 
 @app.command()

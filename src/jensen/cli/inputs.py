@@ -71,8 +71,7 @@ def rows_to_score(
     if data is None:
         return reload_data(pipeline.config).test
     split = _like_the_runs(pipeline, data, size, levels, layout, label)
-    own = split.fingerprint == pipeline.config["data"]["fingerprint"]
-    rows = split.test if own or "test" in split.facts.get("given_parts", []) else split.all_rows()
+    rows = _unseen(pipeline, split)
     if not pipeline.model.accepts_missing:
         require_complete(split.facts, rows)
     return _with_own_classes(pipeline, pipeline.check(rows), split, asked=label is not None)
@@ -117,8 +116,13 @@ def rows_to_code(
         split = reload_data(pipeline.config)
         return split.test, split.class_names
     split = _like_the_runs(pipeline, data, size, levels, layout, label)
-    given = "test" in split.facts.get("given_parts", [])
-    return pipeline.check(split.test if given else split.all_rows()), split.class_names
+    return pipeline.check(_unseen(pipeline, split)), split.class_names
+
+
+def _unseen(pipeline: Pipeline, split: Split) -> Examples:
+    """Rows the model was not fitted to: the test rows of its own data and of data that have such a part, else every row."""
+    own = split.fingerprint == pipeline.config["data"]["fingerprint"]
+    return split.test if own or "test" in split.facts.get("given_parts", []) else split.all_rows()
 
 
 def _like_the_runs(

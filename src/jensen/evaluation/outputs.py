@@ -5,9 +5,10 @@ What could not be written is refused before any work is done; what is written is
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import repeat
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -91,19 +92,35 @@ def write_samples(path: Path, rows: Any, pipeline: Pipeline, columns: Sequence[s
     _write_array(path, rows, "x", columns or pipeline.config["data"]["facts"].get("columns") or [])
 
 
-def write_codes(path: Path, z: Tensor) -> None:
-    """Write codes `(n, D)`: .npy, .npz (key z), or .csv with a header."""
-    _write_array(path, z, "z", [f"z{d + 1}" for d in range(z.shape[1])])
+def write_codes(path: Path, z: Tensor, rows: Examples) -> None:
+    """Write codes `(n, D)` of rows, whole or not at all: .npy, the codes alone; .npz (key z) with id and, of a folder, files; .csv with a
+    header, the file first.
+    """
+    if path.suffix.lower() == ".npz":
+        files = {} if rows.names is None else {"files": np.array(rows.names)}
+        _write_array(path, z, "z", (), {"id": rows.id.numpy(), **files})
+        return
+    columns = [f"z{d + 1}" for d in range(z.shape[1])]
+    if path.suffix.lower() == ".npy" or rows.names is None:
+        _write_array(path, z, "z", columns)
+        return
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["file", *columns])
+    table.writerows([name, *code] for name, code in zip(rows.names, z.tolist(), strict=True))
+    write_text(path, text.getvalue())
 
 
-def _write_array(path: Path, rows: Tensor, key: str, columns: Sequence[str]) -> None:
+def _write_array(
+    path: Path, rows: Tensor, key: str, columns: Sequence[str], beside: Mapping[str, Any] = MappingProxyType({})
+) -> None:
     """Write numbers whole or not at all."""
     suffix = path.suffix.lower()
     with written_whole(path) as aside, aside.open("wb") as file:
         if suffix == ".npy":
             np.save(file, rows.numpy())
         elif suffix == ".npz":
-            arrays: Any = {key: rows.numpy()}
+            arrays: Any = {key: rows.numpy(), **beside}
             np.savez_compressed(file, **arrays)
         else:
             shortest = rows.numpy().astype(str)  # the shortest digits that read back as the same number
