@@ -48,6 +48,7 @@ class Autoencoder(GradientModel, Model, Encoder, Ruled):
     summary = "a plain autoencoder: codes and reconstructions, no likelihood"
     paper = "Baldi and Hornik 1989; Hinton and Salakhutdinov 2006"
     without_likelihood = "it learns a code for every row and no distribution of rows"
+    draws = "decoded draws of a normal fitted to the codes"
     mean: Tensor
     code_mean: Tensor
     code_factor: Tensor

@@ -7,6 +7,8 @@ from jensen.likelihood import plus_minus
 
 Better = Literal["lower", "higher", "near"]
 
+ARROWS: dict[str, str] = {"lower": "↓", "higher": "↑", "near": "→"}
+
 
 @dataclass(frozen=True)
 class Measure:
@@ -29,6 +31,11 @@ class Measure:
     stderr: float | None = None
     p_value: float | None = None
     note: str = ""
+
+    @property
+    def told(self) -> str:
+        """Its name with an arrow to where better is."""
+        return f"{self.name} {ARROWS[self.better]}"
 
     def __str__(self) -> str:
         if self.value != self.value:
