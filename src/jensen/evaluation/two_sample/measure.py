@@ -1,5 +1,6 @@
 """A number about two samples, and what may be concluded from it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -63,3 +64,13 @@ class Measure:
             "target": self.target,
             "note": self.note,
         }
+
+
+def as_dict(measures: Sequence[Measure]) -> dict[str, Any]:
+    """JSON-able, by name."""
+    return {m.name: m.to_dict() for m in measures}
+
+
+def measures_from(found: Mapping[str, Any]) -> list[Measure]:
+    """The inverse of `as_dict`; KeyError, TypeError, ValueError or AttributeError for anything else."""
+    return [Measure.from_dict(name, measure) for name, measure in found.items()]

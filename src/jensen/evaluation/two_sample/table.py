@@ -18,7 +18,7 @@ from jensen.evaluation.drawing import drawing_steps
 from jensen.evaluation.likelihood import CONTROLS, train_and_test
 from jensen.evaluation.two_sample.extractor import Extractor
 from jensen.evaluation.two_sample.gauge import ROWS, Gauge, enough
-from jensen.evaluation.two_sample.measure import Measure
+from jensen.evaluation.two_sample.measure import Measure, as_dict, measures_from
 from jensen.evaluation.two_sample.memory import likelihood_gap
 from jensen.fitting import fit
 from jensen.models.model import DensityModel
@@ -56,7 +56,7 @@ class TwoSamples:
             "how": self.how,
             "seed": self.seed,
             "caution": self.caution,
-            "measures": {name: {m.name: m.to_dict() for m in found} for name, found in self.columns.items()},
+            "measures": {name: as_dict(found) for name, found in self.columns.items()},
         }
 
     def cells(self) -> list[list[str]]:
@@ -108,11 +108,6 @@ LEGEND = (
 )
 
 
-def measures_from(found: Mapping[str, Any]) -> list[Measure]:
-    """Measures from what `to_dict` made of them; KeyError, TypeError, ValueError or AttributeError for anything else."""
-    return [Measure.from_dict(word, m) for word, m in found.items()]
-
-
 def aligned(cells: Sequence[Sequence[str]]) -> list[str]:
     """Lines with columns of one width each."""
     widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
@@ -152,12 +147,12 @@ def two_samples(
         if word != pipeline.config["model"]["word"]:
             on_step(f"measuring {word}")
             columns |= _control(word, gauge, split, seed)
-    return TwoSamples(columns, count, told(gauge.extractor), how, seed, gauge.caution)
+    return TwoSamples(columns, count, features_of(gauge), how, seed, gauge.caution)
 
 
-def told(extractor: Extractor) -> str:
-    """An extractor's name and hash."""
-    return f"{extractor.name} ({extractor.digest})"
+def features_of(gauge: Gauge) -> str:
+    """The extractor's name and hash."""
+    return f"{gauge.extractor.name} ({gauge.extractor.digest})"
 
 
 def _control(word: str, gauge: Gauge, split: Split, seed: int) -> dict[str, list[Measure]]:
