@@ -64,8 +64,6 @@ def all_pair_sums(
     rows: Float64[Tensor, "rows d"], z: Float64[Tensor, "rows b"], functions: Sequence[Kernel]
 ) -> list[PairSums]:
     """The sums of several functions of the same distances, each for every column of labels."""
-    if rows.shape[1] > WIDE:
-        rows = rows - rows.mean(0)
     blocks = [_pair_sums(rows, part, functions) for part in z.split(BLOCK, dim=1)]
     return [_joined(parts) for parts in zip(*blocks, strict=True)]
 
@@ -79,33 +77,49 @@ def _joined(parts: Sequence[PairSums]) -> PairSums:
 
 
 def _pair_sums(rows: Tensor, z: Tensor, functions: Sequence[Kernel]) -> list[PairSums]:
-    size = max(1, MOST_PAIRS // len(rows))
-    to_x = rows.new_empty(len(functions), len(rows))
-    to_all = torch.empty_like(to_x)
-    inside = z.new_zeros(len(functions), z.shape[1])
+    """F [z, 1] from the blocks of F on and above its diagonal: F is symmetric."""
+    size, apart = max(1, MOST_PAIRS // len(rows)), Apart(rows)
+    z = torch.cat([z, torch.ones_like(z[:, :1])], 1)
+    sums = z.new_zeros(len(functions), *z.shape)
     for start in range(0, len(rows), size):
-        at = slice(start, start + size)
-        distance = apart(rows[at], rows)
-        distance.diagonal(start).zero_()  # of a row to itself, exactly
-        for n, f in enumerate(functions):
+        at, onward = slice(start, start + size), slice(start, None)
+        distance = apart(rows[at], onward)
+        distance.diagonal().zero_()  # of a row to itself, exactly
+        for total, f in zip(sums, functions, strict=True):
             values = f(distance)
-            sums = values @ z
-            inside[n] += (z[at] * sums).sum(0)
-            to_x[n, at], to_all[n, at] = sums[:, 0], values.sum(1)
-    return [_sums(inside[n], to_all[n] @ z, to_x[n], to_all[n]) for n in range(len(functions))]
+            total[at] += values @ z[onward]
+            total[start + size :] += values[:, size:].T @ z[at]
+    return [_sums(total[:, :-1], z[:, :-1], total[:, -1]) for total in sums]
 
 
-def _sums(inside: Tensor, both: Tensor, to_x: Tensor, to_all: Tensor) -> PairSums:
-    """From Σ inside x and Σ over i in x, j anywhere."""
-    across = both - inside
-    return PairSums(inside, to_all.sum() - inside - 2 * across, across, to_x, to_all)
+def _sums(to_x: Tensor, z: Tensor, to_all: Tensor) -> PairSums:
+    """From F z and the sums of the rows of F."""
+    inside = (z * to_x).sum(0)
+    across = to_all @ z - inside
+    return PairSums(inside, to_all.sum() - inside - 2 * across, across, to_x[:, 0], to_all)
 
 
-def apart(some: Float64[Tensor, "n d"], rows: Float64[Tensor, "m d"]) -> Float64[Tensor, "n m"]:
-    """Distances, from products where rows are wide."""
-    if rows.shape[1] <= WIDE:
-        return distances(some, rows)
-    return torch.cdist(some, rows, compute_mode="use_mm_for_euclid_dist")
+class Apart:
+    """Distances of rows to fixed ones, from products where these are wide.
+
+    Args:
+        rows: the fixed ones `(m, d)`.
+    """
+
+    def __init__(self, rows: Float64[Tensor, "m d"]) -> None:
+        self.rows, self.wide = rows, rows.shape[1] > WIDE
+        if self.wide:
+            self.centre = rows.mean(0)
+            self.centred = rows - self.centre
+            self.squares = self.centred.square().sum(1)
+
+    def __call__(self, some: Float64[Tensor, "n d"], to: slice = slice(None)) -> Float64[Tensor, "n k"]:
+        """Distances of some rows to a part of the fixed ones."""
+        if not self.wide:
+            return distances(some, self.rows[to])
+        some = some - self.centre
+        found = torch.addmm(self.squares[to], some, self.centred[to].T, alpha=-2)
+        return found.add_(some.square().sum(1, keepdim=True)).clamp_(min=0).sqrt_()
 
 
 def p_value(statistics: Float64[Tensor, " b"]) -> float | None:

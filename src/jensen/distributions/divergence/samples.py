@@ -83,7 +83,7 @@ def between_samples(
 
 def kernel(h: float | None) -> Kernel:
     """Of the distance: itself for energy, where h is None, a Gaussian of it for mmd."""
-    return (lambda d: d) if h is None else (lambda d: (-0.5 * (d / h).square()).exp())
+    return (lambda d: d) if h is None else (lambda d: (d / h).square_().mul_(-0.5).exp_())
 
 
 def combined(sums: PairSums, n: int, m: int, version: str, itself: float) -> Float[Tensor, " b"]:

@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jensen.distributions.divergence.permutations import apart
+from jensen.distributions.divergence.permutations import Apart
 from jensen.evaluation.two_sample.measure import Better, Measure
 
 K, BLOCKS, LEAST = 5, 10, 25
@@ -71,8 +71,9 @@ def by_row(real: Float[Tensor, "n d"], drawn: Float[Tensor, "m d"], k: int) -> l
     radius_real, radius_drawn = radii(real, k), radii(drawn, k)
     held = torch.zeros(len(drawn), dtype=torch.float64)  # how many real balls hold each drawn row
     covered, recalled = torch.zeros(len(real), dtype=torch.float64), torch.zeros(len(real), dtype=torch.float64)
+    apart = Apart(drawn)
     for at in _chunks(len(real), len(drawn)):
-        distance = apart(real[at], drawn)
+        distance = apart(real[at])
         inside = distance < radius_real[at, None]
         held += inside.sum(0)
         covered[at] = inside.any(1).double()
@@ -82,9 +83,9 @@ def by_row(real: Float[Tensor, "n d"], drawn: Float[Tensor, "m d"], k: int) -> l
 
 def radii(rows: Float[Tensor, "n d"], k: int) -> Float[Tensor, " n"]:
     """The distance of each row to its k-th nearest other one."""
-    parts = []
+    parts, apart = [], Apart(rows)
     for at in _chunks(len(rows), len(rows)):
-        distance = apart(rows[at], rows)
+        distance = apart(rows[at])
         distance.diagonal(at.start).fill_(torch.inf)
         parts.append(distance.kthvalue(k, dim=1).values)
     return torch.cat(parts)

@@ -18,6 +18,7 @@ from jensen.evaluation.two_sample.measure import Measure
 from jensen.noise import Noise
 
 DIRECTIONS = 64
+PERMUTED = 99  # of the permutations: each is sorted along every direction
 Labels = Float[Tensor, "rows b"]
 
 
@@ -30,7 +31,7 @@ def sliced(real: Float[Tensor, "n d"], drawn: Float[Tensor, "m d"], z: Labels, s
         z: `permutations.labels(n, m, …)`.
         seed: of the directions.
     """
-    rows = torch.cat([real, drawn])
+    rows, z = torch.cat([real, drawn]), z[:, : PERMUTED + 1]
     way = Noise(seed, "directions").normal(range(DIRECTIONS), (rows.shape[1],)).double()
     lines = rows @ torch.nn.functional.normalize(way, dim=1).T
     total, share = z.new_zeros(z.shape[1]), torch.zeros(len(rows), dtype=torch.float64)
