@@ -20,7 +20,7 @@ from jensen.evaluation.two_sample.frechet import between_normals, frechet, kerne
 from jensen.evaluation.two_sample.manifold import manifold, radii
 from jensen.evaluation.two_sample.memory import Memory, copying, likelihood_gap, z_score
 from jensen.evaluation.two_sample.network import labelled
-from jensen.evaluation.two_sample.pairs import pairs
+from jensen.evaluation.two_sample.pairs import joint_error, pairs
 from jensen.evaluation.two_sample.sliced import sliced
 from jensen.likelihood import LogLikelihood
 
@@ -80,6 +80,15 @@ def test_standard_errors_are_the_spread_over_repetitions(name: str):
     for found in zip(*repeated, strict=True):
         errors, values = (torch.tensor([getattr(m, part) for m in found]) for part in ("stderr", "value"))
         assert 0.75 < float(errors.square().mean().sqrt() / values.std()) < 1.3, found[0].name
+
+
+def test_errors_of_chance_are_taken_from_the_first_order_and_are_the_least():
+    """√(first² - N²), and N where less is left; the first alone where none is permuted."""
+    permuted = torch.tensor([9.0, -1.0, 1.0, 3.0, -2.0, 4.0], dtype=F64)
+    chance = float(permuted[1:].var())
+    assert joint_error(5.0, permuted) == pytest.approx(math.sqrt(25 - chance))
+    assert joint_error(1.1 * math.sqrt(chance), permuted) == pytest.approx(math.sqrt(chance))
+    assert joint_error(5.0, permuted[:1]) == 5.0
 
 
 def test_a_classifiers_accuracy_is_that_of_the_best_one():
