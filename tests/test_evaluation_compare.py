@@ -22,6 +22,7 @@ from jensen.evaluation.compare.attempts import Attempt, sampled
 from jensen.evaluation.compare.page import _reading, command, page
 from jensen.evaluation.compare.picture import _edge, _panels, picture
 from jensen.evaluation.compare.plan import by_model, planned
+from jensen.evaluation.compare.samples import Gauging
 from jensen.evaluation.compare.table import Entry, table
 from jensen.evaluation.compare.text import lines
 from jensen.evaluation.figures import figure_png
@@ -49,6 +50,12 @@ CHAIN: dict[str, Any] = {"steps": 2, "settings": {"diffusion": TINY}}
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores of chains to a coarse precision: they are only compared with themselves here."""
     monkeypatch.setattr(pipeline, "TOLERANCE", 100.0)
+
+
+@pytest.fixture(autouse=True)
+def unmeasured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No two-sample measures, which have tests of their own (test_evaluation_compare_samples.py)."""
+    monkeypatch.setattr(Gauging, "measured", lambda self, pipeline: {"problem": "not measured in this test"})
 
 
 @pytest.fixture
@@ -492,6 +499,7 @@ def test_overwriting_removes_what_was_there_and_nothing_else(tmp_path: Path):
         "config.json",
         "entry.json",
         "model.safetensors",
+        "samples.json",
         "scores.safetensors",
     ]
 

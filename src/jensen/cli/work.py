@@ -39,7 +39,7 @@ def drawn(
     if not isinstance(model, ChainModel):
         if sampler is not None or steps is not None:
             raise InputError("only diffusion models have samplers and steps; leave out --sampler and --steps")
-        return pipeline.sample(n, context, seed=seed), "exact draws"
+        return pipeline.sample(n, context, seed=seed), model.draws
     solver, count = model.sampler(sampler, eta=eta or 0.0), model.chain(steps).steps
     with bar("sampling", count * -(-n // pipeline.sampling_batch())) as shown:
         rows = pipeline.sample(

@@ -67,7 +67,7 @@ def draw(
         on_start(1)
         samples = pipeline.sample(count, seed=SEED)
         on_step(1)
-        return Drawing(samples, f"drawn exactly, seed {SEED}")
+        return Drawing(samples, f"{pipeline.model.draws}, seed {SEED}")
     chain, kept = model.chain(steps), FILM_ROWS if image else count
     wanted, frames = set(chosen_steps(steps, FILM_COLUMNS)), list[Frame]()
     on_start(steps * -(-count // pipeline.sampling_batch()))

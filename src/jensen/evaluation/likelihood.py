@@ -22,6 +22,7 @@ from jensen.models.pipeline import Pipeline
 from jensen.noise import Noise
 
 CONTROLS = ("independent", "gaussian")
+FEW = 64
 
 
 def controls_on(split: Split, rows: Examples, seed: int = 0) -> tuple[dict[str, LogLikelihood], dict[str, str]]:
@@ -44,18 +45,42 @@ def self_check(pipeline: Pipeline, split: Split, samples: Tensor, seed: int = 0)
         samples: rows drawn in `drawing_steps`.
         seed: of the choice of rows and of noise.
     """
-    steps = drawing_steps(pipeline)
-    options: dict[str, Any] = {} if steps is None else {"timesteps": steps, "calls": 8, "repetitions": 4}
-    count = min(enough_rows(pipeline.event_shape, 64), len(split.test))
-    order = Noise(seed, "self-check")
-    test = split.test.take(order.at("test").permutation(len(split.test))[:count])
-    train = split.train.take(order.at("train").permutation(len(split.train))[:count])
-    scored = {
-        name: pipeline.log_likelihood(rows, seed=seed, **options) for name, rows in (("test", test), ("train", train))
-    }
-    alike = _with_the_holes_of(test.x, samples[:count])
+    test, options = _few(split, "test", FEW, seed), _few_steps(pipeline)
+    scored = train_and_test(pipeline, split, seed)
+    alike = _with_the_holes_of(test.x, samples[: len(test)])
     scored["samples"] = pipeline.log_likelihood(alike, seed=seed, **options)
-    return {"steps": steps, "of": scored["test"].of, **{name: summary(ll) for name, ll in scored.items()}}
+    return {
+        "steps": drawing_steps(pipeline),
+        "of": scored["test"].of,
+        **{name: summary(ll) for name, ll in scored.items()},
+    }
+
+
+def train_and_test(pipeline: Pipeline, split: Split, seed: int = 0, most: int = FEW) -> dict[str, LogLikelihood]:
+    """log p of some test rows and of as many training rows, at a cost that a look can afford.
+
+    Args:
+        pipeline: a model with a likelihood.
+        split: its data.
+        seed: of the choice of rows and of noise.
+        most: rows of each.
+    """
+    options = _few_steps(pipeline)
+    return {
+        name: pipeline.log_likelihood(_few(split, name, most, seed), seed=seed, **options) for name in ("test", "train")
+    }
+
+
+def _few_steps(pipeline: Pipeline) -> dict[str, Any]:
+    steps = drawing_steps(pipeline)
+    return {} if steps is None else {"timesteps": steps, "calls": 8, "repetitions": 4}
+
+
+def _few(split: Split, name: str, most: int, seed: int) -> Examples:
+    """Test or training rows, as many of the one as of the other."""
+    rows = split.test if name == "test" else split.train
+    count = min(enough_rows(split.event_shape, most), len(split.test))
+    return rows.take(Noise(seed, "self-check", name).permutation(len(rows))[:count])
 
 
 def _with_the_holes_of(rows: Tensor, samples: Tensor) -> Tensor:

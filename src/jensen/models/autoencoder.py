@@ -50,6 +50,7 @@ class Autoencoder(GradientModel, Model, Encoder, Ruled):
     without_likelihood = "it learns a code for every row and no distribution of rows"
     code_law = "a normal fitted to the codes"
     generation = "z ~ a normal fitted to the codes of validation rows, x = g(z): a makeshift, since it has no p(z)"
+    draws = "decoded draws of a normal fitted to the codes"
     mean: Tensor
     code_mean: Tensor
     code_factor: Tensor

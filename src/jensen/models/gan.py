@@ -57,6 +57,7 @@ class GAN(Trained, Model):
     summary = "a generative adversarial network: samples without a likelihood"
     paper = "Goodfellow et al. 2014; Mescheder et al. 2018; Huang et al. 2024"
     without_likelihood = "its samples are x = G(z), and p(x) is nowhere written down"
+    draws = "G(z) of normal z"
 
     def __init__(
         self,

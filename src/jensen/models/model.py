@@ -47,6 +47,7 @@ class Model(nn.Module, ABC):
         accepts_missing: whether NaN cells are marginalised; if not they are refused.
         seeded: whether another seed of the fit gives another model.
         without_likelihood: why it has none, if it has none.
+        draws: what its samples are, in words.
     """
 
     summary: ClassVar[str]
@@ -55,6 +56,7 @@ class Model(nn.Module, ABC):
     accepts_missing: bool = False
     seeded: ClassVar[bool] = True
     without_likelihood: ClassVar[str] = ""
+    draws: ClassVar[str] = "exact draws"
 
     def __init__(self, event_shape: tuple[int, ...], space: Space) -> None:
         super().__init__()

@@ -13,13 +13,12 @@ of one law are not at distance 0. That is what the p-value is for.
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from jensen.distributions.divergence.permutations import PairSums, labels, p_value, pair_sums
+from jensen.distributions.divergence.permutations import Kernel, PairSums, labels, p_value, pair_sums
 from jensen.distributions.divergence.result import Divergence, check_kind
 from jensen.distributions.divergence.transport_costs import between_atoms, distances
 from jensen.errors import InputError
@@ -74,21 +73,21 @@ def between_samples(
         return Divergence(float(statistics[0]), kind, "two samples", p_value=p_value(statistics), note=note)
     version = version or ("V" if kind == "energy" else "U")
     h = None if kind == "energy" else bandwidth or median_distance(a, seed)
-    sums = pair_sums(torch.cat([a, b]), z, _kernel(h))
+    sums = pair_sums(torch.cat([a, b]), z, kernel(h))
     itself = 0.0 if kind == "energy" else 1.0
-    statistics = _combined(sums, len(a), len(b), version, itself) * (1 if kind == "mmd" else -1)
+    statistics = combined(sums, len(a), len(b), version, itself) * (1 if kind == "mmd" else -1)
     return Divergence(
         float(statistics[0]), kind, "two samples", bandwidth=h, p_value=p_value(statistics), note=f"{version}, {note}"
     )
 
 
-def _kernel(h: float | None) -> Callable[[Tensor], Tensor]:
-    """The distance itself for energy, a Gaussian of it for mmd."""
-    return (lambda d: d) if h is None else (lambda d: (-0.5 * (d / h).square()).exp())
+def kernel(h: float | None) -> Kernel:
+    """Of the distance: itself for energy, where h is None, a Gaussian of it for mmd."""
+    return (lambda d: d) if h is None else (lambda d: (d / h).square_().mul_(-0.5).exp_())
 
 
-def _combined(sums: PairSums, n: int, m: int, version: str, itself: float) -> Tensor:
-    """Mean inside x + mean inside y - 2 mean across; `itself` is what a row makes with itself."""
+def combined(sums: PairSums, n: int, m: int, version: str, itself: float) -> Float[Tensor, " b"]:
+    """Mean inside x + mean inside y - 2 mean across, for each column of labels; `itself` is what a row makes with itself."""
     if version == "V":
         return sums.inside_x / n**2 + sums.inside_y / m**2 - 2 * sums.across / (n * m)
     x, y = (sums.inside_x - n * itself) / (n * (n - 1)), (sums.inside_y - m * itself) / (m * (m - 1))

@@ -3,9 +3,11 @@
 plan        what was asked for, checked before any work
 meter       time and peak memory of a piece of work
 scores      log-likelihoods kept as safetensors
-attempts    one model, one seed: fitted, scored, kept, found again
+samples     two-sample measures of what each model draws
+attempts    one model, one seed: fitted, scored, measured, kept, found again
 folder      DIR: whose it is, and what is written there
 table       the rows of the table, as plain dicts
+alike       these measures as cells
 text        the table for a terminal
 picture     dots with error bars, one panel a measure
 page        the HTML page

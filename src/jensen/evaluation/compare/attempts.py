@@ -1,7 +1,7 @@
 """One model with one seed: fitted, scored on the test rows and on some training rows, kept, found again.
 
 In a folder an attempt is an ordinary run with two more files: `entry.json`, what the fit took, written as soon as it is
-done, and `scores.safetensors`, the log-likelihoods row by row. What is there is not made again.
+done, and `scores.safetensors`, the log-likelihoods row by row; the first seed's has `samples.json`. What is there is not made again.
 """
 
 from collections.abc import Callable
@@ -11,12 +11,15 @@ from typing import Any
 
 from jensen.data.examples import Examples, Split
 from jensen.errors import InputError
+from jensen.evaluation.compare import samples
 from jensen.evaluation.compare.meter import metered
 from jensen.evaluation.compare.plan import Plan
+from jensen.evaluation.compare.samples import Gauging
 from jensen.evaluation.compare.scores import read_scores, write_scores
 from jensen.files import read_json, write_json
 from jensen.fitting import fit, load
 from jensen.likelihood import LogLikelihood
+from jensen.models import model_class
 from jensen.models.model import DensityModel
 from jensen.models.pipeline import Pipeline
 from jensen.noise import Noise
@@ -25,6 +28,7 @@ from jensen.training.run import Run
 
 MOST_TRAIN_ROWS = 1000
 ENTRY, SCORES = "entry.json", "scores.safetensors"
+KEPT = ("word", "seed", "seconds", "peak_bytes", "resumed", "parameters")
 Say = Callable[[str], None]
 
 
@@ -42,6 +46,7 @@ class Attempt:
         test: the test rows' log-likelihood, None without one.
         train: that of a sample of training rows.
         problem: why something of this is missing, in a line.
+        samples: two-sample measures of what it draws (`compare.samples`), None where it was not to be measured.
         failed: whether that is a failure, and not a likelihood that the model does not have.
     """
 
@@ -54,18 +59,22 @@ class Attempt:
     test: LogLikelihood | None = None
     train: LogLikelihood | None = None
     problem: str | None = None
+    samples: dict[str, Any] | None = None
     failed: bool = False
 
 
-def attempted(plan: Plan, word: str, seed: int, split: Split, run: Path | None, progress: bool) -> Attempt:
-    """Fit and score a model, or find it in its folder. What goes wrong with the model is told in the attempt."""
+def attempted(
+    plan: Plan, word: str, seed: int, split: Split, run: Path | None, progress: bool, gauging: Gauging | None = None
+) -> Attempt:
+    """Fit, score and measure a model, or find it in its folder. What goes wrong with the model is told in the attempt."""
     attempt = Attempt(word, seed)
     try:
         kept = None if run is None else _kept(run, attempt)
-        if kept is not None and _complete(kept):
-            return kept
+        if run is not None and kept is not None and _complete(kept):
+            return kept if gauging is None or kept.samples else _measured(load(run), kept, gauging, run, progress)
         pipeline, attempt = _fitted(plan, kept or attempt, split, run, progress)
-        return _scored(pipeline, attempt, plan.seed, split, run, progress)
+        attempt = _scored(pipeline, attempt, plan.seed, split, run, progress)
+        return attempt if gauging is None else _measured(pipeline, attempt, gauging, run, progress)
     except Exception as error:  # one model's failure must not cost the others' results
         return replace(attempt, problem=_line(error), failed=True)
 
@@ -98,13 +107,33 @@ def _begun(run: Path | None) -> tuple[bool, bool]:
 def _scored(pipeline: Pipeline, attempt: Attempt, seed: int, split: Split, run: Path | None, progress: bool) -> Attempt:
     """The log-likelihood of the test rows and of a sample of training rows, where the model has one."""
     if not isinstance(pipeline.model, DensityModel):
-        return replace(attempt, problem=f"{attempt.word} has no likelihood")
+        return replace(attempt, problem=_without_likelihood(attempt.word))
     scores = {
         name: _score(pipeline, rows, seed, progress) for name, rows in (("test", split.test), ("train", sampled(split)))
     }
     if run is not None:
         write_scores(run / SCORES, scores)
     return replace(attempt, test=scores["test"], train=scores["train"])
+
+
+def _measured(pipeline: Pipeline, attempt: Attempt, gauging: Gauging, run: Path | None, progress: bool) -> Attempt:
+    """What the model draws, measured; what goes wrong with that is told in its place."""
+    with bar("measuring samples", None, shown=progress):
+        try:
+            found = gauging.measured(pipeline)
+        except Exception as error:  # the likelihood stands without it
+            return replace(attempt, samples={"problem": _line(error)})
+    if run is not None:
+        samples.keep(run, found)
+    return replace(attempt, samples=found)
+
+
+def _without_likelihood(word: str) -> str | None:
+    """Why a model has no likelihood; None if it has one."""
+    kind = model_class(word)
+    if issubclass(kind, DensityModel):
+        return None
+    return f"{word} has no likelihood{': ' if kind.without_likelihood else ''}{kind.without_likelihood}"
 
 
 def _score(pipeline: Pipeline, rows: Examples, seed: int, progress: bool) -> LogLikelihood:
@@ -119,7 +148,7 @@ def sampled(split: Split) -> Examples:
 
 
 def _keep(run: Path, attempt: Attempt) -> None:
-    names = ("word", "seed", "seconds", "peak_bytes", "resumed", "parameters")
+    names = KEPT
     write_json(run / ENTRY, {name: getattr(attempt, name) for name in names})
 
 
@@ -129,21 +158,24 @@ def _kept(run: Path, attempt: Attempt) -> Attempt | None:
         found = read_json(run / ENTRY)
         same = (found["word"], found["seed"]) == (attempt.word, attempt.seed)
         kept = Attempt(
-            **{name: value for name, value in found.items() if name not in ("test", "train", "problem", "failed")}
+            **{name: value for name, value in found.items() if name in KEPT},
+            problem=_without_likelihood(attempt.word),
+            samples=samples.kept(run),
         )
     except (InputError, KeyError, TypeError):
         return None
     if not same or not Run(run).finished:
         return None
     try:
-        scores: dict[str, Any] = read_scores(run / SCORES)
+        scores = read_scores(run / SCORES)
         return replace(kept, test=scores["test"], train=scores["train"])
     except (InputError, KeyError):
         return kept
 
 
 def _complete(attempt: Attempt) -> bool:
-    return attempt.test is not None and attempt.train is not None
+    """Whether nothing is left to fit and to score."""
+    return _without_likelihood(attempt.word) is not None or (attempt.test is not None and attempt.train is not None)
 
 
 def _line(error: Exception) -> str:

@@ -12,12 +12,13 @@ from torch import Tensor
 from jensen import __version__
 from jensen.data import describe, load_data
 from jensen.data.examples import Split
-from jensen.evaluation.compare import text
+from jensen.evaluation.compare import samples, text
 from jensen.evaluation.compare.attempts import Attempt, attempted
 from jensen.evaluation.compare.folder import PAGE, PICTURE, Folder
 from jensen.evaluation.compare.page import page
 from jensen.evaluation.compare.picture import picture
 from jensen.evaluation.compare.plan import Plan, planned
+from jensen.evaluation.compare.samples import Gauging
 from jensen.evaluation.compare.table import Entry, table
 from jensen.evaluation.figures import save_figure
 from jensen.files import check_writable, write_text
@@ -59,6 +60,8 @@ class Comparison:
 
         Returns:
             `request` (models, settings, data, space, budget, steps, seeds, seed), `finished`, `jensen` (the version),
+            `samples` (rows, seed, features, caution of the two-sample measures and the `ceiling`, what training rows reach; or a
+            problem),
             `data` (source, options, fingerprint, space, event_shape, rows, test_rows_in_train, notes) and `models`, a list of objects, the highest
             number of each measure first, with
 
@@ -70,6 +73,7 @@ class Comparison:
             - `gap`, training rows − test rows: `mean_nats`, `stderr_nats`, the same in bits/dim, `standard_errors`,
               `train_examples`, `meaning`;
             - `seconds`, `peak_bytes` of the fit, `resumed` (both are of the last part of a fit that was cut off);
+            - `samples`: two-sample measures of what the model draws, `how` it was drawn and `measures`, name → `Measure.to_dict`, or a `problem`;
             - `parameters`: the numbers in the weights file;
             - `spread` over seeds: `sd_nats`, `sd_bits_per_dim`, `runs`; `seeds`: each run's `seed`, `quote`, `mean_nats`,
               `seconds`, `peak_bytes`, `problem`;
@@ -80,6 +84,7 @@ class Comparison:
             "finished": self.finished,
             "jensen": __version__,
             "data": self.data,
+            "samples": samples.about([entry.first.samples for entry in self.entries]),
             "models": self.table,
         }
 
@@ -154,7 +159,7 @@ def compare(
 def _made(plan: Plan, split: Split, folder: Folder | None, progress: bool, say: Say) -> Comparison:
     """Every model with every seed, one after another; the table so far is kept after each."""
     attempts: dict[str, list[Attempt]] = {}
-    request, facts = plan.request(split), _facts(split)
+    request, facts, gauging = plan.request(split), _facts(split), Gauging(plan, split)
 
     def so_far(*, finished: bool) -> Comparison:
         entries = tuple(Entry(word, tuple(found)) for word, found in attempts.items())
@@ -164,7 +169,8 @@ def _made(plan: Plan, split: Split, folder: Folder | None, progress: bool, say: 
     for number, (word, seed) in enumerate(wanted, 1):
         say(f"[{number}/{len(wanted)}] {word}, seed {seed}")
         path = None if folder is None else folder.run(word, seed)
-        attempts.setdefault(word, []).append(attempted(plan, word, seed, split, path, progress))
+        gauge = gauging if seed == plan.seed else None
+        attempts.setdefault(word, []).append(attempted(plan, word, seed, split, path, progress, gauge))
         if attempts[word][-1].problem:
             say(f"{word}: {attempts[word][-1].problem}")
         if folder is not None and not folder.finished:

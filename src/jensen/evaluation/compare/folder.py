@@ -2,7 +2,7 @@
 
     compare.json           what was asked for and the table so far; `finished` says whether it is all
     compare.png, .html     the picture and the page
-    runs/<word>-<seed>/    ordinary runs, each with entry.json and scores.safetensors
+    runs/<word>-<seed>/    ordinary runs, each with entry.json, scores.safetensors and samples.json
 
 Each file is written aside and renamed into place. The same request finds its runs again and goes on; another one is
 refused.
@@ -15,6 +15,7 @@ from typing import Any
 
 from jensen.errors import InputError
 from jensen.evaluation.compare.attempts import ENTRY, SCORES
+from jensen.evaluation.compare.samples import FILE as SAMPLES
 from jensen.files import cannot_read, cannot_write, check_writable, locked, read_json, write_json
 from jensen.training.run import Run
 
@@ -112,7 +113,7 @@ class Folder:
         try:
             for path in (self.path / "runs" / name for name in _listed(self.path / "runs")):
                 if path.is_dir() and (path / "config.json").is_file():
-                    for name in (ENTRY, SCORES):
+                    for name in (ENTRY, SCORES, SAMPLES):
                         (path / name).unlink(missing_ok=True)
                     Run(path).start({}, overwrite=True)
                     with contextlib.suppress(OSError):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jensen.evaluation.compare import text
+from jensen.evaluation.compare import alike, text
 from jensen.evaluation.compare.picture import picture
 from jensen.evaluation.compare.plan import ALWAYS
 from jensen.evaluation.numbers import part, real, word
@@ -45,6 +45,7 @@ def page(record: Record, folder: Path) -> str:
         _numbers(record),
         _verdicts(record),
         _gaps(record),
+        _alike(record),
         _seeds(record),
         _again(record, folder),
     )
@@ -153,6 +154,17 @@ def _reading(errors: float, copies: bool) -> str:
     if errors <= -2:
         return "test rows are likelier: chance, or the two sets differ"
     return "nothing to read: test rows are among the training rows" if copies else "no sign of memorising"
+
+
+def _alike(record: Record) -> Html:
+    title, told = "What they draw, against test rows", [missing(line) for line in alike.problems(record)]
+    if not alike.measured(record):
+        return panel(title, *(told or [missing("Not measured.")]))
+    parts: list[Html] = []
+    for heading, names in alike.GROUPS.items():
+        head, *rows = alike.cells(record, names)
+        parts += [paragraph(heading), cards(head, [[row[0], *map(number, row[1:])] for row in rows])]
+    return panel(title, *parts, *told, paragraph(alike.explained(record), style="note"))
 
 
 def _seeds(record: Record) -> Html:

@@ -101,6 +101,7 @@ def _row(entry: Entry, best: Entry | None, same: Entry | None, found: Verdict) -
         "difference": difference,
         "verdict": found.to_dict(),
         "gap": _gap(first),
+        "samples": None if first.samples is None else {k: v for k, v in first.samples.items() if k != "about"},
         "seconds": first.seconds,
         "peak_bytes": first.peak_bytes,
         "resumed": first.resumed,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jensen.errors import plural
+from jensen.evaluation.compare import alike
 from jensen.evaluation.numbers import Unit, part, real, unit_of, word
 from jensen.likelihood import plus_minus
 
@@ -39,7 +40,16 @@ def lines(record: Mapping[str, Any]) -> list[str]:
         *once(record),
         "",
         *NOTES,
+        *_alike(record),
     ]
+
+
+def _alike(record: Mapping[str, Any]) -> list[str]:
+    """The samples of the models, measured."""
+    told = [f"note: {line}" for line in alike.problems(record)]
+    if alike.measured(record):
+        told = ["", alike.explained(record), "", *_aligned(alike.cells(record, alike.SHORT)), *told]
+    return told
 
 
 NOTES = (

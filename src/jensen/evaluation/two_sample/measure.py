@@ -1,11 +1,14 @@
 """A number about two samples, and what may be concluded from it."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from jensen.likelihood import plus_minus
 
 Better = Literal["lower", "higher", "near"]
+
+ARROWS: dict[str, str] = {"lower": "↓", "higher": "↑", "near": "→"}
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,11 @@ class Measure:
     stderr: float | None = None
     p_value: float | None = None
     note: str = ""
+
+    @property
+    def told(self) -> str:
+        """Its name with an arrow to where better is."""
+        return f"{self.name} {ARROWS[self.better]}"
 
     def __str__(self) -> str:
         if self.value != self.value:
@@ -56,3 +64,13 @@ class Measure:
             "target": self.target,
             "note": self.note,
         }
+
+
+def as_dict(measures: Sequence[Measure]) -> dict[str, Any]:
+    """JSON-able, by name."""
+    return {m.name: m.to_dict() for m in measures}
+
+
+def measures_from(found: Mapping[str, Any]) -> list[Measure]:
+    """The inverse of `as_dict`; KeyError, TypeError, ValueError or AttributeError for anything else."""
+    return [Measure.from_dict(name, measure) for name, measure in found.items()]
