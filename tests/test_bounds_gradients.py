@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from jensen.bounds.gradients import ESTIMATORS, advantages
+from jensen.bounds.gradients import ESTIMATORS, advantages, leave_one_out
 from jensen.distributions.conditional import Conditional
 from jensen.distributions.from_noise import DiagonalNormal
 from jensen.errors import InputError
@@ -185,6 +185,22 @@ def test_an_advantage_does_not_look_at_its_own_draw():
     changed[2] += 3.0
     baseline = log_mean_exp(log_w) - advantages(log_w)[2]
     assert torch.allclose(baseline, log_mean_exp(changed) - advantages(changed)[2], atol=1e-12)
+
+
+def test_an_advantage_is_the_estimate_less_that_with_the_geometric_mean_of_the_others():
+    log_w = 30 * torch.randn(6, 4, dtype=F64, generator=torch.Generator().manual_seed(7))
+    for i in range(6):
+        replaced = log_w.clone()
+        replaced[i] = torch.cat([log_w[:i], log_w[i + 1 :]]).mean(0)
+        wanted = log_mean_exp(log_w) - log_mean_exp(replaced)
+        assert torch.allclose(advantages(log_w)[i], wanted, atol=1e-10)
+
+
+def test_each_less_the_mean_of_the_others():
+    values = torch.randn(4, 3, dtype=F64, generator=torch.Generator().manual_seed(8))
+    for i in range(4):
+        others = torch.cat([values[:i], values[i + 1 :]]).mean(0)
+        assert torch.allclose(leave_one_out(values)[i], values[i] - others, atol=1e-12)
 
 
 def test_stl_of_many_draws_is_refused():

@@ -115,6 +115,7 @@ def test_what_cannot_be_is_one_line(runs: Path, tmp_path: Path, capsys: pytest.C
         "setting draws must be": ["evaluate", vae, "--method", "iwae", "--set", "draws=many"],
         "--gap is for vae": ["evaluate", str(runs / "gaussian"), "--gap", "9"],
         "--gap, a number of rows, must be from 2": ["evaluate", vae, "--gap", "1"],
+        "-n is for --method samples": ["evaluate", vae, "-n", "50"],
         "takes -n and --seed alone": ["evaluate", vae, "--method", "samples", "--gap", "9"],
         "from 20 rows to as many": ["evaluate", vae, "--method", "samples", "-n", "5"],
     }  # fmt: skip
@@ -164,6 +165,11 @@ def test_a_model_without_likelihood_says_why_and_measures_its_samples(runs: Path
     assert found["samples"]["rows"] == 40
     assert found["samples"]["caution"].startswith("40 rows of each are few")
     assert set(found["samples"]["measures"]) == {"model", "train", "independent", "gaussian"}
+    (runs / "autoencoder" / "evaluation.json").unlink()
+    assert main(["evaluate", run, "-n", "40"]) == 0
+    kept = json.loads((runs / "autoencoder" / "evaluation.json").read_text())
+    assert "no distribution of rows" in kept["without_likelihood"]
+    capsys.readouterr()
     assert main(["info", run]) == 0
     assert "result: no likelihood; it learns a code" in capsys.readouterr().out
     page = (runs / "autoencoder" / "report.html").read_text()
@@ -177,6 +183,8 @@ def test_samples_of_a_model_with_likelihood_go_into_its_report(runs: Path, capsy
     assert main(["evaluate", str(run), "--method", "samples", "-n", "50"]) == 0
     before = capsys.readouterr().out
     assert "has no likelihood" not in before
+    assert main(["evaluate", str(run), "--method", "samples", "-n", "50", "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)) == {"model", "data", "samples"}
     assert main(["report", str(run)]) == 0
     page = (run / "report.html").read_text()
     assert "Not measured yet" not in page

@@ -107,6 +107,10 @@ def test_the_protocol_stands_beside_the_number():
     assert "binarised: dynamic" in str(ll)
     assert "seed 3" in str(ll)
     assert ll.to_dict()["protocol"] == split.facts["told"]
+    assert not model.log_likelihood(split.test.x).protocol, "rows of which nothing is known but their values"
+    again = model.log_likelihood(loaded("static", 5).test)
+    assert "static" in again.protocol
+    assert "seed 5" in again.protocol
     other = loaded("static", 3)
     with pytest.raises(ValueError, match="different protocol"):
         ll - jensen.fit(other, "independent", progress=False).log_likelihood(other.test)
@@ -145,6 +149,8 @@ def test_the_command_line_binarises_says_so_and_redraws(tmp_path: Path, capsys: 
     assert found["redraws"]["means_nats"] == pytest.approx(means)
     assert found["redraws"]["sd_nats"] == pytest.approx(np.std(means, ddof=1))
     assert found["redraws"]["seeds"] == [3, 6]
+    assert main([*fit[:-1], "threshold", "--binarise-seed", "2"]) == 2
+    assert "--binarise-seed is for --binarise static or dynamic, got threshold" in capsys.readouterr().err
     np.save(tmp_path / "other.npy", GREY[::-1].copy())
     assert main(["evaluate", str(tmp_path / "run"), str(tmp_path / "other.npy")]) == 0
     assert "400 examples" in capsys.readouterr().out

@@ -28,6 +28,12 @@ def test_the_area_is_scikit_learns_with_ties():
     assert auroc(own, others).value == pytest.approx(wanted, abs=1e-12)
 
 
+def test_rows_that_do_not_overlap_give_no_bar():
+    found = auroc(normal(9, 0, 50.0), normal(8, 1))
+    assert (found.value, found.stderr) == (1.0, None)
+    assert str(found) == "1.000 (no bar: the rows do not overlap)"
+
+
 def test_the_area_of_two_normals_and_its_bar():
     """Φ(δ/√2); the bar is the spread over repeats to a tenth, and 95 % intervals cover."""
     truth = stats.norm.cdf(1 / math.sqrt(2))

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, MultivariateNormal
 
 import jensen
+from jensen.bounds.gradients import ESTIMATORS
 from jensen.data.examples import Examples
 from jensen.data.space import Levels, Real
 from jensen.distributions.from_noise import FullNormal
@@ -463,14 +464,22 @@ def test_free_bits_cost_nothing_below_and_all_above():
     model = integrable(free_bits=0.3).float()
     batch = Examples(all_bits().float(), torch.arange(8)).batch(slice(None))
     objective = model.objective()
-    rate = objective._freed(torch.tensor([[0.1, 0.5], [0.3, 0.7]]))  # type: ignore[operator]
+    rate = objective._freed(torch.tensor([[0.1, 0.5], [0.3, 0.7]]), 2)  # type: ignore[operator]
     assert torch.allclose(rate, torch.full((2,), 0.3 + 0.6))
     assert torch.isfinite(objective(batch, Noise(0, "train"))).all()
+    assert torch.allclose(objective._freed(torch.tensor([[1.0], [0.6]]), 4), torch.full((2,), 1.2))  # type: ignore[operator]
 
 
 @pytest.mark.parametrize(
     ("objective", "estimator", "draws"),
-    [("elbo", "stl", 1), ("elbo", "stl", 3), ("elbo", "reparameterised", 3), ("iwae", "dreg", 3), ("iwae", "score", 3)],
+    [
+        ("elbo", "stl", 1),
+        ("elbo", "stl", 3),
+        ("elbo", "reparameterised", 3),
+        ("iwae", "dreg", 3),
+        ("iwae", "score", 3),
+        ("elbo", "score", 4),
+    ],
 )
 def test_the_objective_has_the_gradient_of_its_estimator(objective: str, estimator: str, draws: int):
     """In mean over noise all gradients of one bound are equal, and so are the losses: against the plain one, 3,000 draws each."""
@@ -486,6 +495,63 @@ def test_the_objective_has_the_gradient_of_its_estimator(objective: str, estimat
     plain, own = found("reparameterised", 1), found(estimator, 2)
     assert own[0] == pytest.approx(plain[0], abs=0.1)
     assert float((own[1] - plain[1]).norm() / plain[1].norm()) < (0.5 if estimator == "score" else 0.1)
+
+
+def test_the_score_is_weighed_as_the_divergence_is():
+    """β = 3 with the score of 4 draws: in mean the gradient of the closed form."""
+    x = all_bits().float().repeat(3000, 1)
+    batch = Examples(x, torch.arange(len(x))).batch(slice(None))
+
+    def found(word: str) -> Tensor:
+        model = integrable(estimator=word, draws=4, beta=3.0).float()
+        loss = model.objective()(batch, Noise(1, "train")).mean()
+        q = [p for name, p in model.named_parameters() if "posterior" in name]
+        return torch.cat([g.flatten() for g in torch.autograd.grad(loss, q)])
+
+    plain = found("reparameterised")
+    assert float((found("score") - plain).norm() / plain.norm()) < 0.1
+
+
+@pytest.mark.parametrize("posterior", ["diagonal", "full", "flow"])
+def test_the_paths_gradient_is_the_whole_one_less_the_score(posterior: str):
+    """In every draw, along a direction of all of q's parameters; the score by differences of log q at z held fixed."""
+    torch.manual_seed(6)
+    model = VAE((3,), BITS, latent_dim=2, posterior=posterior, network="mlp", width=8, depth=1).double()  # type: ignore[arg-type]
+    x, noise = all_bits()[2:4], torch.randn(1, 2, 2, dtype=F64)
+    q = [p for name, p in model.named_parameters() if "posterior" in name]
+    with torch.no_grad():
+        for p in q:
+            p.add_(0.1 * torch.randn_like(p))
+    way = [torch.randn_like(p) for p in q]
+
+    def slope(word: str) -> float:
+        joint = model.parts.given(None)
+        loss = ESTIMATORS[word].loss(joint.prior, joint.emission, joint.posterior, x, noise).sum()
+        found = torch.autograd.grad(loss, q, materialize_grads=True)
+        return float(sum((g * v).sum() for g, v in zip(found, way, strict=True)))
+
+    with torch.no_grad():
+        z, sides = model.parts.posterior(x).place(noise), []  # type: ignore[attr-defined]
+        for step in (1e-5, -2e-5):
+            for p, v in zip(q, way, strict=True):
+                p.add_(step * v)
+            sides.append(float(model.parts.posterior(x).log_prob(z).sum()))
+        for p, v in zip(q, way, strict=True):
+            p.add_(1e-5 * v)
+    score = (sides[0] - sides[1]) / 2e-5
+    assert abs(score) > 1e-3
+    assert slope("reparameterised") == pytest.approx(slope("stl") + score, abs=1e-5 * (1 + abs(score)))
+
+
+def test_pieces_change_no_value(monkeypatch: pytest.MonkeyPatch):
+    """Rows and draws are looked at as many at a time as memory allows."""
+    model, x = integrable(), all_bits()
+    asked = [("elbo", {"repetitions": 9}), ("iwae", {"draws": 70}), ("ais", {"temperatures": 4, "chains": 2})]
+    whole = [model.log_likelihood(x, method=word, **options).value for word, options in asked]  # type: ignore[arg-type]
+    monkeypatch.setattr("jensen.models.vae.CELLS_AT_ONCE", 8)
+    for (word, options), wanted in zip(asked, whole, strict=True):
+        assert torch.allclose(model.log_likelihood(x, method=word, **options).value, wanted, atol=1e-10)  # type: ignore[arg-type]
+    assert model._rows(2) == 1
 
 
 def test_collapse_is_watched(tmp_path: Path):
@@ -528,7 +594,9 @@ def test_at_the_posterior_stl_has_no_gradient():
             {"objective": "iwae", "estimator": "stl"},
             "estimator of objective=iwae must be one of auto, reparameterised, dreg",
         ),
-        ({"estimator": "score", "draws": 3}, "estimator=score with objective=elbo takes one draw, got draws=3"),
+        ({"estimator": "score", "draws": 1}, "estimator=score compares each draw with the others .* got 1"),
+        ({"estimator": "score", "free_bits": 0.1}, "got estimator=score with free_bits=0.1"),
+        ({"estimator": "score", "posterior": "flow", "latent_dim": 2}, "score does not go with posterior=flow"),
         ({"posterior": "half"}, "posterior must be one of diagonal, full, flow, got 'half'"),
         ({"latent_dim": 0}, "latent_dim must be from 1 to 4096, got 0"),
         ({"latent_layers": 2, "posterior": "full"}, "latent_layers=2 goes with posterior=diagonal"),

@@ -135,3 +135,21 @@ def test_what_does_not_go_together_is_refused(fitted: tuple[Pipeline, Split]):
         run.latents.encode(split.test)
     with pytest.raises(InputError, match=r"a comparison is of log p\(x\), and vae with n_classes"):
         jensen.compare(split, "vae", settings={"vae": {"n_classes": "auto"}})
+
+
+def test_codes_rows_and_gaps_of_given_classes(fitted: tuple[Pipeline, Split]):
+    """More rows than are looked at together, each by its own class; the gap closes on the integral."""
+    run, _ = fitted
+    model = run.model
+    assert isinstance(model, VAE)
+    x, y = run.codec.encode(bits()).repeat(12, 1), torch.arange(96) % 2
+    codes = model.encode(x, y)
+    assert torch.allclose(codes[70:71], model.encode(x[70:71], y[70:71]), atol=1e-6)
+    assert not torch.allclose(codes[70:71], model.encode(x[70:71], 1 - y[70:71]), atol=1e-3)
+    assert torch.allclose(model.decode(codes, y)[70:71], model.decode(codes[70:71], y[70:71]), atol=1e-6)
+    gap = model.gap(x[:8], torch.zeros(8, dtype=torch.int64), draws=2000)
+    assert torch.allclose(gap.log_p.value, log_p(run, 0), atol=0.03)
+    other = model.gap(x[:8], torch.ones(8, dtype=torch.int64), steps=5, draws=2000)
+    assert torch.allclose(other.log_p.value, log_p(run, 1), atol=0.05)
+    pair = model.certified(40, temperatures=30, chains=4)
+    assert -4 * pair.stderr < pair.gap < 0.2

@@ -2,11 +2,13 @@
 
 import math
 
+import pytest
 import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from jensen.data.space import Real
+from jensen.errors import InputError
 from jensen.models.ppca import PPCA
 from jensen.models.vae import VAE
 from jensen.noise import Noise
@@ -60,6 +62,15 @@ def test_a_family_that_holds_the_posterior_has_no_share():
     found = model.gap(x, draws=500)
     assert float(found.family.abs().max()) < 0.01
     assert float(found.amortisation.min()) > 0.1
+
+
+def test_what_has_no_gap_to_take_apart_is_refused_before_any_work():
+    two = VAE((3,), Real(), latent_dim=2, latent_layers=2, network="mlp")
+    bound = VAE((3,), Real(), latent_dim=2, prior="diffusion", network="mlp")
+    with pytest.raises(InputError, match="latent_layers=1 alone, got 2"):
+        two.check_gap()
+    with pytest.raises(InputError, match="DiffusionPrior gives a bound on its log-density"):
+        bound.check_gap()
 
 
 def test_company_changes_no_rows_gap():

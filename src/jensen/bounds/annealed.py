@@ -101,6 +101,7 @@ class Annealing:
         """log p(x, z) - log q(z | x) at z = g(u)."""
 
         def ratio(u: Tensor) -> Tensor:
+            """At noise `(C, B, E)`, `(C, B)`."""
             z, log_q = self.q.place_with_log_prob(u)
             value = self.p.log_prob(z) + self.emission(z).log_prob(self.x) - log_q
             assert isinstance(value, Tensor)
@@ -164,6 +165,11 @@ class Sandwich:
 
     lower: Float64[Tensor, " B"]
     upper: Float64[Tensor, " B"]
+
+    @staticmethod
+    def of(parts: "list[Sandwich]") -> "Sandwich":
+        """Of consecutive rows."""
+        return Sandwich(torch.cat([p.lower for p in parts]), torch.cat([p.upper for p in parts]))
 
     @property
     def gap(self) -> float:

@@ -10,7 +10,8 @@ All have the same value and, in θ of p, the same gradient, Σ w̃_i ∇_θ log 
     score             Σ_i A_i ∇_φ log q(z_i | x) - Σ w̃_i ∇_φ log q(z_i | x)    (Mnih and Rezende 2016, "VIMCO", equations 7 to 9)
 
 A_i = L̂ - L̂_{-i} is the estimate less what it would be with the geometric mean of the other weights in place of w_i: a control variate
-that does not depend on z_i. For k = 1 there is no other draw to compare with, and the score's variance is what it is.
+that does not depend on z_i. For k = 1 there is no other draw to compare with, and the score's variance is what it is; the mean of the
+log-weights of k draws has one too, A_i = log w_i less the mean of the others (`leave_one_out`).
 
 stl leaves out Σ w̃_i ∂ log q/∂φ, whose mean is 0 only for k = 1: for more draws it is biased, and refused. The path alone would be all that
 is left where q is the posterior: w is constant in z there and both stl and dreg have gradient 0 in every draw. The score needs no path,
@@ -138,8 +139,18 @@ def advantages(log_w: Float[Tensor, "k B"]) -> Float[Tensor, "k B"]:
     if k == 1:
         return bound[None]
     instead = (log_w.sum(0) - log_w) / (k - 1)
-    replaced = torch.stack([torch.cat([log_w[:i], instead[i : i + 1], log_w[i + 1 :]]).logsumexp(0) for i in range(k)])
+    nothing = log_w.new_full((1, *log_w.shape[1:]), -math.inf)
+    before = torch.cat([nothing, log_w[:-1].logcumsumexp(0)])
+    after = torch.cat([log_w[1:].flip(0).logcumsumexp(0).flip(0), nothing])
+    replaced = torch.stack([before, instead, after]).logsumexp(0)
     return bound - (replaced - math.log(k))
+
+
+@torch.no_grad()
+def leave_one_out(values: Float[Tensor, "k B"]) -> Float[Tensor, "k B"]:
+    """Each of at least two values less the mean of the others: a control variate for the score of a mean."""
+    k = len(values)
+    return (values - values.mean(0)) * (k / (k - 1))
 
 
 ESTIMATORS: dict[str, Estimator] = {

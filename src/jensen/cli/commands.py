@@ -58,7 +58,7 @@ def fit(
     label: Label = None,
     split_seed: SplitSeed = 0,
     binarise: Binarise = None,
-    binarise_seed: BinariseSeed = 0,
+    binarise_seed: BinariseSeed = None,
     as_json: Json = False,
 ) -> None:
     """Fit a model to DATA, score the held-out test rows, draw samples, write a report.
@@ -101,7 +101,7 @@ def compare(
     label: Label = None,
     split_seed: SplitSeed = 0,
     binarise: Binarise = None,
-    binarise_seed: BinariseSeed = 0,
+    binarise_seed: BinariseSeed = None,
     as_json: Json = False,
 ) -> None:
     """Fit several models to DATA, score the same test rows with all, and say which explains them best.
@@ -171,6 +171,7 @@ def evaluate(
     from jensen.cli.printing import print_scored
     from jensen.cli.samples import measure_samples
     from jensen.cli.work import keep_scores, over_redraws, scored
+    from jensen.errors import InputError
     from jensen.evaluation.calibration import classification
     from jensen.evaluation.outputs import check_not_data, check_output
     from jensen.fitting import load
@@ -185,6 +186,8 @@ def evaluate(
         given = (tolerance, steps, output, redraw, settings, gap, against or None)
         measure_samples(Run(run), pipeline, data, count, seed, as_json, given=given)
         return
+    if count is not None:
+        raise InputError("-n is for --method samples, and a likelihood takes every test row; leave it out")
     options = scoring_options(pipeline, method, tolerance, steps, every_step) | method_settings(pipeline, settings)
     check_gap(pipeline, gap)
     check_anomaly(data, against)
@@ -299,7 +302,7 @@ def show(
     label: Label = None,
     split_seed: SplitSeed = 0,
     binarise: Binarise = None,
-    binarise_seed: BinariseSeed = 0,
+    binarise_seed: BinariseSeed = None,
     as_json: Json = False,
 ) -> None:
     """What is in the data: rows, shape, levels, classes, range, duplicates, missing cells; and a picture."""

@@ -23,6 +23,7 @@ def check_gap(pipeline: Pipeline, count: int | None) -> None:
         raise InputError(
             f"--gap is for vae, whose q(z | x) is a network's guess; this run's model is {word!r}; leave it out"
         )
+    pipeline.model.check_gap()
     if not 2 <= count <= 10_000:
         raise InputError(f"--gap, a number of rows, must be from 2 to 10,000, got {count}")
 
@@ -34,7 +35,7 @@ def taken_apart(pipeline: Pipeline, rows: Examples, count: int, seed: int) -> di
     chosen = rows.take(Noise(seed, "gap", "rows").permutation(len(rows))[:count])
     batch = pipeline.encoded(chosen).batch(slice(None))
     with bar("taking the gap apart", len(chosen)) as shown:
-        found = model.gap(batch.x, ids=batch.id, seed=seed, on_calls=shown.advance)
+        found = model.gap(batch.x, batch.context, ids=batch.id, seed=seed, on_calls=shown.advance)
     pair = model.certified(**CERTIFY, seed=seed)
     return {
         "rows": len(chosen),

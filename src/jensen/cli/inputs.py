@@ -33,9 +33,12 @@ def load_split(
     label: str | None,
     split_seed: int,
     binarise: str | None = None,
-    binarise_seed: int = 0,
+    binarise_seed: int | None = None,
 ) -> Split:
     """DATA as the options say."""
+    if binarise_seed is not None and binarise not in ("static", "dynamic"):
+        given = binarise or "no --binarise"
+        raise InputError(f"--binarise-seed is for --binarise static or dynamic, got {given}; leave it out")
     return load_data(
         data,
         size=_parsed_size(size),
@@ -44,7 +47,7 @@ def load_split(
         label=label,
         split_seed=split_seed,
         binarise=binarise,
-        binarise_seed=binarise_seed,
+        binarise_seed=binarise_seed or 0,
     )
 
 

@@ -33,7 +33,7 @@ Binarise = Annotated[
         help="Grey values as zeros and ones: threshold, static, or dynamic (drawn anew at every training step)."
     ),
 ]
-BinariseSeed = Annotated[int, typer.Option(help="Seed of the draws of --binarise.")]
+BinariseSeed = Annotated[int | None, typer.Option(help="Seed of the draws of --binarise (default: 0).")]
 SplitSeed = Annotated[int, typer.Option(help="Seed of the split where the data give none.")]
 
 OtherData = Annotated[

@@ -5,6 +5,7 @@ from typing import Any
 
 import typer
 
+from jensen.evaluation.anomaly import AUROC
 from jensen.evaluation.calibration import described
 from jensen.evaluation.likelihood import summary as summed_up
 from jensen.evaluation.numbers import part, real, word
@@ -73,7 +74,7 @@ def print_anomaly(found: dict[str, Any] | None) -> None:
     if not found:
         return
     shown = {
-        name: plus_minus(found[key]["value"], found[key]["stderr"])
+        name: AUROC.read(found[key])
         for name, key in (("log p", "log_likelihood"), ("corrected for complexity", "complexity_corrected"))
         if found[key]
     }

@@ -4,7 +4,7 @@ from jensen.cli.inputs import own_data
 from jensen.cli.printing import print_json, print_samples
 from jensen.cli.work import measured, with_samples
 from jensen.errors import InputError
-from jensen.evaluation.likelihood import unscored
+from jensen.evaluation.likelihood import named, unscored
 from jensen.models.model import DensityModel
 from jensen.models.pipeline import Pipeline
 from jensen.training.run import Run
@@ -33,10 +33,10 @@ def measure_samples(
     if split is None:
         raise InputError(f"samples are measured against the run's own data: {problem}")
     found = measured(pipeline, split, rows, seed)
-    with_samples(folder, found)
-    record = unscored(pipeline, split)
+    without = None if isinstance(pipeline.model, DensityModel) else unscored(pipeline, split)
+    with_samples(folder, found, without)
+    record = without or named(pipeline, split)
     if as_json:
         print_json({**record, "samples": found.to_dict()})
         return
-    why = "" if isinstance(pipeline.model, DensityModel) else record["without_likelihood"]
-    print_samples(record["model"], why, found)
+    print_samples(record["model"], record.get("without_likelihood", ""), found)

@@ -98,11 +98,13 @@ def measured(pipeline: Pipeline, split: Split, rows: int | None = None, seed: in
         return two_samples(pipeline, split, rows=rows, seed=seed, on_step=shown.note)
 
 
-def with_samples(folder: Run, found: TwoSamples) -> dict[str, Any]:
-    """The run's record with these measures, kept."""
-    record = {**(folder.evaluation() or {}), "samples": found.to_dict()}
-    write_json(folder.file("evaluation.json"), record)
-    return record
+def with_samples(folder: Run, found: TwoSamples, without: dict[str, Any] | None) -> None:
+    """Keep these measures in the run's record, or beside the reason why there is no likelihood; a run whose likelihood is not told yet
+    has none to put them in.
+    """
+    kept = folder.evaluation() or without
+    if kept:
+        write_json(folder.file("evaluation.json"), {**kept, "samples": found.to_dict()})
 
 
 def evaluated(folder: Run, pipeline: Pipeline, split: Split, samples: Tensor) -> dict[str, Any]:

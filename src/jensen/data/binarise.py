@@ -47,7 +47,7 @@ class Redrawn(Examples):
         """The rows at these positions."""
         assert self.grey is not None
         part = Examples.take(self, indices)
-        return Redrawn(part.x, part.id, part.context, part.weight, part.names, self.grey[indices], self.most)
+        return Redrawn(**vars(part), grey=self.grey[indices], most=self.most)
 
 
 def binarised(split: Split, protocol: str, seed: int = 0) -> Split:
@@ -70,12 +70,14 @@ def binarised(split: Split, protocol: str, seed: int = 0) -> Split:
     if not isinstance(split.space, Levels) or split.space.k == 2:
         raise InputError(f"binarise={protocol} is for data of more than two levels, got {split.space}; leave it out")
     most = split.space.k - 1
-    noise = Noise(seed, "binarise")
-    train, valid, test = (_part(part, protocol, most, noise) for part in (split.train, split.valid, split.test))
+    noise, known = Noise(seed, "binarise"), facts_of(protocol, seed, split.space.k)
+    train, valid, test = (
+        replace(_part(part, protocol, most, noise), protocol=known["told"])
+        for part in (split.train, split.valid, split.test)
+    )
     if protocol == "dynamic":
-        train = Redrawn(train.x, train.id, train.context, train.weight, train.names, split.train.x, most)
-    facts = {**split.facts, **facts_of(protocol, seed, split.space.k)}
-    return replace(split, train=train, valid=valid, test=test, space=Levels(2), facts=facts)
+        train = Redrawn(**vars(train), grey=split.train.x, most=most)
+    return replace(split, train=train, valid=valid, test=test, space=Levels(2), facts={**split.facts, **known})
 
 
 def facts_of(protocol: str, seed: int, levels: int) -> dict[str, Any]:

@@ -75,13 +75,16 @@ class Fresh(Protocol):
 
 @dataclass(frozen=True)
 class Examples:
-    """Rows in memory: `x (N, *event)`, `id (N,)` int64, optional class codes `context (N,)` and file names."""
+    """Rows in memory: `x (N, *event)`, `id (N,)` int64, optional class codes `context (N,)`, file names, and the protocol by which
+    the values were made, which stands beside every number about them.
+    """
 
     x: Tensor
     id: Tensor
     context: Tensor | None = None
     weight: Tensor | None = None
     names: tuple[str, ...] | None = None
+    protocol: str = ""
 
     def __len__(self) -> int:
         return len(self.x)
@@ -105,7 +108,7 @@ class Examples:
         """The rows at these positions, as Examples again."""
         names = None if self.names is None else tuple(self.names[i] for i in indices.tolist())
         part = self.batch(indices)
-        return Examples(part.x, part.id, part.context, part.weight, names)
+        return Examples(part.x, part.id, part.context, part.weight, names, self.protocol)
 
     def digest(self) -> str:
         """A hash of ids, values and weights, if any: equal exactly when the rows are the same rows."""
@@ -146,6 +149,7 @@ class Split:
             None if self.train.context is None else torch.cat([p.context for p in parts if p.context is not None]),
             None if self.train.weight is None else torch.cat([p.weight for p in parts if p.weight is not None]),
             None if self.train.names is None else sum((p.names for p in parts if p.names is not None), ()),
+            self.test.protocol,
         )
         return joined.take(order)
 

@@ -6,6 +6,8 @@ The permutation is numpy's PCG64 from `split_seed` alone. A row's id is its row 
 file's rows first, then valid's (if given), then test's.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
@@ -36,6 +38,7 @@ def cut(source: Source, space: Space, split_seed: int, where: str, least: int = 
     made = given | {name: _examples(parts[whole].take(at), 0, at) for name, at in cuts.items()}
     given_parts = [name for name in parts if name != "all"]
     facts = {"split_seed": split_seed, "split": _rule(whole, missing, split_seed), "given_parts": given_parts}
+    made = {name: replace(part, protocol=source.told) for name, part in made.items()}
     return Split(made["train"], made["valid"], made["test"], space, source.class_names, facts)
 
 

@@ -15,6 +15,7 @@ a likelihood ratio against the compressor. It is for levels of at most 256; else
 """
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,15 +33,26 @@ CAUTION = "log-likelihood alone ranks simple rows high whatever their kind: trus
 
 @dataclass(frozen=True)
 class AUROC:
-    """The area with its standard error."""
+    """The area with its standard error; None where no pair is lost, or none won, and the sample says nothing of it."""
 
     value: float
-    stderr: float
+    stderr: float | None
 
     def __str__(self) -> str:
-        return plus_minus(self.value, self.stderr)
+        return (
+            f"{self.value:.3f} (no bar: the rows do not overlap)"
+            if self.stderr is None
+            else plus_minus(self.value, self.stderr)
+        )
 
-    def to_dict(self) -> dict[str, float]:
+    @staticmethod
+    def read(found: Mapping[str, float | None]) -> "AUROC":
+        """From `to_dict`."""
+        value = found["value"]
+        assert value is not None
+        return AUROC(value, found["stderr"])
+
+    def to_dict(self) -> dict[str, float | None]:
         """JSON-able."""
         return {"value": self.value, "stderr": self.stderr}
 
@@ -62,7 +74,7 @@ def auroc(own: Float64[Tensor, " n"], others: Float64[Tensor, " m"]) -> AUROC:
         raise InputError("scores must be numbers, and some are NaN; leave such rows out")
     won, lost = _share_below(own, others), _share_below(others, own)
     variance = won.var() / len(won) + lost.var() / len(lost)
-    return AUROC(float(won.mean()), float(variance.sqrt()))
+    return AUROC(float(won.mean()), float(variance.sqrt()) if variance > 0 else None)
 
 
 def _share_below(of: Tensor, among: Tensor) -> Tensor:

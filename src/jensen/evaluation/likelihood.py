@@ -123,11 +123,18 @@ def difference_dict(difference: Difference) -> dict[str, Any]:
     }
 
 
-def unscored(pipeline: Pipeline, split: Split) -> dict[str, Any]:
-    """The record of a model without likelihood, and why it has none."""
+def named(pipeline: Pipeline, split: Split) -> dict[str, Any]:
+    """What a record is about."""
     return {
         "model": pipeline.config["model"]["word"],
         "data": {"source": split.facts.get("source", "array"), "fingerprint": split.fingerprint},
+    }
+
+
+def unscored(pipeline: Pipeline, split: Split) -> dict[str, Any]:
+    """The record of a model without likelihood, and why it has none."""
+    return {
+        **named(pipeline, split),
         "log_likelihood": None,
         "without_likelihood": pipeline.model.without_likelihood,
     }

@@ -191,8 +191,7 @@ class Pipeline:
                 ll = ll.shifted("units", self.codec.log_abs_det(rows.x[start : start + batch_size]))
             parts.append(ll)
         missing = int((~rows.batch(slice(None)).mask).sum()) if rows.x.is_floating_point() else 0
-        protocol = self.config["data"]["facts"].get("told", "")
-        return replace(concatenate(parts, rows=rows.digest()), missing=missing, protocol=protocol)
+        return replace(concatenate(parts, rows=rows.digest()), missing=missing, protocol=rows.protocol)
 
     def sample(
         self, n: int, context: Context | None = None, *, seed: int = 0, batch_size: int | None = None, **options: Any

@@ -8,7 +8,7 @@ The parts stand in `jensen.vae`; the bounds in `jensen.bounds`.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -44,10 +44,10 @@ from jensen.rules import Rule, Ruled, probabilities
 from jensen.training.device import Precision, device
 from jensen.training.fitter import Fitter, Objective, Rows, TrainingSettings
 from jensen.vae.build import Latents, parts_of
-from jensen.vae.checks import check_settings, default_estimator
+from jensen.vae.checks import check_settings, default_draws, default_estimator
 from jensen.vae.diffusion_prior import DiffusionPrior
 from jensen.vae.emission import Emitted
-from jensen.vae.gap import STEPS, Gap, certified, gap_of
+from jensen.vae.gap import DRAWS, STEPS, Gap, certified, gap_of
 from jensen.vae.likelihood import Asked, Estimate, elbo_of
 from jensen.vae.methods import (
     IWAE_DRAWS,
@@ -93,7 +93,7 @@ class VAE(GradientModel, LatentModel, Encoder):
         depth: hidden layers, or blocks at each lower resolution; None for the size's.
         activation: of perceptrons.
         objective: elbo or iwae.
-        draws: of z a row and step; None for 1, or 5 for iwae.
+        draws: of z a row and step; None for 1, 2 for estimator=score, 5 for iwae.
         estimator: of the gradient, as in `jensen.bounds.gradients`; auto is dreg for iwae, else reparameterised.
         beta: the weight of the divergence; 1 is the bound.
         beta_warmup: the share of the run in which it rises from 0.
@@ -151,9 +151,10 @@ class VAE(GradientModel, LatentModel, Encoder):
             default_emission(space) if emission == "auto" else emission, scale, sigma or 0.1, n_components, rank
         )
         self.parts = parts_of(shape, space, said, Latents(top, latent_layers, posterior, prior, prior_components))
+        self.numbers_a_row = shape.numbers_a_row(self.parts.emission.observed.outputs)
         self.aim = Aim(
             objective,
-            (5 if objective == "iwae" else 1) if draws is None else draws,
+            default_draws(objective, estimator) if draws is None else draws,
             default_estimator(objective) if estimator == "auto" else estimator,
             beta,
             beta_warmup,
@@ -189,7 +190,7 @@ class VAE(GradientModel, LatentModel, Encoder):
             "depth": depth,
             "activation": "silu",
             "objective": objective,
-            "draws": 5 if objective == "iwae" else 1,
+            "draws": default_draws(objective, given.get("estimator", "auto")),
             "estimator": default_estimator(objective),
         }
         located = given.get("emission", chosen["emission"]) in ("normal", "discretised-normal")
@@ -276,7 +277,11 @@ class VAE(GradientModel, LatentModel, Encoder):
 
     def _together(self, rows: int) -> int:
         """How many draws of z for that many rows are looked at together."""
-        return max(1, CELLS_AT_ONCE // (max(1, rows) * self.cells * self.parts.emission.observed.outputs))
+        return max(1, CELLS_AT_ONCE // (max(1, rows) * self.numbers_a_row))
+
+    def _rows(self, draws: int) -> int:
+        """How many rows, with so many draws of each, are differentiated together."""
+        return max(1, min(ROWS, CELLS_AT_ONCE // (draws * self.numbers_a_row)))
 
     def _asked(self, x: Tensor, context: Tensor | None, ids: Tensor, noise: Noise) -> Asked:
         return Asked(self.parts.given(context), x.double(), ids, noise, self._together(len(x)))
@@ -360,7 +365,7 @@ class VAE(GradientModel, LatentModel, Encoder):
         count = (PILOT if word == "elbo" else 1) if repetitions is None else repetitions
         numbers = checked_draws(word, count, options)
         parts = []
-        for at in torch.arange(len(x)).split(ROWS):
+        for at in torch.arange(len(x)).split(self._rows(chains) if word == "ais" else ROWS):
             own = None if context is None else context[at]
             asked = self._asked(x[at], own, row_ids(x, ids)[at], Noise(seed, word))
             parts.append(estimated(word, asked, count, options))
@@ -393,6 +398,8 @@ class VAE(GradientModel, LatentModel, Encoder):
     ) -> Gap:
         """How much of log p(x) - ELBO the family of q has to answer for, and how much the encoder.
 
+        What is held at a time does not grow with rows or draws.
+
         Args:
             x: rows in the model's units.
             context: classes, of a model that takes them.
@@ -403,20 +410,30 @@ class VAE(GradientModel, LatentModel, Encoder):
             on_calls: told how many rows are done.
 
         Raises:
-            InputError: two layers, of whose q the upper half is a network's by construction.
+            InputError: as `check_gap`.
         """
         self.eval()
-        posterior = self.parts.posterior
-        if isinstance(posterior, TwoLayers):
-            raise InputError("the gap is taken apart for latent_layers=1 alone, got 2")
-        y = None if context is None else self.parts.coded(context)
+        posterior = self.check_gap()
+        y = None if not self.parts.classes else self.parts.coded(context)
         parts = []
-        for at in torch.arange(len(x)).split(ROWS):
+        for at in torch.arange(len(x)).split(self._rows(DRAWS)):
             own = None if context is None else context[at]
             asked = self._asked(x[at], own, row_ids(x, ids)[at], Noise(seed, "gap"))
             parts.append(gap_of(asked, posterior, None if y is None else y[at], steps=steps, draws=draws))
             on_calls(len(at))
         return Gap.of(parts)
+
+    def check_gap(self) -> Posterior:
+        """q, if the gap can be taken apart.
+
+        Raises:
+            InputError: two layers, of whose q the upper half is a network's by construction; a log p(z) that is a bound.
+        """
+        require_unbiased(self.prior)
+        posterior = self.parts.posterior
+        if isinstance(posterior, TwoLayers):
+            raise InputError("the gap is taken apart for latent_layers=1 alone, got 2")
+        return posterior
 
     def certified(self, n: int = 64, *, seed: int = 0, **settings: int) -> Sandwich:
         """Bounds from both sides on log p of rows that the model draws itself: how far apart they are says how far its `ais` can be off.
@@ -429,10 +446,15 @@ class VAE(GradientModel, LatentModel, Encoder):
         self.eval()
         ids, noise = sample_ids(n, 0), Noise(seed, "certified")
         z = self.parts.prior.draw(ids, noise.at("z")).to(self.device)
+        y = self._classes(None, ids, noise).to(self.device)
         with torch.no_grad():
-            x = self._emitted(z).draw(noise.at("x").uniform(ids, (self.cells, 2)).to(self.device))
-        asked = self._asked(x, None, ids, noise.at("chains"))
-        return certified(asked, z, settings_of(settings))
+            x = self._emitted(z, y).draw(noise.at("x").uniform(ids, (self.cells, 2)).to(self.device))
+        annealing = settings_of(settings)
+        parts = []
+        for at in torch.arange(n).split(self._rows(annealing.chains)):
+            asked = self._asked(x[at], y[at], ids[at], noise.at("chains"))
+            parts.append(certified(asked, z[at], annealing))
+        return Sandwich.of(parts)
 
     def _told(self) -> str:
         """What the number describes, and how that was trained if not by the bound."""
@@ -452,7 +474,7 @@ class VAE(GradientModel, LatentModel, Encoder):
         """z ~ p(z), x ~ p(x | z)."""
         self.eval()
         noise = sample_noise(seed)
-        size = max(1, min(256, CELLS_AT_ONCE // (self.cells * self.parts.emission.observed.outputs)))
+        size = max(1, min(256, CELLS_AT_ONCE // self.numbers_a_row))
         ids = sample_ids(n, start)
         y = self._classes(context, ids, noise)
         return in_blocks(lambda block, own: self._drawn(block, own, noise), size, ids, y)
@@ -480,13 +502,13 @@ class VAE(GradientModel, LatentModel, Encoder):
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """E[z | x]; of a family without one in closed form, the mean of 64 draws."""
         self.eval()
-        return torch.cat([_mean_of(self._posterior_of(rows.double(), context)) for rows in x.split(ROWS)])
+        return torch.cat([_mean_of(self._posterior_of(rows.double(), y)) for rows, y in _parts(x, context)])
 
     @torch.no_grad()
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """E[x | z]."""
         self.eval()
-        return torch.cat([self._emitted(part, context).mean.double() for part in z.double().split(ROWS)])
+        return torch.cat([self._emitted(part.double(), y).mean.double() for part, y in _parts(z, context)])
 
     @torch.no_grad()
     def code_quantiles(self, p: Tensor) -> Tensor:
@@ -572,6 +594,12 @@ def _classes_of(split: Split, asked: int | str) -> int:
     if asked not in ("auto", classes):
         raise InputError(f"n_classes is that of the data, {classes}, got {asked}; say auto")
     return classes
+
+
+def _parts(rows: Tensor, context: Tensor | None) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """Rows and their classes, some at a time."""
+    for at in torch.arange(len(rows)).split(ROWS):
+        yield rows[at], None if context is None else context[at]
 
 
 def _mean_of(q: FromNoise) -> Tensor:

@@ -74,7 +74,7 @@ def _check_together(given: Mapping[str, Any]) -> None:
         raise InputError("prior=vamp is a mixture over rows of no class, and does not go with n_classes; take mixture")
     if given["posterior"] == "flow" and given["latent_dim"] == 1:
         raise InputError("posterior=flow needs a latent_dim of at least 2, got 1; take diagonal or full")
-    _check_estimator(given["objective"], given["estimator"], given["draws"])
+    _check_estimator(given)
     odd = {"beta": 1.0, "beta_warmup": 0.0, "free_bits": 0.0}
     wrong = [name for name, plain in odd.items() if given[name] != plain]
     if given["objective"] == "iwae" and wrong:
@@ -88,14 +88,24 @@ def default_estimator(objective: str) -> str:
     return "dreg" if objective == "iwae" else "reparameterised"
 
 
-def _check_estimator(objective: str, estimator: str, draws: int | None) -> None:
-    """Refuse an estimator of another objective."""
+def default_draws(objective: str, estimator: str) -> int:
+    """One for the ELBO; as many as compare with each other, where they have to."""
+    return 5 if objective == "iwae" else 2 if estimator == "score" else 1
+
+
+def _check_estimator(given: Mapping[str, Any]) -> None:
+    """Refuse an estimator of another objective, and the score where it has no use."""
+    objective, estimator, draws = given["objective"], given["estimator"], given["draws"]
     known = {"iwae": ("auto", "reparameterised", "dreg", "score"), "elbo": ("auto", "reparameterised", "stl", "score")}
     if estimator not in known[objective]:
         raise InputError(
             f"estimator of objective={objective} must be one of {', '.join(known[objective])}, got {estimator!r}"
         )
-    if objective == "elbo" and estimator == "score" and draws not in (None, 1):
+    if estimator == "score" and draws == 1:
+        raise InputError("estimator=score compares each draw with the others and needs draws of at least 2, got 1")
+    if estimator == "score" and given["free_bits"]:
         raise InputError(
-            f"estimator=score with objective=elbo takes one draw, got draws={draws}; take objective=iwae for its control variate"
+            f"free_bits takes a gradient along the path, got estimator=score with free_bits={given['free_bits']:g}"
         )
+    if estimator == "score" and given["posterior"] == "flow":
+        raise InputError("estimator=score does not go with posterior=flow; take reparameterised, stl or dreg")

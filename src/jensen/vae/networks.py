@@ -174,6 +174,11 @@ class Shape:
             return ImageDecoder(given, self.image, outputs, channels=self.width, depth=self.depth)
         return FlatDecoder(given, self.cells, outputs, width=self.width, depth=self.depth, activation=self.activation)
 
+    def numbers_a_row(self, outputs: int) -> int:
+        """The most numbers that a layer of the decoder holds for a row."""
+        channels = -(-self.width // self.event[0]) if self.word == "conv" else 1
+        return self.cells * max(outputs, channels)
+
     def check(self, features: int, dims: int, outputs: int) -> None:
         """Refuse networks that would not fit in memory.
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jensen.bounds.gradients import ESTIMATORS
+from jensen.bounds.gradients import ESTIMATORS, leave_one_out
 from jensen.bounds.kl import kl_by_dimension
 from jensen.data.examples import Batch
 from jensen.distributions.from_noise import DiagonalNormal, FromNoise, FullNormal
@@ -100,11 +100,13 @@ class BoundObjective(Objective):
         self.weight.step()
         joint = self.parts.given(batch.context)
         x = batch.x.float()
-        if self.aim.objective == "iwae" or self.aim.estimator == "score":
+        if self.aim.objective == "iwae":
             loss = self._iwae(joint, x, batch.id, noise)
+        elif self.aim.estimator == "score":
+            loss = self._scored(joint, x, batch.id, noise)
         else:
             rate, distortion = self._elbo(joint, x, batch.id, noise, self.aim.draws)
-            loss = float(self.weight.now) * self._freed(rate) + distortion
+            loss = float(self.weight.now) * self._freed(rate, joint.prior.dims) + distortion
         return loss / x[0].numel()
 
     def _iwae(self, joint: Joint, x: Tensor, ids: Tensor, noise: Noise) -> Tensor:
@@ -128,16 +130,29 @@ class BoundObjective(Objective):
             rate = (log_q - p.log_prob(z)).mean(0)[:, None]
         return rate, distortion
 
+    def _scored(self, joint: Joint, x: Tensor, ids: Tensor, noise: Noise) -> Tensor:
+        """Minus the ELBO, its gradient in q by the score of draws that are compared with each other."""
+        q = joint.posterior(x)
+        assert isinstance(q, FromNoise)
+        with torch.no_grad():
+            z = q.place(self._noise(noise, ids, self.aim.draws, x))
+        log_q = q.log_prob(z)
+        rate = log_q - joint.prior(x.new_zeros(len(x), 0)).log_prob(z)
+        value = joint.emission(z).log_prob(x) - float(self.weight.now) * rate
+        credit = (leave_one_out(value) * log_q).mean(0)
+        return -(value.mean(0) + credit - credit.detach())
+
     def _noise(self, noise: Noise, ids: Tensor, draws: int, like: Tensor) -> Tensor:
         """Standard normals for draws of z and for its prior, `(draws, B, E)`, a row's its own."""
         dims = self.parts.prior.dims + self.parts.prior.noise_dims
         return noise.at("z").normal(ids, (draws, dims)).transpose(0, 1).to(like)
 
-    def _freed(self, rate: Tensor) -> Tensor:
-        """Σ_d KL_d, or where bits are free Σ_d max(λ, mean over rows)."""
+    def _freed(self, rate: Tensor, dims: int) -> Tensor:
+        """Σ_d KL_d, or where bits are free Σ_d max(λ, mean over rows); of a rate that is known as a sum alone, max(λ D, mean)."""
         if not self.aim.free_bits:
             return rate.sum(1)
-        return rate.mean(0).clamp(min=self.aim.free_bits).sum().expand(len(rate))
+        free = self.aim.free_bits * dims / rate.shape[1]
+        return rate.mean(0).clamp(min=free).sum().expand(len(rate))
 
     def held_out(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """The bound in its terms; of iwae in one."""
