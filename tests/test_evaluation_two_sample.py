@@ -10,6 +10,8 @@ from scipy import linalg, stats
 from torch import Tensor
 
 import jensen
+from jensen.data.examples import Examples, Split
+from jensen.data.space import Real
 from jensen.distributions.divergence.permutations import labels
 from jensen.distributions.divergence.samples import median_distance
 from jensen.errors import InputError
@@ -17,12 +19,14 @@ from jensen.evaluation.two_sample import Measure, two_samples
 from jensen.evaluation.two_sample.classifier import Waves, classifier
 from jensen.evaluation.two_sample.extractor import Extractor, principal, scaled
 from jensen.evaluation.two_sample.frechet import between_normals, frechet, kernel_distance
+from jensen.evaluation.two_sample.gauge import Gauge, enough
 from jensen.evaluation.two_sample.manifold import manifold, radii
 from jensen.evaluation.two_sample.memory import Memory, copying, likelihood_gap, z_score
 from jensen.evaluation.two_sample.network import labelled
 from jensen.evaluation.two_sample.pairs import joint_error, pairs
 from jensen.evaluation.two_sample.sliced import sliced
 from jensen.likelihood import LogLikelihood
+from jensen.noise import Noise
 
 F64 = torch.float64
 
@@ -333,3 +337,29 @@ def test_a_table_stands_between_ceiling_and_floor():
         InputError, match="from 20 rows to as many as the test rows and half of the training rows, 180, got 500"
     ):
         two_samples(run, split, rows=500)
+
+
+def test_ceiling_rows_are_strangers_to_units_and_features():
+    """Other ceiling rows change the ceiling and no unit, width or feature; half of the training rows are kept for these."""
+    train, test = normal(60, 3, 0), normal(50, 3, 1)
+
+    def gauge(x: Tensor) -> Gauge:
+        parts = [Examples(part, torch.arange(len(part))) for part in (x, normal(20, 3, 2), test)]
+        return Gauge(Split(*parts, Real()), enough(Split(*parts, Real()), None))
+
+    first = gauge(train)
+    assert first.count == 30
+    moved = train.clone()
+    moved[Noise(0, "two samples", "train").permutation(60)[:30]] += 100
+    other = gauge(moved)
+    assert (other.width, other.extractor.digest) == (first.width, first.extractor.digest)
+    assert torch.equal(other.real, first.real)
+    assert other.ceiling[1].value > 10 * first.ceiling[1].value
+    weighed = Split(
+        Examples(train, torch.arange(60), weight=torch.ones(60)), *[Examples(test, torch.arange(50))] * 2, Real()
+    )
+    with pytest.raises(InputError, match="count every row once, and these have weights"):
+        enough(weighed, None)
+    with pytest.raises(InputError, match="half of the training rows, 30, got 31"):
+        parts = [Examples(part, torch.arange(len(part))) for part in (train, test, test)]
+        enough(Split(*parts, Real()), 31)
