@@ -17,6 +17,7 @@ from jensen.errors import InputError
 from jensen.models.model import ClassGiven
 from jensen.models.pipeline import Pipeline
 from jensen.models.vae import VAE, ClassVAE
+from jensen.noise import Noise
 
 F64 = torch.float64
 
@@ -142,7 +143,7 @@ def test_codes_rows_and_gaps_of_given_classes(fitted: tuple[Pipeline, Split]):
     run, _ = fitted
     model = run.model
     assert isinstance(model, VAE)
-    x, y = run.codec.encode(bits()).repeat(12, 1), torch.arange(96) % 2
+    x, y = run.codec.encode(bits()).repeat(12, 1), torch.arange(96) // 5 % 2
     codes = model.encode(x, y)
     assert torch.allclose(codes[70:71], model.encode(x[70:71], y[70:71]), atol=1e-6)
     assert not torch.allclose(codes[70:71], model.encode(x[70:71], 1 - y[70:71]), atol=1e-3)
@@ -153,3 +154,12 @@ def test_codes_rows_and_gaps_of_given_classes(fitted: tuple[Pipeline, Split]):
     assert torch.allclose(other.log_p.value, log_p(run, 1), atol=0.05)
     pair = model.certified(40, temperatures=30, chains=4)
     assert -4 * pair.stderr < pair.gap < 0.2
+    ids, noise = torch.arange(40), Noise(0, "certified")
+    own = model._classes(None, ids, noise)
+    with torch.no_grad():
+        z = model.parts.prior.draw(ids, noise.at("z"))
+        drawn = model._emitted(z, own).draw(noise.at("x").uniform(ids, (3, 2)))
+    number = (drawn > 0).long() @ torch.tensor([4, 2, 1])
+    truth = torch.stack([log_p(run, 0), log_p(run, 1)])[own, number]
+    assert float((pair.lower - truth).mean().abs()) < 0.05
+    assert float((pair.upper - truth).mean().abs()) < 0.05
