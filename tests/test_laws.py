@@ -117,3 +117,31 @@ def test_a_normal_cannot_collapse_on_a_row():
     assert float(Normals(1).log_prob(given, torch.zeros(1).double())) == pytest.approx(
         -np.log(1e-3) - 0.918938533, rel=1e-8
     )
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 5), (2, 2, 3, 5), (3, 5), (4, 1, 5)])
+@pytest.mark.parametrize("slab", [1, 11, 1 << 18])
+def test_the_total_is_the_sum_and_so_is_its_gradient(
+    shape: tuple[int, ...], slab: int, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("jensen.laws.bernoulli.SLAB", slab)
+    law, rng = Bernoulli(BITS), np.random.default_rng(3)
+    given = torch.from_numpy(20 * rng.normal(size=(*shape, 1))).requires_grad_()
+    x = BITS.first + BITS.step * torch.from_numpy(rng.integers(0, 2, (3, 5))).double()
+    weight = torch.from_numpy(rng.normal(size=torch.broadcast_shapes(shape, x.shape)[:-1]))
+    found, wanted = law.total(given, x), law.log_prob(given, x).sum(-1)
+    torch.testing.assert_close(found, wanted, rtol=1e-13, atol=1e-13)
+    slopes = [torch.autograd.grad((weight * of).sum(), given)[0] for of in (found, wanted)]
+    torch.testing.assert_close(*slopes, rtol=1e-12, atol=1e-12)
+
+
+def test_the_total_of_halves_is_summed_in_more():
+    """In bfloat16 784 terms of 0.69 would be off by whole nats."""
+    law = Bernoulli(BITS)
+    given = torch.zeros(2, 784, 1, dtype=torch.bfloat16, requires_grad=True)
+    x = torch.full((2, 784), BITS.first)
+    found = law.total(given, x)
+    assert found.tolist() == pytest.approx([-784 * np.log(2)] * 2, abs=1e-3)
+    (slope,) = torch.autograd.grad(found.sum(), given)
+    assert slope.dtype == torch.bfloat16
+    torch.testing.assert_close(slope.float(), torch.full((2, 784, 1), -0.5))

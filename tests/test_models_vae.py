@@ -25,6 +25,8 @@ from jensen.importance import log_mean_exp
 from jensen.models.ppca import PPCA
 from jensen.models.vae import VAE
 from jensen.noise import Noise
+from jensen.training.device import Precision
+from jensen.training.fitter import TrainingSettings
 from jensen.vae.emission import Independent
 from jensen.vae.objective import BoundObjective
 from jensen.vae.posterior import Full
@@ -447,17 +449,47 @@ def test_beta_is_said_wherever_the_likelihood_is():
 
 def test_a_weight_rises_over_its_steps_and_the_loss_is_what_it_says():
     model = integrable(beta=2.0, beta_warmup=0.5)
+    steps = 8
     batch = Examples(all_bits().float(), torch.arange(8)).batch(slice(None))
     objective = model.float().objective()
-    model.weight.begin(4)
     q = model.parts.posterior(batch.x)
     rate = 0.5 * (q.variance + q.loc.square() - 1 - q.variance.log()).sum(1)  # type: ignore[attr-defined]
     eps = Noise(0, "train").at("z").normal(batch.id, (1, 1)).transpose(0, 1)
     distortion = -model.parts.emission(q.place(eps)).log_prob(batch.x)[0]  # type: ignore[attr-defined]
-    for step in range(6):
+    for step in range(steps):
+        objective.at((step + 1) / steps)
         loss = objective(batch, Noise(0, "train"))
         beta = 2.0 * min(1.0, (step + 1) / 4)
         assert torch.allclose(loss, ((beta * rate + distortion) / 3).double(), atol=1e-6)
+
+
+def test_a_fit_has_the_weight_that_is_due():
+    model = integrable(beta=3.0, beta_warmup=0.5).float()
+    rows = Examples(all_bits().float(), torch.arange(8))
+    fitter = model.fitter(TrainingSettings(batch_size=8), Precision("float32", ""), steps=8, held_out=rows, seed=0)
+    seen = [float(model.weight.now)]
+    for number in range(8):
+        fitter.step(number, rows.batch(slice(None)))
+        seen.append(float(model.weight.now))
+    assert seen == pytest.approx([0.0, 0.75, 1.5, 2.25, *[3.0] * 5])
+
+
+def test_draws_grow_from_one_to_all_that_were_asked_for(monkeypatch: pytest.MonkeyPatch):
+    """k^(t / growth): cheap steps first; what is watched has all draws from the beginning."""
+    model = integrable(objective="iwae", draws=16, draws_growth=0.5).float()
+    split = jensen.load_data(np.random.default_rng(0).integers(0, 2, (40, 3)).astype(np.uint8), levels=2)
+    rows = Examples(all_bits().float(), torch.arange(8))
+    fitter = model.fitter(TrainingSettings(batch_size=8), Precision("float32", ""), steps=8, held_out=rows, seed=0)
+    drawn: list[int] = []
+    whole = ESTIMATORS["dreg"].loss
+    monkeypatch.setattr(ESTIMATORS["dreg"], "loss", lambda *given: (drawn.append(len(given[-1])), whole(*given))[1])
+    for number in range(8):
+        fitter.step(number, rows.batch(slice(None)))
+    assert drawn == [2, 4, 8, 16, 16, 16, 16, 16]
+    assert set(fitter.evaluate(8)) >= {"iwae 16"}
+    assert drawn[-1] == 16
+    with pytest.raises(InputError, match=r"draws_growth is for objective=iwae.*got 0.5"):
+        jensen.fit(split, "vae", steps=1, draws_growth=0.5, progress=False)
 
 
 def test_free_bits_cost_nothing_below_and_all_above():
@@ -557,7 +589,15 @@ def test_pieces_change_no_value(monkeypatch: pytest.MonkeyPatch):
 def test_collapse_is_watched(tmp_path: Path):
     """The history has the active units and the divergence of each number; the latter sum to the term of the bound."""
     split = jensen.load_data("digits")
-    fast = {"latent_dim": 4, "width": 16, "depth": 1, "steps": 60, "batch_size": 64, "patience": 0}
+    fast = {
+        "latent_dim": 4,
+        "width": 16,
+        "depth": 1,
+        "steps": 60,
+        "batch_size": 64,
+        "patience": 0,
+        "precision": "float32",
+    }
     run = jensen.fit(split, "vae", run=tmp_path / "run", progress=False, **fast)  # type: ignore[arg-type]
     lines = [json.loads(line) for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
     last = lines[-1]["held_out"]

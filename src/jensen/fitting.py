@@ -37,7 +37,7 @@ from jensen.rules import check as check_tensors
 from jensen.settings import check, seconds
 from jensen.training.device import precision
 from jensen.training.fitter import Fitter, TrainingSettings
-from jensen.training.loop import Loop, evaluation_interval, steps_within
+from jensen.training.loop import TRIAL, Loop, evaluation_interval, steps_within
 from jensen.training.progress import bar
 from jensen.training.run import Run
 
@@ -287,11 +287,11 @@ def _training(
     budget = request["budget"] or DEFAULT_BUDGET
     say(f"timing a few steps to turn the budget of {budget} into a number of steps …")
     trial = _fitter(
-        _initialised({**config, "training": {**resolved, "steps": 1000}}, split),
-        {**resolved, "steps": 1000},
+        _initialised({**config, "training": {**resolved, "steps": TRIAL}}, split),
+        {**resolved, "steps": TRIAL},
         split,
     )
-    loop = Loop(trial[0], trial[1], seed=request["seed"], every=1000)
+    loop = Loop(trial[0], trial[1], seed=request["seed"], every=TRIAL)
     count = steps_within(seconds(budget), loop.take, lambda: trial[0].evaluate(0))
     return {**resolved, "steps": count}
 

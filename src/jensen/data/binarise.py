@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from jensen.data.examples import Batch, Examples, Fresh, Rows, Split
+from jensen.data.examples import Batch, Examples, Fresh, Rows, Split, rows_of
 from jensen.data.space import Levels
 from jensen.errors import InputError, did_you_mean
 from jensen.noise import Noise
@@ -41,7 +41,7 @@ class Redrawn(Examples):
     def fresh(self, indices: Tensor | slice, noise: Noise) -> Batch:
         """The rows at these positions, drawn by this noise."""
         assert self.grey is not None
-        return replace(self.batch(indices), x=drawn(self.grey[indices], self.most, self.id[indices], noise))
+        return replace(self.batch(indices), x=drawn(rows_of(self.grey, indices), self.most, self.id[indices], noise))
 
     def take(self, indices: Tensor) -> "Redrawn":
         """The rows at these positions."""
@@ -102,8 +102,8 @@ def _part(part: Examples, protocol: str, most: int, noise: Noise) -> Examples:
 
 def drawn(grey: Tensor, most: int, ids: Tensor, noise: Noise) -> Tensor:
     """1 with probability grey / most, uint8."""
-    u = noise.uniform(ids, tuple(grey.shape[1:]))
-    return (u * most < grey.to(torch.float64)).to(torch.uint8)
+    u = noise.coarse(ids, tuple(grey.shape[1:]))
+    return (u.mul_(most) < grey.to(u)).to(torch.uint8)
 
 
 def at_step(rows: Rows, indices: Tensor | slice, noise: Noise) -> Batch:

@@ -98,7 +98,7 @@ class Examples:
         """The rows at these positions."""
         context = None if self.context is None else self.context[indices]
         weight = None if self.weight is None else self.weight[indices]
-        return Batch(self.x[indices], self.id[indices], context, weight)
+        return Batch(rows_of(self.x, indices), self.id[indices], context, weight)
 
     def batches(self, size: int) -> Iterator[Batch]:
         """All rows in order, at most `size` at a time; the last batch may be short."""
@@ -119,6 +119,11 @@ class Examples:
         if self.weight is not None:
             digest.update(self.weight.to(torch.float64).contiguous().numpy().tobytes())
         return digest.hexdigest()[:16]
+
+
+def rows_of(x: Tensor, indices: Tensor | slice) -> Tensor:
+    """The rows at these positions, copied whole."""
+    return x[indices] if isinstance(indices, slice) else x.index_select(0, indices)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ component's inverse distribution function.
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -20,15 +21,23 @@ class Law(ABC):
     Attributes:
         outputs: how many parameters it takes.
         located: whether they are a location and the logarithm of a scale, in multiples of exp(`unit`).
+        halves: whether it takes parameters of half precision, which it then reads a few at a time; others are given float32.
     """
 
     outputs: int
     located: ClassVar[bool] = False
+    halves: ClassVar[bool] = False
     unit: float = 0.0
 
     @abstractmethod
     def log_prob(self, parameters: Float[Tensor, "*shape outputs"], x: Float[Tensor, "*shape"]) -> Tensor:
         """log p(x) at each value, in the parameters' precision."""
+
+    def total(
+        self, parameters: Float[Tensor, "*shape D outputs"], x: Float[Tensor, "*rows D"]
+    ) -> Float[Tensor, "*shape"]:
+        """Σ_d log p(x_d), summed in float64; leading dimensions of the parameters may be draws that x does not have."""
+        return self.log_prob(parameters, x).sum(-1, dtype=torch.float64)
 
     @abstractmethod
     def draw(self, parameters: Float[Tensor, "n outputs"], u: Float[Tensor, "n 2"]) -> Float[Tensor, " n"]:
@@ -41,6 +50,11 @@ class Law(ABC):
     def start(self, counts: Float[Tensor, " k"] | None) -> Tensor | None:
         """Where the parameters should begin, `(outputs,)`, given how often each level occurs; None to leave them."""
         return None
+
+
+def single(x: Tensor) -> Tensor:
+    """In float32 if it was less."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def place(logits: Tensor, u: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ from jensen.nn.perceptron import Activation
 from jensen.noise import Noise
 from jensen.rules import Rule, Ruled, probabilities
 from jensen.training.device import Precision, device
-from jensen.training.fitter import Fitter, Objective, Rows, TrainingSettings
+from jensen.training.fitter import Fitter, Rows, TrainingSettings
 from jensen.vae.build import Latents, parts_of
 from jensen.vae.checks import check_settings, default_draws, default_estimator
 from jensen.vae.diffusion_prior import DiffusionPrior
@@ -94,6 +94,7 @@ class VAE(GradientModel, LatentModel, Encoder):
         activation: of perceptrons.
         objective: elbo or iwae.
         draws: of z a row and step; None for 1, 2 for estimator=score, 5 for iwae.
+        draws_growth: iwae: the share of the run in which the draws grow from 1 to that many.
         estimator: of the gradient, as in `jensen.bounds.gradients`; auto is dreg for iwae, else reparameterised.
         beta: the weight of the divergence; 1 is the bound.
         beta_warmup: the share of the run in which it rises from 0.
@@ -131,6 +132,7 @@ class VAE(GradientModel, LatentModel, Encoder):
         beta: float = 1.0,
         beta_warmup: float = 0.0,
         free_bits: float = 0.0,
+        draws_growth: float = 0.0,
         n_classes: int | Literal["auto"] | None = None,
     ) -> None:
         super().__init__(event_shape, space)
@@ -159,6 +161,7 @@ class VAE(GradientModel, LatentModel, Encoder):
             beta,
             beta_warmup,
             free_bits,
+            draws_growth,
         )
         self.weight = Weight(beta)
 
@@ -233,16 +236,16 @@ class VAE(GradientModel, LatentModel, Encoder):
         posterior = self.parts.posterior
         return posterior.first if isinstance(posterior, TwoLayers) else posterior
 
-    def objective(self) -> Objective:
+    def objective(self) -> BoundObjective:
         """Minus the bound, a dimension."""
         return BoundObjective(self.parts, self.aim, self.weight)
 
     def fitter(
         self, settings: TrainingSettings, precision: Precision, *, steps: int, held_out: Rows, seed: int
     ) -> Fitter:
-        """AdamW, with as many steps of warm-up of β as was asked for."""
-        self.weight.begin(int(self.aim.warmup * steps))
+        """AdamW on a bound that is reached step by step, if so asked."""
         objective = self.objective().to(device())
+        objective.at(0.0)
         return BoundFitter(objective, settings, precision, steps=steps, held_out=held_out, seed=seed)
 
     @torch.no_grad()

@@ -155,12 +155,13 @@ class GradientFitter(Fitter):
         self.ema = EMA(objective, self.average, settings.ema * steps)
         self.stages = Stages(steps, int(settings.warmup * steps), settings.patience)
         self.skipped = self.skipped_in_a_row = 0
+        self.weights = list(objective.parameters())
         self.optimizer = torch.optim.AdamW(
-            objective.parameters(),
+            self.weights,
             lr=settings.lr,
             betas=(0.9, settings.beta2),
             weight_decay=settings.weight_decay,
-            foreach=True,
+            fused=True,
         )
 
     def last(self) -> int:
@@ -169,18 +170,19 @@ class GradientFitter(Fitter):
 
     def step(self, number: int, batch: Batch) -> dict[str, float]:
         """One step of AdamW; skipped and counted where loss or gradient is not finite."""
-        self.objective.train()
+        if not self.objective.training:
+            self.objective.train()
         rate = self.settings.lr * self.stages.rate(number)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         noise = Noise(self.seed, "train", number)
         with torch.random.fork_rng(devices=[]), self._autocast():
-            torch.manual_seed(int(noise.uniform([0])[0] * 2**62))  # dropout draws from torch's own generator
+            seed_dropout(noise, self._device)
             weight = batch.weights() / batch.weights().sum().clamp(min=1e-300)
             loss = (weight.to(torch.float32) * self.objective(batch, noise)).sum()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.objective.parameters(), self.settings.grad_clip, foreach=True)
+        norm = nn.utils.clip_grad_norm_(self.weights, self.settings.grad_clip, foreach=True)
         self._apply(bool(torch.isfinite(loss) & torch.isfinite(norm)))
         return {"loss": float(loss.detach()), "grad_norm": float(norm), "lr": rate, "skipped": float(self.skipped)}
 
@@ -244,7 +246,18 @@ class GradientFitter(Fitter):
 
     @property
     def _device(self) -> torch.device:
-        return next(self.objective.parameters()).device
+        return self.weights[0].device
+
+
+def seed_dropout(noise: Noise, device: torch.device) -> None:
+    """Dropout draws from torch's own generator of a device."""
+    seed = int(noise.uniform([0])[0] * 2**62)
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(
+            seed
+        )  # what torch.manual_seed does there, without asking after other devices
+    else:
+        torch.manual_seed(seed)
 
 
 def _snapshot(module: nn.Module) -> dict[str, Tensor]:

@@ -23,6 +23,7 @@ from jensen.training.progress import Bar, Silent
 from jensen.training.run import Run
 
 EVALUATIONS = 20
+TRIAL, GOLDEN = 1000, (math.sqrt(5) - 1) / 2
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 SKIPS_BEFORE_STOP = 20
 
@@ -36,9 +37,9 @@ def rows_at(seed: int, step: int, batch_size: int, rows: int) -> Tensor:
     return orders[offset : offset + batch_size]
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=8)
 def _order(seed: int, epoch: int, rows: int) -> Tensor:
-    """The order of an epoch, drawn once and not at every step."""
+    """The order of an epoch, drawn once and not at every step; those of a trial's steps are of several."""
     return Noise(seed, "order", epoch).permutation(rows)
 
 
@@ -175,21 +176,29 @@ def evaluation_interval(steps: int) -> int:
     return max(min(25, steps), steps // EVALUATIONS)
 
 
+def spread(count: int) -> int:
+    """The step that is tried next when `count` have been."""
+    return int(TRIAL * ((count + 1) * GOLDEN % 1))
+
+
 def steps_within(seconds: float, step: Callable[[int], Any], evaluate: Callable[[], Any]) -> int:
     """The number of steps that fit a budget, from the time of a few steps that are thrown away.
 
+    They are taken from all over a run of `TRIAL` steps, since later steps may cost more than the first; multiples of the
+    golden ratio, modulo 1, are spread evenly however many there are.
+
     Args:
         seconds: the budget.
-        step: takes a step on something disposable.
+        step: takes a step, of a number below `TRIAL`, on something disposable.
         evaluate: one held-out evaluation, of which a run has twenty.
     """
     if not 1 <= seconds <= 30 * 86400:
         raise InputError(f"a budget must lie between 1s and 30 days, got {seconds:g} s")
     for number in range(2):
-        step(number)
+        step(spread(number))
     began, count = time.monotonic(), 0
     while time.monotonic() - began < min(10.0, 0.03 * seconds) or count < 3:
-        step(count + 2)
+        step(spread(count))
         count += 1
     a_step = (time.monotonic() - began) / count
     began = time.monotonic()

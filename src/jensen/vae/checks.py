@@ -46,6 +46,7 @@ def check_settings(given: Mapping[str, Any]) -> None:
         "beta": (0, 1e6),
         "beta_warmup": (0, 1),
         "free_bits": (0, 100),
+        "draws_growth": (0, 1),
         "sigma": (1e-3, 1e3),
         "n_classes": (2, 10_000),
     }
@@ -75,6 +76,10 @@ def _check_together(given: Mapping[str, Any]) -> None:
     if given["posterior"] == "flow" and given["latent_dim"] == 1:
         raise InputError("posterior=flow needs a latent_dim of at least 2, got 1; take diagonal or full")
     _check_estimator(given)
+    if given["objective"] == "elbo" and given["draws_growth"]:
+        raise InputError(
+            f"draws_growth is for objective=iwae, whose bound depends on the draws, got {given['draws_growth']:g} with elbo"
+        )
     odd = {"beta": 1.0, "beta_warmup": 0.0, "free_bits": 0.0}
     wrong = [name for name, plain in odd.items() if given[name] != plain]
     if given["objective"] == "iwae" and wrong:

@@ -18,7 +18,7 @@ from torch.distributions import Distribution, constraints
 
 from jensen.distributions.conditional import Conditional
 from jensen.distributions.from_noise import LowRankNormal
-from jensen.laws.law import Law, inside
+from jensen.laws.law import Law, inside, single
 from jensen.vae.networks import Decoder
 from jensen.vae.spread import Spread
 
@@ -70,7 +70,8 @@ class Column:
 
     def numbers(self, raw: Float[Tensor, "*B cells outputs"]) -> Float[Tensor, "*B own numbers"]:
         """The law's parameters."""
-        return self.spread(self.of(raw, -2)[..., : self.spread.outputs])
+        own = self.of(raw, -2) if self.law.halves else single(self.of(raw, -2))
+        return self.spread(own if own.shape[-1] == self.spread.outputs else own[..., : self.spread.outputs])
 
 
 class Independent(Emitted):
@@ -90,12 +91,12 @@ class Independent(Emitted):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Σ_d log p(x_d | z), summed in float64."""
-        flat = value.flatten(-len(self.event_shape)).to(self.raw.dtype)
+        flat = value.flatten(-len(self.event_shape)).to(torch.promote_types(self.raw.dtype, torch.float32))
         parts = []
         for column in self.columns:
             x = column.of(flat, -1)
             column.spread.see(column.of(self.raw, -2), x)
-            parts.append(column.law.log_prob(column.numbers(self.raw), x).sum(-1, dtype=torch.float64))
+            parts.append(column.law.total(column.numbers(self.raw), x))
         return torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]
 
     @property
@@ -221,6 +222,7 @@ class Correlated(Observed):
 
     def forward(self, raw: Tensor, event: tuple[int, ...]) -> LowRank:
         """μ, log s, F."""
+        raw = single(raw)
         normal = LowRankNormal(raw[..., 0], raw[..., 2:], raw[..., 1].clamp(FLOOR, 10.0))
         return LowRank(normal, event)
 
@@ -246,13 +248,12 @@ class Emission(Conditional):
         self.network, self.observed, self.event, self.seen = network, observed, event, seen
 
     def forward(self, given: Float[Tensor, "*draws B D"], context: Tensor | None = None) -> Emitted:
-        """p(x | z) of every z; the network computes in its own precision, and laws in float32."""
+        """p(x | z) of every z; the network computes in its own precision, and laws in at least float32."""
         z = given if self.seen is None else given[..., : self.seen]
         if context is not None:
             z = torch.cat([z, context.to(z).expand(*z.shape[:-1], -1)], -1)
         weight = next(self.network.parameters())
         raw = self.network(z.flatten(0, -2).to(weight.dtype))
-        raw = raw.float() if raw.dtype in (torch.bfloat16, torch.float16) else raw
         emitted = self.observed(raw.unflatten(0, z.shape[:-1]), self.event)
         assert isinstance(emitted, Emitted)
         return emitted

@@ -133,7 +133,7 @@ def iwae_of(asked: Asked, *, draws: int, repetitions: int) -> Estimate:
 
 def log_weights_of_rows(asked: Asked, draws: int, noise: Noise) -> Float64[Tensor, "draws B"]:
     """log p(x, z) - log q(z | x) of draws of q."""
-    joint, blocks = asked.joint, asked.blocks(asked.posterior().noise_dims, noise)
+    joint, blocks = asked.joint, asked.blocks(asked.joint.prior.dims, noise)
     return importance_weights(
         joint.prior, joint.emission, joint.posterior, asked.x, blocks, draws=draws, together=asked.together
     )

@@ -39,6 +39,7 @@ class Aim:
         beta: the weight of the divergence in the end.
         warmup: the share of the run in which it rises from 0.
         free_bits: λ, nats of each dimension's divergence that cost nothing.
+        growth: the share of the run in which the draws grow from 1 to k, k^(t / growth) at share t: the first steps are the cheapest.
     """
 
     objective: str
@@ -47,39 +48,35 @@ class Aim:
     beta: float
     warmup: float
     free_bits: float
+    growth: float = 0.0
+
+    def draws_at(self, done: float) -> int:
+        """How many draws a row when a share of the run is done.
+
+        Example:
+            >>> aim = Aim("iwae", 50, "dreg", 1.0, 0.0, 0.0, growth=0.8)
+            >>> [aim.draws_at(done) for done in (0.0, 0.4, 0.8, 1.0)]
+            [1, 7, 50, 50]
+        """
+        return round(self.draws ** min(1.0, done / self.growth)) if self.growth else self.draws
 
 
 class Weight(nn.Module, Ruled):
-    """β, and where it stands: β min(1, (steps + 1) / warm-up).
+    """β, where it stands.
 
     Args:
         beta: in the end.
     """
 
-    steps: Tensor
     now: Tensor
 
     def __init__(self, beta: float) -> None:
         super().__init__()
-        self.beta, self.warmup = beta, 0
-        self.register_buffer("steps", torch.zeros((), dtype=torch.float64))
         self.register_buffer("now", torch.tensor(beta, dtype=torch.float64))
 
     def rules(self) -> dict[str, Rule]:
-        """A weight, and a number of steps."""
-        return {"steps": between(0.0, 1e15, "from 0 to 1e15"), "now": between(0.0, 1e6, "from 0 to 1e6")}
-
-    def begin(self, warmup: int) -> None:
-        """Rise over so many steps."""
-        self.warmup = warmup
-        if warmup and float(self.steps) == 0:
-            self.now.zero_()
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """One step on."""
-        self.steps += 1
-        self.now.fill_(self.beta * min(1.0, float(self.steps) / max(1, self.warmup)))
+        """A weight."""
+        return {"now": between(0.0, 1e6, "from 0 to 1e6")}
 
 
 class BoundObjective(Objective):
@@ -94,24 +91,30 @@ class BoundObjective(Objective):
     def __init__(self, parts: Parts, aim: Aim, weight: Weight) -> None:
         super().__init__()
         self.parts, self.aim, self.weight = parts, aim, weight
+        self.draws = aim.draws
+
+    def at(self, done: float) -> None:
+        """Train as one does when a share of the run is done: β min(1, t / warm-up), and as many draws as are due."""
+        rise = min(1.0, done / self.aim.warmup) if self.aim.warmup else 1.0
+        self.weight.now.fill_(self.aim.beta * rise)
+        self.draws = self.aim.draws_at(done)
 
     def forward(self, batch: Batch, noise: Noise) -> Tensor:
         """The loss of each row."""
-        self.weight.step()
         joint = self.parts.given(batch.context)
         x = batch.x.float()
         if self.aim.objective == "iwae":
-            loss = self._iwae(joint, x, batch.id, noise)
+            loss = self._iwae(joint, x, batch.id, noise, self.draws)
         elif self.aim.estimator == "score":
             loss = self._scored(joint, x, batch.id, noise)
         else:
-            rate, distortion = self._elbo(joint, x, batch.id, noise, self.aim.draws)
+            rate, distortion = self._elbo(joint, x, batch.id, noise, self.draws)
             loss = float(self.weight.now) * self._freed(rate, joint.prior.dims) + distortion
         return loss / x[0].numel()
 
-    def _iwae(self, joint: Joint, x: Tensor, ids: Tensor, noise: Noise) -> Tensor:
+    def _iwae(self, joint: Joint, x: Tensor, ids: Tensor, noise: Noise, draws: int) -> Tensor:
         """-log of the mean weight, with the gradient of the estimator."""
-        eps = self._noise(noise, ids, self.aim.draws, x)
+        eps = self._noise(noise, ids, draws, x)
         estimator = ESTIMATORS[self.aim.estimator]
         return estimator.loss(joint.prior, joint.emission, joint.posterior, x, eps)
 
@@ -135,7 +138,7 @@ class BoundObjective(Objective):
         q = joint.posterior(x)
         assert isinstance(q, FromNoise)
         with torch.no_grad():
-            z = q.place(self._noise(noise, ids, self.aim.draws, x))
+            z = q.place(self._noise(noise, ids, self.draws, x))
         log_q = q.log_prob(z)
         rate = log_q - joint.prior(x.new_zeros(len(x), 0)).log_prob(z)
         value = joint.emission(z).log_prob(x) - float(self.weight.now) * rate
@@ -158,7 +161,7 @@ class BoundObjective(Objective):
         """The bound in its terms; of iwae in one."""
         joint, x = self.parts.given(batch.context), batch.x.float()
         if self.aim.objective == "iwae":
-            return {f"iwae {self.aim.draws}": -self._iwae(joint, x, batch.id, noise)}
+            return {f"iwae {self.aim.draws}": -self._iwae(joint, x, batch.id, noise, self.aim.draws)}
         rate, distortion = self._elbo(joint, x, batch.id, noise, HELD_OUT_DRAWS)
         return {"reconstruction": -distortion, "divergence": -rate.sum(1)}
 
@@ -181,10 +184,20 @@ class BoundObjective(Objective):
 
 
 class BoundFitter(GradientFitter):
-    """A gradient fitter that watches for collapse."""
+    """A gradient fitter whose objective changes in the course of a run, and that watches for collapse."""
+
+    def step(self, number: int, batch: Batch) -> dict[str, float]:
+        """With the weight and the draws that are due; the last step has all."""
+        self._bound(self.objective).at((number + 1) / self.stages.steps)
+        return super().step(number, batch)
 
     def evaluate(self, number: int) -> dict[str, Any]:
         """The bound, and how the code is used."""
         found = super().evaluate(number)
-        assert isinstance(self.average, BoundObjective)
-        return {**found, **self.average.collapse(self.rows)}
+        with self._autocast():
+            return {**found, **self._bound(self.average).collapse(self.rows)}
+
+    @staticmethod
+    def _bound(objective: Objective) -> BoundObjective:
+        assert isinstance(objective, BoundObjective)
+        return objective
