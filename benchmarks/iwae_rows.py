@@ -24,24 +24,26 @@ import jensen
 from jensen.data.binarise import Redrawn, binarised
 from jensen.data.examples import Split
 
-ROWS: dict[str, tuple[float, dict[str, Any]]] = {  # word → the paper's number (nats, negative log-likelihood), settings
-    "vae-1": (86.76, {"objective": "elbo", "draws": 1, "batch_size": 256}),
-    "vae-5": (86.47, {"objective": "elbo", "draws": 5, "batch_size": 256}),
-    "vae-50": (86.35, {"objective": "elbo", "draws": 50, "batch_size": 100}),
-    "iwae-5": (85.54, {"objective": "iwae", "draws": 5, "batch_size": 256}),
-    "iwae-50": (84.78, {"objective": "iwae", "draws": 50, "batch_size": 100}),
-    "mixture": (
-        float("nan"),
-        {"objective": "elbo", "draws": 1, "batch_size": 256, "prior": "mixture", "prior_components": 100},
-    ),
-    "vamp": (
-        float("nan"),
-        {"objective": "elbo", "draws": 1, "batch_size": 256, "prior": "vamp", "prior_components": 200},
-    ),
-    "flow": (float("nan"), {"objective": "elbo", "draws": 1, "batch_size": 256, "posterior": "flow"}),
+ELBO = {"objective": "elbo", "estimator": "stl", "batch_size": 256}
+IWAE = {"objective": "iwae", "estimator": "dreg"}
+ROWS: dict[
+    str, tuple[float | None, dict[str, Any]]
+] = {  # word → the paper's number (nats, negative log-likelihood), settings
+    "vae-1": (86.76, {**ELBO, "draws": 1}),
+    "vae-5": (86.47, {**ELBO, "draws": 5}),
+    "vae-50": (86.35, {**ELBO, "draws": 50, "batch_size": 100}),
+    "iwae-5": (85.54, {**IWAE, "draws": 5, "batch_size": 256}),
+    "iwae-50": (84.78, {**IWAE, "draws": 50, "batch_size": 100, "draws_growth": 0.8}),
+    "mixture": (None, {**ELBO, "draws": 1, "prior": "mixture", "prior_components": 100}),
+    "vamp": (None, {**ELBO, "draws": 1, "prior": "vamp", "prior_components": 200}),
+    "flow": (None, {**ELBO, "draws": 1, "posterior": "flow"}),
 }
 NETWORK = {"latent_dim": 50, "network": "mlp", "width": 200, "depth": 2, "activation": "tanh"}
-TRAINING = {"lr": 2e-3, "weight_decay": 0.0, "patience": 0}
+TRAINING = {
+    "lr": 1e-3,
+    "weight_decay": 0.0,
+    "patience": 0,
+}  # chosen on valid rows from 1e-3, 2e-3, 4e-3 at 20,000 steps
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -100,7 +102,7 @@ def main() -> None:
     )
     found = {
         "row": options.row,
-        "paper_nll_nats": paper if paper == paper else None,
+        "paper_nll_nats": paper,
         "budget": options.budget,
         "seed": options.seed,
         "seconds_of_this_call_to_fit": round(time.time() - begun, 1),

@@ -1,11 +1,13 @@
 """The autoencoder: a linear one finds the principal components."""
 
 import numpy as np
+import pytest
 import torch
 
 import jensen
 from jensen.data.examples import Examples
 from jensen.data.space import Real
+from jensen.errors import InputError
 from jensen.models.autoencoder import Autoencoder
 
 
@@ -46,3 +48,10 @@ def test_on_levels_samples_are_levels():
     x = run.sample(50)
     assert x.dtype == torch.uint8
     assert int(x.max()) < 5
+
+
+def test_a_law_of_codes_needs_two_rows():
+    split = jensen.load_data(np.random.default_rng(0).normal(size=(12, 3)))
+    assert len(split.valid) == 1
+    with pytest.raises(InputError, match="at least 2 validation rows.*got 1"):
+        jensen.fit(split, "autoencoder", steps=1, progress=False)

@@ -433,6 +433,22 @@ def test_the_optimal_scale_is_that_of_validation_rows():
     assert float(spread.log_scale) == pytest.approx(0.5 * math.log(float(error)), abs=1e-5)
 
 
+def test_the_optimal_scale_is_that_of_its_own_cells():
+    """Of columns of several laws, those with the scale."""
+    rng = np.random.default_rng(0)
+    split = jensen.load_data(np.concatenate([rng.normal(size=(200, 2)), 50 * rng.standard_t(2, size=(200, 1))], 1))
+    words = {"emission": "normal,normal,normal-mixture", "scale": "optimal", "n_components": 2}
+    model = jensen.fit(split, "vae", latent_dim=1, steps=30, progress=False, network="mlp", **words)  # type: ignore[arg-type]
+    inner = model.model
+    assert isinstance(inner, VAE)
+    valid = model.encoded(split.valid).batch(slice(None))
+    eps = Noise(0, "optimal").normal(valid.id, (1,))
+    z = inner.parts.posterior(valid.x).place(eps)  # type: ignore[attr-defined]
+    error = (valid.x - inner.parts.emission(z).mean)[:, :2].square().mean()  # type: ignore[attr-defined]
+    ((_, spread),) = inner.parts.emission.observed.optimal  # type: ignore[union-attr]
+    assert float(spread.log_scale) == pytest.approx(0.5 * math.log(float(error)), abs=1e-5)
+
+
 def test_beta_is_said_wherever_the_likelihood_is():
     split = jensen.load_data(np.random.default_rng(0).integers(0, 2, (80, 6)).astype(np.uint8), levels=2)
     fast = {"latent_dim": 2, "steps": 20, "batch_size": 16, "width": 8, "depth": 1, "patience": 0, "progress": False}

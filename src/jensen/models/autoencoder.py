@@ -25,7 +25,7 @@ from jensen.nn.perceptron import Activation
 from jensen.noise import Noise
 from jensen.rules import FINITE, LOWER_TRIANGULAR, Rule, Ruled
 from jensen.training.fitter import Objective, Rows, TrainingSettings
-from jensen.vae.networks import SIZES, Shape, default_latents, default_network
+from jensen.vae.networks import SIZES, Shape, default_latents, default_network, resolved
 
 MOST_LATENTS = 4096
 ROWS, BLOCK = 256, 32  # scored, and drawn, together
@@ -96,12 +96,12 @@ class Autoencoder(GradientModel, Model, Encoder, Ruled):
     def resolve(cls, split: Split, space: Space, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Sizes by shape and number of rows."""
         given = {name: value for name, value in settings.items() if value not in ("auto", None)}
-        network = given.get("network", default_network(split.event_shape))
-        size = given.get("size", "tiny" if len(split.train) < 1000 else "small")
-        width, depth = SIZES.get(network, SIZES["mlp"]).get(size, SIZES["mlp"]["small"])
-        cells = int(torch.Size(split.event_shape).numel())
-        chosen = {"latent_dim": default_latents(cells), "network": network, "width": width, "depth": depth}
-        return {**chosen, "activation": "silu", **{name: value for name, value in given.items() if name != "size"}}
+        if len(split.valid) < 2:
+            raise InputError(
+                f"an autoencoder needs at least 2 validation rows, whose codes its draws are modelled on, got {len(split.valid)}; "
+                "give it more rows"
+            )
+        return resolved(split.event_shape, len(split.train), given)
 
     @classmethod
     def training_settings(cls, split: Split, options: Mapping[str, Any]) -> TrainingSettings:
@@ -127,8 +127,6 @@ class Autoencoder(GradientModel, Model, Encoder, Ruled):
 
         starts = range(0, len(valid), ROWS)
         codes = torch.cat([self.encode(valid.batch(slice(i, i + ROWS)).x) for i in starts]).cpu()
-        if len(codes) < 2:
-            return
         covariance = torch.from_numpy(ledoit_wolf(codes.numpy())[0]) + 1e-9 * torch.eye(self.dims, dtype=torch.float64)
         self.code_mean.copy_(codes.mean(0))
         self.code_factor.copy_(torch.linalg.cholesky(covariance))

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float64
 from torch import Tensor
 
 from jensen.blocks import in_blocks
@@ -46,7 +47,7 @@ from jensen.training.fitter import Fitter, Rows, TrainingSettings
 from jensen.vae.build import Latents, parts_of
 from jensen.vae.checks import check_settings, default_draws, default_estimator
 from jensen.vae.diffusion_prior import DiffusionPrior
-from jensen.vae.emission import Emitted
+from jensen.vae.emission import Cells, Emitted
 from jensen.vae.gap import DRAWS, STEPS, Gap, certified, gap_of
 from jensen.vae.likelihood import Asked, Estimate, elbo_of
 from jensen.vae.methods import (
@@ -58,11 +59,10 @@ from jensen.vae.methods import (
     refuse_others,
     settings_of,
 )
-from jensen.vae.networks import SIZES, Shape, default_latents, default_network
+from jensen.vae.networks import SIZES, Shape, default_latents, default_network, resolved
 from jensen.vae.objective import Aim, BoundFitter, BoundObjective, Weight
 from jensen.vae.posterior import Posterior, TwoLayers
 from jensen.vae.prior import StandardNormal, VampPrior
-from jensen.vae.spread import Optimal
 from jensen.vae.words import Said, default_emission
 
 CELLS_AT_ONCE = 1 << 22  # numbers of a decoder that are held together
@@ -179,19 +179,12 @@ class VAE(GradientModel, LatentModel, Encoder):
     def resolve(cls, split: Split, space: Space, settings: Mapping[str, Any]) -> dict[str, Any]:
         """Sizes by shape and number of rows, the emission by the space."""
         given = {name: value for name, value in settings.items() if value not in ("auto", None)}
-        network = given.get("network", default_network(split.event_shape))
-        size = given.get("size", "tiny" if len(split.train) < 1000 else "small")
-        width, depth = SIZES.get(network, SIZES["mlp"]).get(size, SIZES["mlp"]["small"])
         objective = given.get("objective", "elbo")
         chosen = {
-            "latent_dim": default_latents(math.prod(split.event_shape)),
+            **resolved(split.event_shape, len(split.train), given),
             "posterior": "diagonal",
             "prior": "normal",
             "emission": default_emission(space),
-            "network": network,
-            "width": width,
-            "depth": depth,
-            "activation": "silu",
             "objective": objective,
             "draws": default_draws(objective, given.get("estimator", "auto")),
             "estimator": default_estimator(objective),
@@ -257,21 +250,21 @@ class VAE(GradientModel, LatentModel, Encoder):
             q = self._posterior_of(batch.x, batch.context)
             noise = Noise(seed, "calibrate")
             prior.calibrate(q.place(noise.normal(batch.id, (self.latent_dim,)).to(batch.x)), noise.at("prior"))
-        optimal = [s for s in self.modules() if isinstance(s, Optimal)]
-        if optimal and len(valid):
-            optimal[0].set(self._squared_error(valid, seed))
+        observed = self.parts.emission.observed
+        if len(valid) and isinstance(observed, Cells) and observed.optimal:
+            observed.set_optimal(self._squared_error(valid, seed))
 
-    def _squared_error(self, rows: Rows, seed: int) -> Tensor:
-        """E_q ‖x - E[x | z]‖² / d."""
+    def _squared_error(self, rows: Rows, seed: int) -> Float64[Tensor, " cells"]:
+        """E_q (x - E[x | z])² of each cell."""
         self.eval()
-        total = torch.zeros((), dtype=torch.float64)
+        total = torch.zeros(self.cells, dtype=torch.float64)
         for start in range(0, len(rows), 256):
             batch = rows.batch(slice(start, start + 256))
             z = self._posterior_of(batch.x, batch.context).place(
                 Noise(seed, "optimal").normal(batch.id, (self.latent_dim,)).to(batch.x)
             )
-            total += (batch.x - self._emitted(z, batch.context).mean).double().square().flatten(1).mean(1).sum().cpu()
-        return (total / len(rows)).float()
+            total += (batch.x - self._emitted(z, batch.context).mean).double().square().flatten(1).sum(0).cpu()
+        return total / len(rows)
 
     def _posterior_of(self, x: Tensor, context: Tensor | None = None) -> FromNoise:
         q = self.parts.given(context).posterior(x)

@@ -20,7 +20,7 @@ from jensen.distributions.conditional import Conditional
 from jensen.distributions.from_noise import LowRankNormal
 from jensen.laws.law import Law, inside, single
 from jensen.vae.networks import Decoder
-from jensen.vae.spread import Spread
+from jensen.vae.spread import Optimal, Spread
 
 FLOOR = -6.9  # logarithm of the smallest standard deviation of `Correlated`, in standard deviations of the data: 0.001
 
@@ -193,6 +193,16 @@ class Cells(Observed):
     def _spreads(self) -> list[Spread]:
         """The present ones: a copy of this module has its own."""
         return [s for s in self.spreads if isinstance(s, Spread)]
+
+    @property
+    def optimal(self) -> list[tuple[Column, Optimal]]:
+        """The columns whose scale is closed-form."""
+        return [(c, s) for c, s in zip(self.columns, self._spreads(), strict=True) if isinstance(s, Optimal)]
+
+    def set_optimal(self, squared_error: Float[Tensor, " cells"]) -> None:
+        """Have the optimal scales of these errors E (x - E[x | z])²."""
+        for column, spread in self.optimal:
+            spread.set(column.of(squared_error, -1).mean())
 
     def start(self, mean: Tensor, counts: Tensor | None) -> Tensor:
         """Law by law."""

@@ -8,7 +8,9 @@ The decoder's numbers start where they are told to, such as the log-odds of ever
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -19,6 +21,7 @@ from jensen.nn.convolutional import Down, Up
 from jensen.nn.perceptron import Activation, Perceptron
 
 MOST_WEIGHTS = 1 << 28  # of one layer: 1 GiB
+FEW_ROWS = 1000  # fewer make for tiny networks
 SIZES: dict[str, dict[str, tuple[int, int]]] = {  # network → size → (width, depth)
     "mlp": {"tiny": (64, 1), "small": (200, 2), "base": (500, 2)},
     "conv": {"tiny": (16, 1), "small": (32, 1), "base": (48, 2)},
@@ -205,6 +208,15 @@ class Shape:
                 f"networks for rows of {self.cells} cells with width {self.width} and {dims} latents would have a layer of "
                 f"{most:,} weights, at most {MOST_WEIGHTS:,} fit in memory; take a smaller width or latent_dim, or resize the data"
             )
+
+
+def resolved(event: tuple[int, ...], rows: int, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of both networks, as given or by the shape and number of training rows; a `size` is turned into width and depth."""
+    network = given.get("network", default_network(event))
+    size = given.get("size", "tiny" if rows < FEW_ROWS else "small")
+    width, depth = SIZES.get(network, SIZES["mlp"]).get(size, SIZES["mlp"]["small"])
+    chosen = {"latent_dim": default_latents(math.prod(event)), "network": network, "width": width, "depth": depth}
+    return {name: given.get(name, default) for name, default in {**chosen, "activation": "silu"}.items()}
 
 
 def default_latents(cells: int) -> int:

@@ -7,8 +7,8 @@
     optimal      one number, σ² = E ‖x - μ(z)‖² / d, in closed form (Rybkin, Daniilidis and Levine 2021, "Simple and effective VAE training
                  with calibrated decoders", section 3.2)
 
-With σ² at its optimum of the batch, held fixed, the gradient in all else is that of -½ d log E ‖x - μ‖²: the optimum's own
-slope is 0. The number that is kept is a running mean over steps, and after the fit that of the validation rows.
+In training σ² is a running mean of the batches' optima and no gradient goes through it: at the optimum the slope in σ is 0, and
+the gradient in all else is that of -½ d log E ‖x - μ‖². After the fit it is the optimum of the validation rows.
 """
 
 import math
