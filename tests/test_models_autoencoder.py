@@ -53,5 +53,5 @@ def test_on_levels_samples_are_levels():
 def test_a_law_of_codes_needs_two_rows():
     split = jensen.load_data(np.random.default_rng(0).normal(size=(12, 3)))
     assert len(split.valid) == 1
-    with pytest.raises(InputError, match="at least 2 validation rows.*got 1"):
+    with pytest.raises(InputError, match=r"at least 2 validation rows.*got 1"):
         jensen.fit(split, "autoencoder", steps=1, progress=False)

@@ -253,9 +253,7 @@ def seed_dropout(noise: Noise, device: torch.device) -> None:
     """Dropout draws from torch's own generator of a device."""
     seed = int(noise.uniform([0])[0] * 2**62)
     if device.type == "cpu":
-        torch.default_generator.manual_seed(
-            seed
-        )  # what torch.manual_seed does there, without asking after other devices
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed, without asking after other devices
     else:
         torch.manual_seed(seed)
 
