@@ -121,16 +121,20 @@ def test_a_normal_cannot_collapse_on_a_row():
 
 @pytest.mark.parametrize("shape", [(4, 3, 5), (2, 2, 3, 5), (3, 5), (4, 1, 5)])
 @pytest.mark.parametrize("slab", [1, 11, 1 << 18])
+@pytest.mark.parametrize("word", ON_LEVELS)
 def test_the_total_is_the_sum_and_so_is_its_gradient(
-    shape: tuple[int, ...], slab: int, monkeypatch: pytest.MonkeyPatch
+    word: str, shape: tuple[int, ...], slab: int, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr("jensen.laws.bernoulli.SLAB", slab)
-    law, rng = Bernoulli(BITS), np.random.default_rng(3)
-    given = torch.from_numpy(20 * rng.normal(size=(*shape, 1))).requires_grad_()
-    x = BITS.first + BITS.step * torch.from_numpy(rng.integers(0, 2, (3, 5))).double()
+    monkeypatch.setattr("jensen.laws.total.SLAB", slab)
+    law, space, rng = ON_LEVELS[word], SPACES[word], np.random.default_rng(3)
+    given = torch.from_numpy(2 * rng.normal(size=(*shape, law.outputs))).requires_grad_()
+    x = space.first + space.step * torch.from_numpy(rng.integers(0, space.k, (3, 5))).double()
     weight = torch.from_numpy(rng.normal(size=torch.broadcast_shapes(shape, x.shape)[:-1]))
-    found, wanted = law.total(given, x), law.log_prob(given, x).sum(-1)
+    whole = given.expand(*torch.broadcast_shapes(shape, x.shape), -1)
+    found, wanted = law.total(given, x), law.log_prob(whole, x).sum(-1)
     torch.testing.assert_close(found, wanted, rtol=1e-13, atol=1e-13)
+    with torch.no_grad():
+        torch.testing.assert_close(law.total(given, x), wanted, rtol=1e-13, atol=1e-13)
     slopes = [torch.autograd.grad((weight * of).sum(), given)[0] for of in (found, wanted)]
     torch.testing.assert_close(*slopes, rtol=1e-12, atol=1e-12)
 

@@ -53,9 +53,8 @@ class DiscretisedLogistic(Distribution):
         centre, half = self.first + self.step * level - self.loc, 0.5 * self.step
         above, below = (centre + half) / self.scale, (half - centre) / self.scale
         high, low = level >= self.k - 1, level <= 0
-        inside = logsigmoid(above) + logsigmoid(below) + log1mexp(self.step / self.scale)
-        ends = torch.where(low, logsigmoid(above), logsigmoid(below))
-        return torch.where(low & high, 0.0, torch.where(low | high, ends, inside))
+        up, down = logsigmoid(above).masked_fill(high, 0.0), logsigmoid(below).masked_fill(low, 0.0)
+        return up + down + log1mexp(self.step / self.scale).masked_fill(high | low, 0.0)
 
     def icdf(self, value: Tensor) -> Tensor:
         """The level at which the distribution function passes each probability in (0, 1)."""

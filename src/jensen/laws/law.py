@@ -8,11 +8,11 @@ component's inverse distribution function.
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from jensen.distributions.picking import picked_each
+from jensen.laws.total import total_of
 
 
 class Law(ABC):
@@ -21,12 +21,10 @@ class Law(ABC):
     Attributes:
         outputs: how many parameters it takes.
         located: whether they are a location and the logarithm of a scale, in multiples of exp(`unit`).
-        halves: whether it takes parameters of half precision, which it then reads a few at a time; others are given float32.
     """
 
     outputs: int
     located: ClassVar[bool] = False
-    halves: ClassVar[bool] = False
     unit: float = 0.0
 
     @abstractmethod
@@ -36,8 +34,8 @@ class Law(ABC):
     def total(
         self, parameters: Float[Tensor, "*shape D outputs"], x: Float[Tensor, "*rows D"]
     ) -> Float[Tensor, "*shape"]:
-        """Σ_d log p(x_d), summed in float64; leading dimensions of the parameters may be draws that x does not have."""
-        return self.log_prob(parameters, x).sum(-1, dtype=torch.float64)
+        """Σ_d log p(x_d), summed in float64; parameters may have draws in front of the rows, and half precision."""
+        return total_of(self.log_prob, parameters, x)
 
     @abstractmethod
     def draw(self, parameters: Float[Tensor, "n outputs"], u: Float[Tensor, "n 2"]) -> Float[Tensor, " n"]:
@@ -50,11 +48,6 @@ class Law(ABC):
     def start(self, counts: Float[Tensor, " k"] | None) -> Tensor | None:
         """Where the parameters should begin, `(outputs,)`, given how often each level occurs; None to leave them."""
         return None
-
-
-def single(x: Tensor) -> Tensor:
-    """In float32 if it was less."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def place(logits: Tensor, u: Tensor) -> Tensor:

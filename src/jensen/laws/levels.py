@@ -16,8 +16,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from jensen.data.space import Levels
 from jensen.distributions.discretised import DiscretisedNormal
 from jensen.distributions.logistic import DiscretisedLogistic
-from jensen.laws.bernoulli import bernoulli_total
-from jensen.laws.law import Law, inside, picked, place, single
+from jensen.laws.law import Law, inside, picked, place
 
 
 class Bernoulli(Law):
@@ -28,7 +27,6 @@ class Bernoulli(Law):
     """
 
     outputs = 1
-    halves = True
 
     def __init__(self, space: Levels) -> None:
         self.space = space
@@ -36,17 +34,8 @@ class Bernoulli(Law):
     def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
         """x l - log(1 + e^l), x ∈ {0, 1}, in one pass forward and one back."""
         logit = parameters.squeeze(-1)
-        one, logit = torch.broadcast_tensors(self._one(x, logit), logit)
+        one, logit = torch.broadcast_tensors(((x - self.space.first) / self.space.step).to(logit), logit)
         return -binary_cross_entropy_with_logits(logit, one, reduction="none")
-
-    def total(self, parameters: Tensor, x: Tensor) -> Tensor:
-        """Without anything as large as the parameters on the way."""
-        logit = parameters.squeeze(-1)
-        return bernoulli_total(logit, self._one(x, logit))
-
-    def _one(self, x: Tensor, like: Tensor) -> Tensor:
-        """1 at the upper level, 0 at the lower."""
-        return ((x - self.space.first) / self.space.step).to(like)
 
     def draw(self, parameters: Tensor, u: Tensor) -> Tensor:
         """The upper level where the first number is below its probability."""
@@ -55,7 +44,7 @@ class Bernoulli(Law):
 
     def mean(self, parameters: Tensor) -> Tensor:
         """Between the levels."""
-        return self.space.first + self.space.step * single(parameters[..., 0]).sigmoid()
+        return self.space.first + self.space.step * parameters[..., 0].sigmoid()
 
     def start(self, counts: Tensor | None) -> Tensor | None:
         """The log-odds in the histogram."""

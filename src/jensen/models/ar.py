@@ -195,15 +195,15 @@ class ChainRule(Objective):
         self.network, self.law = network, law
 
     def _log_prob(self, x: Tensor) -> Tensor:
-        return self.law.log_prob(self.network(x.float()).float(), x.float()).flatten(1)
+        return self.law.total(self.network(x.float()).flatten(1, -2), x.float().flatten(1))
 
     def forward(self, batch: Batch, noise: Noise) -> Tensor:
         """The mean over dimensions, so that one learning rate suits rows of any size."""
-        return -self._log_prob(batch.x).mean(1)
+        return -self._log_prob(batch.x) / batch.x[0].numel()
 
     def held_out(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """log p(x)."""
-        return {"log_likelihood": self._log_prob(batch.x).double().sum(1)}
+        return {"log_likelihood": self._log_prob(batch.x)}
 
 
 def _default_network(event: tuple[int, ...]) -> str:

@@ -18,7 +18,8 @@ from torch.distributions import Distribution, constraints
 
 from jensen.distributions.conditional import Conditional
 from jensen.distributions.from_noise import LowRankNormal
-from jensen.laws.law import Law, inside, single
+from jensen.laws.law import Law, inside
+from jensen.laws.total import single
 from jensen.vae.networks import Decoder
 from jensen.vae.spread import Optimal, Spread
 
@@ -70,7 +71,7 @@ class Column:
 
     def numbers(self, raw: Float[Tensor, "*B cells outputs"]) -> Float[Tensor, "*B own numbers"]:
         """The law's parameters."""
-        own = self.of(raw, -2) if self.law.halves else single(self.of(raw, -2))
+        own = self.of(raw, -2)
         return self.spread(own if own.shape[-1] == self.spread.outputs else own[..., : self.spread.outputs])
 
 
@@ -102,13 +103,13 @@ class Independent(Emitted):
     @property
     def mean(self) -> Tensor:
         """Column by column."""
-        return self._gathered([column.law.mean(column.numbers(self.raw)) for column in self.columns])
+        return self._gathered([column.law.mean(single(column.numbers(self.raw))) for column in self.columns])
 
     def draw(self, u: Tensor) -> Tensor:
         """Cell by cell."""
         parts = []
         for column in self.columns:
-            numbers = column.numbers(self.raw)
+            numbers = single(column.numbers(self.raw))
             drawn = column.law.draw(numbers.flatten(0, -2), column.of(u, -2).flatten(0, -2))
             parts.append(drawn.view(numbers.shape[:-1]))
         return self._gathered(parts)

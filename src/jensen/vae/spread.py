@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from jensen.laws.total import single
 from jensen.rules import Rule, Ruled, between
 
 MEMORY = 0.05  # of the running mean, a step
@@ -73,7 +74,7 @@ class Shared(Spread):
 
     def forward(self, raw: Tensor) -> Tensor:
         """Location and log-scale."""
-        loc = raw[..., 0]
+        loc = single(raw[..., 0])
         return torch.stack([loc, self.log_scale.to(loc).expand(loc.shape)], -1)
 
 

@@ -1,0 +1,84 @@
+"""Σ_d log p(x_d) of rows, a slab at a time.
+
+A law's formula makes some ten to thirty arrays as large as its parameters, and with whole tensors the processor waits for memory. Here
+each slab of rows passes through its cache, forwards and backwards at once: what is kept for the way back is
+
+    ∂ Σ_d log p(x_d) / ∂ parameters,
+
+as large as the parameters and nothing more. Parameters of half precision are brought up to float32 slab by slab.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+SLAB = 1 << 18  # numbers: a megabyte
+
+
+def single(x: Tensor) -> Tensor:
+    """In float32 if it was less."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def total_of(
+    log_prob: Callable[[Tensor, Tensor], Tensor],
+    parameters: Float[Tensor, "*draws #B D P"],
+    x: Float[Tensor, "B D"],
+) -> Float[Tensor, "*draws B"]:
+    """Σ_d log p(x_d), float64; differentiable once, in the parameters alone.
+
+    Args:
+        log_prob: of cells, from their parameters and values.
+        parameters: P numbers a cell; leading dimensions are draws, which x has not.
+        x: rows.
+
+    Example:
+        >>> total_of(lambda p, x: -(x - p[..., 0]) ** 2, torch.zeros(5, 2, 3, 1), torch.ones(2, 3)).shape
+        torch.Size([5, 2])
+    """
+    rows, cells = torch.broadcast_shapes(parameters.shape[-3:-1], x.shape)
+    whole = parameters.expand(*parameters.shape[:-3], rows, cells, -1)
+    flat, shared = whole.reshape(-1, rows, cells, whole.shape[-1]), x.expand(rows, cells)
+    total = flat.new_empty(flat.shape[:2], dtype=torch.float64)
+    if not (torch.is_grad_enabled() and flat.requires_grad):
+        for draws, at in _slabs(flat):
+            total[draws, at] = log_prob(single(flat[draws, at]), shared[at]).sum(-1, dtype=torch.float64)
+        return total.view(whole.shape[:-2])
+    slope = torch.empty_like(flat, memory_format=torch.contiguous_format)
+    for draws, at in _slabs(flat):
+        own = flat[draws, at].detach().requires_grad_()
+        found = log_prob(single(own), shared[at]).sum(-1, dtype=torch.float64)
+        (slope[draws, at],) = torch.autograd.grad(found.sum(), own)
+        total[draws, at] = found.detach()
+    sloped = _Sloped.apply(flat, total, slope)
+    assert isinstance(sloped, Tensor)
+    return sloped.view(whole.shape[:-2])
+
+
+class _Sloped(torch.autograd.Function):
+    """A value whose derivative is known."""
+
+    @staticmethod
+    def forward(ctx: Any, parameters: Tensor, value: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(slope)
+        return value.view_as(value)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor, None, None]:
+        (slope,) = ctx.saved_tensors
+        return slope * weight[..., None, None].to(slope), None, None
+
+
+def _slabs(like: Float[Tensor, "k B D P"]) -> Iterator[tuple[slice, slice]]:
+    """Which draws and rows are looked at together."""
+    k, rows = like.shape[:2]
+    together = max(1, SLAB // max(1, like[0, 0].numel()) if k and rows else 1)
+    draws = max(1, together // max(1, rows))
+    for i in range(0, k, draws):
+        for j in range(0, rows, together):
+            yield slice(i, i + draws), slice(j, j + together)
