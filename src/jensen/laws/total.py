@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SLAB = 1 << 18  # numbers: a megabyte
+SLAB = 1 << 19  # numbers: two megabytes
 
 
 def single(x: Tensor) -> Tensor:
@@ -42,6 +42,8 @@ def total_of(
     """
     rows, cells = torch.broadcast_shapes(parameters.shape[-3:-1], x.shape)
     whole = parameters.expand(*parameters.shape[:-3], rows, cells, -1)
+    if whole.numel() <= SLAB:
+        return log_prob(single(whole), x).sum(-1, dtype=torch.float64)
     flat, shared = whole.reshape(-1, rows, cells, whole.shape[-1]), x.expand(rows, cells)
     total = flat.new_empty(flat.shape[:2], dtype=torch.float64)
     if not (torch.is_grad_enabled() and flat.requires_grad):

@@ -25,7 +25,7 @@ from jensen.nn.perceptron import Activation
 from jensen.noise import Noise
 from jensen.rules import FINITE, LOWER_TRIANGULAR, Rule, Ruled
 from jensen.training.fitter import Objective, Rows, TrainingSettings
-from jensen.vae.networks import SIZES, Shape, default_latents, default_network, resolved
+from jensen.vae.networks import DEFAULT_SIZE, SIZES, Shape, default_latents, default_network, resolved
 
 MOST_LATENTS = 4096
 ROWS, BLOCK = 256, 32  # scored, and drawn, together
@@ -69,7 +69,7 @@ class Autoencoder(GradientModel, Model, Encoder, Ruled):
     ) -> None:
         super().__init__(event_shape, space)
         word = default_network(self.event_shape) if network == "auto" else network
-        own = SIZES[word]["small" if size == "auto" else size]
+        own = SIZES[word][DEFAULT_SIZE[word] if size == "auto" else size]
         shape = Shape(
             self.event_shape, word, own[0] if width is None else width, own[1] if depth is None else depth, activation
         )

@@ -59,7 +59,7 @@ from jensen.vae.methods import (
     refuse_others,
     settings_of,
 )
-from jensen.vae.networks import SIZES, Shape, default_latents, default_network, resolved
+from jensen.vae.networks import DEFAULT_SIZE, SIZES, Shape, default_latents, default_network, resolved
 from jensen.vae.objective import Aim, BoundFitter, BoundObjective, Weight
 from jensen.vae.posterior import Posterior, TwoLayers
 from jensen.vae.prior import StandardNormal, VampPrior
@@ -140,7 +140,7 @@ class VAE(GradientModel, LatentModel, Encoder):
         classes = n_classes if isinstance(n_classes, int) else 0
         top = default_latents(self.cells) if latent_dim is None else latent_dim
         word = default_network(self.event_shape) if network == "auto" else network
-        own = SIZES[word]["small" if size == "auto" else size]
+        own = SIZES[word][DEFAULT_SIZE[word] if size == "auto" else size]
         shape = Shape(
             self.event_shape,
             word,

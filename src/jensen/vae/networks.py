@@ -21,6 +21,7 @@ from jensen.nn.convolutional import Down, Up
 from jensen.nn.perceptron import Activation, Perceptron
 
 MOST_WEIGHTS = 1 << 28  # of one layer: 1 GiB
+DEFAULT_SIZE = {"mlp": "small", "conv": "tiny"}  # a processor makes hundreds of steps of them in minutes
 FEW_ROWS = 1000  # fewer make for tiny networks
 SIZES: dict[str, dict[str, tuple[int, int]]] = {  # network → size → (width, depth)
     "mlp": {"tiny": (64, 1), "small": (200, 2), "base": (500, 2)},
@@ -213,7 +214,7 @@ class Shape:
 def resolved(event: tuple[int, ...], rows: int, given: Mapping[str, Any]) -> dict[str, Any]:
     """The settings of both networks, as given or by the shape and number of training rows; a `size` is turned into width and depth."""
     network = given.get("network", default_network(event))
-    size = given.get("size", "tiny" if rows < FEW_ROWS else "small")
+    size = given.get("size", "tiny" if rows < FEW_ROWS else DEFAULT_SIZE.get(network, "small"))
     width, depth = SIZES.get(network, SIZES["mlp"]).get(size, SIZES["mlp"]["small"])
     chosen = {"latent_dim": default_latents(math.prod(event)), "network": network, "width": width, "depth": depth}
     return {name: given.get(name, default) for name, default in {**chosen, "activation": "silu"}.items()}
