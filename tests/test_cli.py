@@ -103,6 +103,13 @@ def test_models_and_data_are_listed(run: Any):
     assert all(f"{word}: " in out for word in MODELS)
     assert "--set timesteps=1000" in out
     assert set(one_object(run("models", "--json")[1])) == set(MODELS)
+    code, out, err = run("models", "vae")
+    assert (code, err) == (0, "")
+    assert "--set posterior=diagonal  of diagonal, full, flow" in out
+    assert "the share of the run in which the draws grow from 1 to that many" in out
+    assert "--set batch_size=auto" in out
+    assert one_object(run("models", "gan", "--json")[1])["gan"]["settings"]["batch_size"]["about"] == "rows a step."
+    assert "unknown model 'vea'; did you mean 'vae'?" in run("models", "vea")[2]
     assert "digits: " in run("data")[1]
     assert "digits" in one_object(run("data", "--json")[1])
 

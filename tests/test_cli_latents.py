@@ -116,6 +116,10 @@ def test_what_cannot_be_is_one_line(runs: Path, tmp_path: Path, capsys: pytest.C
         "--gap is for vae": ["evaluate", str(runs / "gaussian"), "--gap", "9"],
         "--gap, a number of rows, must be from 2": ["evaluate", vae, "--gap", "1"],
         "-n is for --method samples": ["evaluate", vae, "-n", "50"],
+        "--tolerance chooses how many draws are made": ["evaluate", vae, "--method", "iwae", "--tolerance", "0.1"],
+        "--levels says how DATA is to be read, got 9 and no DATA": ["evaluate", vae, "--levels", "9"],
+        "--size says how DATA is to be read": ["latent", vae, "-o", out, "--size", "3x3"],
+        "--redraws is for runs on data with --binarise": ["evaluate", vae, "--redraws", "3", "-o", f"{out}.csv"],
         "takes -n and --seed alone": ["evaluate", vae, "--method", "samples", "--gap", "9"],
         "from 20 rows to as many": ["evaluate", vae, "--method", "samples", "-n", "5"],
     }  # fmt: skip
@@ -123,6 +127,7 @@ def test_what_cannot_be_is_one_line(runs: Path, tmp_path: Path, capsys: pytest.C
         assert main(words) == 2, words
         told = capsys.readouterr()
         assert message in told.err
+        assert not Path(f"{out}.csv").exists()
         assert "Traceback" not in told.err
         assert not told.out
     assert not list(tmp_path.iterdir()), "nothing is written"

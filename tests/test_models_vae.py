@@ -3,6 +3,7 @@
 Seeds are fixed. z-tests are at 4 standard errors, 1 in 16,000 by chance.
 """
 
+import dataclasses
 import itertools
 import json
 import math
@@ -27,9 +28,10 @@ from jensen.models.vae import VAE
 from jensen.noise import Noise
 from jensen.training.device import Precision
 from jensen.training.fitter import TrainingSettings
-from jensen.vae.emission import Independent
-from jensen.vae.objective import BoundObjective
+from jensen.vae.emission import Correlated, Independent
+from jensen.vae.objective import BoundFitter, BoundObjective
 from jensen.vae.posterior import Full
+from jensen.vae.spread import Optimal
 
 F64 = torch.float64
 BITS = Levels(2, -1.0, 2.0)
@@ -512,10 +514,13 @@ def test_free_bits_cost_nothing_below_and_all_above():
     model = integrable(free_bits=0.3).float()
     batch = Examples(all_bits().float(), torch.arange(8)).batch(slice(None))
     objective = model.objective()
-    rate = objective._freed(torch.tensor([[0.1, 0.5], [0.3, 0.7]]), 2)  # type: ignore[operator]
+    even = torch.ones(2, dtype=F64)
+    rate = objective._freed(torch.tensor([[0.1, 0.5], [0.3, 0.7]]), 2, even)
     assert torch.allclose(rate, torch.full((2,), 0.3 + 0.6))
     assert torch.isfinite(objective(batch, Noise(0, "train"))).all()
-    assert torch.allclose(objective._freed(torch.tensor([[1.0], [0.6]]), 4), torch.full((2,), 1.2))  # type: ignore[operator]
+    assert torch.allclose(objective._freed(torch.tensor([[1.0], [0.6]]), 4, even), torch.full((2,), 1.2))
+    heavy = objective._freed(torch.tensor([[0.8, 0.5], [0.4, 0.7]]), 2, torch.tensor([3.0, 1.0], dtype=F64))
+    assert torch.allclose(heavy, torch.full((2,), 0.7 + 0.55))
 
 
 @pytest.mark.parametrize(
@@ -713,3 +718,113 @@ def test_the_full_family_is_its_factor():
     assert torch.allclose(q.factor.diagonal(dim1=-2, dim2=-1).log(), h[:, 3:6])
     assert torch.equal(q.factor[:, 1, 0], h[:, 6])
     assert torch.equal(q.factor[:, 2, 1], h[:, 8])
+
+
+def correlated_rows(n: int = 600) -> np.ndarray:  # type: ignore[type-arg]
+    """Twelve columns that three numbers explain, almost."""
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(n, 3)) @ rng.normal(size=(3, 12)) + 0.05 * rng.normal(size=(n, 12))
+
+
+def test_a_full_posterior_learns_by_many_draws_in_any_precision():
+    """In float32 the solve for ε is off by more than the weights of a narrow q can bear, and bfloat16 would break it at once."""
+    options = {"posterior": "full", "objective": "iwae", "latent_dim": 3, "network": "mlp", "width": 32, "depth": 1}
+    fitted = jensen.fit(
+        correlated_rows(),
+        "vae",
+        steps=400,
+        precision="bfloat16",
+        progress=False,
+        **options,  # type: ignore[arg-type]
+    )
+    inner = fitted.model
+    assert isinstance(inner, VAE)
+    q = inner.parts.posterior(torch.zeros(1, 12, dtype=F64))
+    assert isinstance(q, FullNormal)
+    assert float(torch.linalg.cond(q.factor)) < 100
+
+
+def test_the_density_of_a_draw_is_that_of_its_noise():
+    """To rounding, also where a solve would lose all digits, and with one factor a row for all of its draws."""
+    torch.manual_seed(0)
+    factor = torch.eye(4).expand(5, 4, 4).tril() + 1e3 * torch.ones(4, 4).tril(-1)
+    q, eps = FullNormal(torch.randn(5, 4), factor), torch.randn(7, 5, 4)
+    _, log_prob = q.place_with_log_prob(eps)
+    torch.testing.assert_close(log_prob, (-0.5 * eps.square() - 0.5 * math.log(2 * math.pi)).sum(-1), rtol=0, atol=1e-5)
+    exact = FullNormal(q.loc.double(), factor.double())
+    torch.testing.assert_close(exact.noise_of(exact.place(eps.double())), eps.double(), rtol=0, atol=1e-4)
+
+
+def test_low_rank_emissions_are_computed_in_float64():
+    """Many cells and a small s: in float32 Woodbury's identity loses whole nats."""
+    torch.manual_seed(0)
+    raw = torch.randn(2, 200, 6)
+    raw[..., 1] = -6.0
+    law, x = Correlated(4)(raw, (200,)), torch.randn(2, 200)
+    loc, factor = raw[..., 0].double(), raw[..., 2:].double()
+    covariance = torch.diag_embed((2 * raw[..., 1].double()).exp()) + factor @ factor.mT
+    wanted = MultivariateNormal(loc, covariance).log_prob(x.double())
+    torch.testing.assert_close(law.log_prob(x), wanted, rtol=1e-9, atol=0)
+
+
+def test_another_weight_is_watched_by_its_own_aim():
+    """β = 4 keeps the weights that are best by β = 4, and is not ended by the bound."""
+    options = {"latent_dim": 2, "network": "mlp", "width": 8, "depth": 1, "steps": 60, "batch_size": 64}
+    fitted = jensen.fit(correlated_rows(200), "vae", beta=4.0, progress=False, **options)  # type: ignore[arg-type]
+    inner = fitted.model
+    assert isinstance(inner, VAE)
+    batch = fitted.encoded(jensen.load_data(correlated_rows(200)).valid).batch(slice(None))
+    told = inner.objective().held_out(batch, Noise(0, "held-out"))
+    plain = VAE.objective(inner)
+    plain.aim = dataclasses.replace(plain.aim, beta=1.0)
+    by_the_bound = plain.held_out(batch, Noise(0, "held-out"))
+    torch.testing.assert_close(told["divergence × 4"], 4 * by_the_bound["divergence"])
+    torch.testing.assert_close(told["reconstruction"], by_the_bound["reconstruction"])
+
+
+def test_no_decay_starts_before_all_draws_are_there():
+    model = integrable(objective="iwae", draws=16, draws_growth=0.5).float()
+    rows = Examples(all_bits().float(), torch.arange(8))
+    settings = TrainingSettings(batch_size=8, patience=1)
+    fitter = model.fitter(settings, Precision("float32", ""), steps=100, held_out=rows, seed=0)
+    assert isinstance(fitter, BoundFitter)
+    for step, decays in ((10, False), (20, False), (49, False), (50, True)):
+        fitter.stages.saw(step, -1.0 - step)
+        assert (fitter.stages.decay_from < 80) is decays, step
+
+
+def test_a_step_that_is_skipped_leaves_the_optimal_scale():
+    spread = Optimal(0.0)
+    spread.train()
+    spread.set(torch.tensor(0.5))
+    spread.see(torch.zeros(3, 2, 1), torch.tensor([[1.0, math.inf], [0.0, 0.0], [0.0, 0.0]]))
+    assert float(spread.log_scale) == pytest.approx(0.5 * math.log(0.5))
+    spread.set(torch.tensor(0.0))
+    assert bool(spread.log_scale.isfinite())
+
+
+def test_weights_count_in_the_optimal_scale():
+    """A row of weight 3 is that row three times."""
+    model = VAE((3,), Real(), latent_dim=1, network="mlp", width=4, depth=1, scale="optimal").double()
+    x = torch.randn(4, 3, dtype=F64, generator=torch.Generator().manual_seed(0))
+    weight = torch.tensor([3.0, 1.0, 1.0, 1.0], dtype=F64)
+    weighted = model._squared_error(Examples(x, torch.arange(4), weight=weight), 0)
+    times = torch.tensor([0, 0, 0, 1, 2, 3])
+    torch.testing.assert_close(weighted, model._squared_error(Examples(x[times], times), 0))
+
+
+@pytest.mark.parametrize(
+    ("options", "rule"),
+    [
+        ({"prior_components": 100}, "prior_components is for prior=mixture or vamp.*got 100"),
+        ({"n_components": 3}, "n_components is for an emission that is a mixture.*got 3"),
+        ({"rank": 2}, "rank is for emission=low-rank.*got 2"),
+        ({"scale": "dimension"}, "scale is for emission=normal or discretised-normal.*got dimension"),
+        ({"sigma": 0.2}, "sigma is for emission=normal or discretised-normal.*got 0.2"),
+        ({"draws_growth": 0.5, "objective": "iwae", "estimator": "score"}, "estimator=score compares draws"),
+    ],
+)
+def test_settings_that_would_change_nothing_are_refused(options: dict[str, object], rule: str):
+    split = jensen.load_data(np.random.default_rng(0).integers(0, 2, (40, 3)).astype(np.uint8), levels=2)
+    with pytest.raises(InputError, match=rule):
+        jensen.fit(split, "vae", steps=1, progress=False, **options)  # type: ignore[arg-type]

@@ -163,3 +163,10 @@ def test_codes_rows_and_gaps_of_given_classes(fitted: tuple[Pipeline, Split]):
     truth = torch.stack([log_p(run, 0), log_p(run, 1)])[own, number]
     assert float((pair.lower - truth).mean().abs()) < 0.05
     assert float((pair.upper - truth).mean().abs()) < 0.05
+
+
+def test_the_class_is_told_wherever_the_number_is(fitted: tuple[Pipeline, Split]):
+    run, split = fitted
+    ll = run.log_likelihood(split.test)
+    assert "log p(x | y), the class given" in str(ll)
+    assert ll.of == "z ~ p(z), x ~ p(x | z, y)"

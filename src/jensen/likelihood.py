@@ -164,9 +164,12 @@ class LogLikelihood:
     def describe(self) -> str:
         """What stands in the brackets behind the number."""
         kind = _SHORT[self.kind] if self.kind == self.method else f"{_SHORT[self.kind]}, {self.method}"
+        given = {"p(x|y)": "; log p(x | y), the class given", "p(x,y)": "; log p(x, y), class and row"}.get(
+            self.given, ""
+        )
         zero = f"; {self.impossible} {plural('row', self.impossible)} of probability zero" if self.impossible else ""
         protocol = f"; {self.protocol}" if self.protocol else ""
-        told = f"{kind}; {len(self)} {plural('example', len(self))} × {self.dims} {plural('dim', self.dims)}{self._holes()}; ± 1 SE{zero}{protocol}"
+        told = f"{kind}; {len(self)} {plural('example', len(self))} × {self.dims} {plural('dim', self.dims)}{self._holes()}{given}; ± 1 SE{zero}{protocol}"
         return told + self._caution()
 
     @property

@@ -11,9 +11,12 @@ from jensen.likelihood import LogLikelihood
 from jensen.models.pipeline import Pipeline
 
 
-def check_anomaly(data: str | None, asked: bool) -> None:
-    """Refuse --anomaly without other data."""
-    if asked and data is None:
+def check_anomaly(pipeline: Pipeline, data: str | None, asked: bool) -> None:
+    """Refuse --anomaly without other data, or where the run's own are no longer to be had."""
+    if not asked:
+        return
+    reload_data(pipeline.config)
+    if data is None:
         raise InputError("--anomaly ranks DATA against the run's own test rows; give DATA, or leave --anomaly out")
 
 

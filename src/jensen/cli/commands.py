@@ -167,7 +167,7 @@ def evaluate(
     """
     from jensen.cli.anomaly import check_anomaly, told_apart
     from jensen.cli.gap import check_gap, taken_apart
-    from jensen.cli.inputs import method_settings, rows_to_score, scoring_options
+    from jensen.cli.inputs import check_redraws, method_settings, refuse_reading, rows_to_score, scoring_options
     from jensen.cli.printing import print_scored
     from jensen.cli.samples import measure_samples
     from jensen.cli.work import keep_scores, over_redraws, scored
@@ -183,14 +183,16 @@ def evaluate(
     source = pipeline.config["data"]["facts"].get("source")
     check_not_data(output, data, source)
     if method == "samples" or (method is None and not isinstance(pipeline.model, DensityModel)):
-        given = (tolerance, steps, output, redraw, settings, gap, against or None)
+        given = (tolerance, steps, output, redraw, settings, gap, against or None, every_step or None)
+        refuse_reading(size, levels, layout, label)
         measure_samples(Run(run), pipeline, data, count, seed, as_json, given=given)
         return
     if count is not None:
         raise InputError("-n is for --method samples, and a likelihood takes every test row; leave it out")
     options = scoring_options(pipeline, method, tolerance, steps, every_step) | method_settings(pipeline, settings)
     check_gap(pipeline, gap)
-    check_anomaly(data, against)
+    check_redraws(pipeline, redraw)
+    check_anomaly(pipeline, data, against)
     rows = rows_to_score(pipeline, data, size, levels, layout, label)
     ll = scored(pipeline, rows, seed=seed, **options)
     if output:
@@ -467,28 +469,31 @@ def info(run: RunFolder, as_json: Json = False) -> None:
 
 
 @app.command()
-def models(as_json: Json = False) -> None:
-    """The models there are, their settings and their defaults."""
+def models(
+    word: Annotated[str | None, typer.Argument(metavar="[MODEL]", help="One of them, with all it can be told.")] = None,
+    as_json: Json = False,
+) -> None:
+    """The models there are, their settings and their defaults; of one, the words of each setting and what they mean."""
+    from jensen.cli.families import family, table
     from jensen.cli.printing import print_json
-    from jensen.models import MODELS, model_class
-    from jensen.models.model import Trained, settings_of, shown_default
 
-    table: dict[str, dict[str, Any]] = {}
-    for word in MODELS:
-        kind = model_class(word)
-        known = settings_of(kind, with_training=issubclass(kind, Trained))
-        table[word] = {
-            "summary": kind.summary,
-            "paper": kind.paper,
-            "settings": {name: shown_default(parameter) for name, parameter in known.items()},
-        }
+    found = table() if word is None else {word: family(word)}
     if as_json:
-        print_json(table)
+        print_json(found)
         return
-    for word, row in table.items():
-        typer.echo(f"{word}: {row['summary']} [{row['paper']}]")
-        for name, default in row["settings"].items():
-            typer.echo(f"    --set {name}={default}")
+    for name, row in found.items():
+        typer.echo(f"{name}: {row['summary']} [{row['paper']}]")
+        for setting, told in row["settings"].items():
+            if word is None:
+                typer.echo(f"    --set {setting}={told}")
+                continue
+            typer.echo(
+                f"    --set {setting}={told['default']}{'  of ' + ', '.join(told['words']) if told['words'] else ''}"
+            )
+            if told["about"]:
+                typer.echo(f"        {told['about']}")
+    if word is None:
+        typer.echo("`jensen models MODEL` says what the settings of one mean")
 
 
 @app.command("data")

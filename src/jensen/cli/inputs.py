@@ -60,6 +60,14 @@ def _parsed_size(size: str | None) -> tuple[int, int] | None:
     return int(sides[1]), int(sides[2])
 
 
+def refuse_reading(size: str | None, levels: int | None, layout: str | None, label: str | None) -> None:
+    """Refuse options that say how DATA is to be read where there is none: the run's own data are read as they were."""
+    options = {"--size": size, "--levels": levels, "--layout": layout, "--label": label}
+    for name, value in options.items():
+        if value is not None:
+            raise InputError(f"{name} says how DATA is to be read, got {value} and no DATA; leave it out")
+
+
 def rows_to_score(
     pipeline: Pipeline,
     data: str | None,
@@ -72,6 +80,7 @@ def rows_to_score(
     if they have any, are the model's.
     """
     if data is None:
+        refuse_reading(size, levels, layout, label)
         return reload_data(pipeline.config).test
     split = _like_the_runs(pipeline, data, size, levels, layout, label)
     rows = _unseen(pipeline, split)
@@ -116,6 +125,7 @@ def rows_to_code(
 ) -> tuple[Examples, tuple[str, ...]]:
     """The rows of which codes are drawn, as for `rows_to_score`, and the names of their classes."""
     if data is None:
+        refuse_reading(size, levels, layout, label)
         split = reload_data(pipeline.config)
         return split.test, split.class_names
     split = _like_the_runs(pipeline, data, size, levels, layout, label)
@@ -151,12 +161,14 @@ def _like_the_runs(
     return split
 
 
-def redraws(pipeline: Pipeline, count: int) -> Iterator[Examples]:
-    """The run's own test rows, their zeros and ones drawn anew by the seeds behind the run's own.
+def check_redraws(pipeline: Pipeline, count: int | None) -> None:
+    """Refuse --redraws where nothing can be drawn again, before any work.
 
     Raises:
         InputError: the run's data were not drawn, or are no longer to be had.
     """
+    if count is None:
+        return
     facts = pipeline.config["data"]["facts"]
     if facts.get("binarise") not in ("static", "dynamic"):
         raise InputError(
@@ -165,6 +177,11 @@ def redraws(pipeline: Pipeline, count: int) -> Iterator[Examples]:
     if not 2 <= count <= 1000:
         raise InputError(f"--redraws must be from 2 to 1000, got {count}")
     reload_data(pipeline.config)
+
+
+def redraws(pipeline: Pipeline, count: int) -> Iterator[Examples]:
+    """The run's own test rows, their zeros and ones drawn anew by the seeds behind the run's own."""
+    facts = pipeline.config["data"]["facts"]
     for number in range(1, count + 1):
         again = {**pipeline.config["data"]["facts"], "binarise_seed": facts["binarise_seed"] + number}
         yield loaded_again(again).test
@@ -207,7 +224,12 @@ def scoring_options(
     pipeline: Pipeline, method: str | None, tolerance: float | None, steps: int | None, every_step: bool
 ) -> dict[str, Any]:
     """The options of `Pipeline.log_likelihood` that the words of `evaluate` stand for, all checked."""
-    pipeline.density().method_or_default(method)
+    word = pipeline.density().method_or_default(method)
+    if tolerance is not None and word in ("iwae", "ais"):
+        raise InputError(
+            f"--tolerance chooses how many draws are made, and --method {word} makes those it is told to, got {tolerance:g}; "
+            "leave it out, or see its options of --set"
+        )
     if tolerance is not None and not tolerance > 0:
         raise InputError(f"--tolerance must be positive, got {tolerance}")
     check_steps(pipeline, steps)

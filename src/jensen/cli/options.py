@@ -39,11 +39,18 @@ SplitSeed = Annotated[int, typer.Option(help="Seed of the split where the data g
 OtherData = Annotated[
     str | None, typer.Argument(metavar="[DATA]", help="Other data to score; by default the run's own test rows.")
 ]
-Method = Annotated[str | None, typer.Option(help="How: exact, vlb, elbo, … (the model's first if left out).")]
+Method = Annotated[
+    str | None,
+    typer.Option(
+        help="How: exact, vlb, elbo, iwae, ais or samples, as far as the model has it (its first if left out)."
+    ),
+]
 MethodSettings = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", metavar="NAME=VALUE", help="An option of the method, such as draws=5000 of iwae; again for more."
+        "--set",
+        metavar="NAME=VALUE",
+        help="An option of the method: repetitions of elbo; draws, repetitions of iwae; temperatures, chains, leapfrogs of ais. Again for more.",
     ),
 ]
 Tolerance = Annotated[

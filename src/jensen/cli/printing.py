@@ -8,7 +8,7 @@ import typer
 from jensen.evaluation.anomaly import AUROC
 from jensen.evaluation.calibration import described
 from jensen.evaluation.likelihood import summary as summed_up
-from jensen.evaluation.numbers import part, real, word
+from jensen.evaluation.numbers import comparable, part, real, word
 from jensen.evaluation.two_sample import TwoSamples
 from jensen.likelihood import BITS, LogLikelihood, plus_minus
 from jensen.training.run import Run
@@ -35,7 +35,8 @@ def print_result(folder: Run, result: dict[str, Any], as_json: bool) -> None:
     print_classes(part(result, "classification"))
     for name in part(result, "controls"):
         control = part(result, "controls", name)
-        typer.echo(f"{name:<12} {word(control, 'quote') or word(control, 'problem')}  [control]")
+        unlike = "" if not ll or comparable(ll, control) else "; of p(x), which does not compare"
+        typer.echo(f"{name:<12} {word(control, 'quote') or word(control, 'problem')}  [control{unlike}]")
     if ll:
         typer.echo(_in_words(ll))
     typer.echo(f"samples: {folder.file('samples.png')}")
@@ -134,16 +135,17 @@ def print_classes(classification: dict[str, Any] | None) -> None:
 
 def _in_words(summary: dict[str, Any]) -> str:
     bound = word(summary, "kind") == "lower bound"
+    known = "whose class is known, and that " if word(summary, "given") == "p(x|y)" else ""
     if word(summary, "measure") == "counting" and real(summary, "missing_cells"):
         what = (
             "Mean log-probability of the observed cells of a test row the model never saw, in nats; higher is better."
         )
         limit = " A bound (≥): the model's true log-probability is at least this." if bound else ""
     elif word(summary, "measure") == "counting":
-        what = f"Bits to store one of the {real(summary, 'dims') or 0:.0f} dimensions of a test row the model never saw; lower is better."
+        what = f"Bits to store one of the {real(summary, 'dims') or 0:.0f} dimensions of a test row {known}the model never saw; lower is better."
         limit = " A bound (≤): the model's true cost is at most this." if bound else ""
     else:
-        what = "Mean log-density of test rows the model never saw, in nats; higher is better."
+        what = f"Mean log-density of test rows {known}the model never saw, in nats; higher is better."
         limit = " A bound (≥): the model's true log-density is at least this." if bound else ""
     draws = " and random draws" if real(summary, "stderr_monte_carlo_nats") is not None else ""
     return f"{what}{limit} ± is one standard error of the mean: the choice of test rows{draws}."

@@ -26,8 +26,8 @@ def measure_samples(
     """
     if data is not None or any(option is not None for option in given):
         raise InputError(
-            "--method samples measures against the run's own test rows and takes -n and --seed alone; leave DATA, -o, --tolerance, "
-            "--steps and --redraws out"
+            "--method samples measures against the run's own test rows and takes -n and --seed alone; leave DATA and the "
+            "options of likelihoods out (-o, --set, --tolerance, --steps, --every-step, --redraws, --gap, --anomaly)"
         )
     split, problem = own_data(pipeline)
     if split is None:

@@ -164,14 +164,22 @@ class FullNormal(FromNoise):
         return self.loc + (self.factor @ noise[..., None])[..., 0]
 
     def noise_of(self, value: Tensor) -> Tensor:
-        """L⁻¹ (z - μ)."""
-        away = (value - self.loc)[..., None]
-        factor = self.factor.expand(*away.shape[:-2], *self.factor.shape[-2:])
-        return torch.linalg.solve_triangular(factor, away, upper=False)[..., 0]
+        """L⁻¹ (z - μ), all draws of a row with its one factor."""
+        away = value - self.loc
+        columns = away.reshape(-1, *self.loc.shape).movedim(0, -1)
+        solved = torch.linalg.solve_triangular(self.factor, columns, upper=False)
+        return solved.movedim(-1, 0).reshape(away.shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log N(z; μ, L Lᵀ), by solving L ε = z - μ."""
-        noise = self.noise_of(value)
+        return self._log_prob_at(self.noise_of(value))
+
+    def place_with_log_prob(self, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """The density from ε itself, without the rounding of a solve."""
+        return self.place(noise), self._log_prob_at(noise)
+
+    def _log_prob_at(self, noise: Tensor) -> Tensor:
+        """-½ ε² - ½ D log 2π - log |L|."""
         log_det = self.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         return (-0.5 * noise.square() - LOG_SQRT_2PI).sum(-1) - log_det
 

@@ -7,6 +7,7 @@ missing value (NaN) is drawn at the lower end. Small images are enlarged by a wh
 
 import io
 import math
+import textwrap
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -25,7 +26,8 @@ from jensen.files import written_whole
 
 GAP = 2
 CELL = 64  # pixels: the side that small images are enlarged to
-WIDEST = 8192
+WIDEST, NARROWEST = 8192, 240
+INK = (90, 90, 90)  # of words
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Range = tuple[float, float]
 
@@ -111,6 +113,8 @@ def save_grid(
     captions: Sequence[str] | None = None,
     value_range: Range | None = None,
     names: Sequence[str] | None = None,
+    title: str = "",
+    lines: Sequence[str] = (),
 ) -> None:
     """Write rows as one PNG: images as a grid, vectors as a scatter plot or histograms.
 
@@ -122,14 +126,35 @@ def save_grid(
         captions: a line under each image.
         value_range: what black and white stand for in real-valued images; their own finite range if None.
         names: of the columns of vectors, where they have any.
+        title: what the grid shows, written above it.
+        lines: what each of its lines shows, written beside them.
     """
     path = check_png(path)
     if not is_image(tuple(x.shape[1:])):
         save_figure(vectors_figure({"rows": x}, names), path)
         return
-    content = png(grid(to_pixels(x, space, value_range), columns=columns, captions=captions))
+    sheet = grid(to_pixels(x, space, value_range), columns=columns, captions=captions)
+    content = png(framed(sheet, title, lines) if title or lines else sheet)
     with written_whole(path) as aside:
         aside.write_bytes(content)
+
+
+def framed(sheet: Image.Image, title: str, lines: Sequence[str] = ()) -> Image.Image:
+    """A grid with words above it and beside each of its lines, which are equally high."""
+    font, high = _font(), _line_height()
+    left = GAP + max((math.ceil(font.getlength(printable(line))) for line in lines), default=-GAP) + GAP
+    width = max(left + sheet.width, NARROWEST)
+    told = textwrap.wrap(printable(title), max(1, int((width - 2 * GAP) / font.getlength("n"))))
+    top = high * len(told) + 2 * GAP
+    frame = Image.new("RGB", (width, top + sheet.height), (255, 255, 255))
+    frame.paste(sheet.convert("RGB"), (left, top))
+    draw = ImageDraw.Draw(frame)
+    for number, line in enumerate(told):
+        draw.text((GAP, GAP + number * high), line, fill=INK, font=font)
+    for number, line in enumerate(lines):
+        middle = top + (number + 0.5) * sheet.height / len(lines)
+        draw.text((GAP, middle - high / 2), printable(line), fill=INK, font=font)
+    return frame
 
 
 def save_images(x: Tensor, space: Space, folder: str | Path) -> None:
@@ -173,7 +198,7 @@ def _caption(sheet: Image.Image, text: str, x: int, y: int, width: int) -> None:
     draw, font, shown = ImageDraw.Draw(sheet), _font(), printable(text)
     while len(shown) > 1 and draw.textlength(shown, font=font) > width:
         shown = shown[:-2] + "…" if len(shown) > 2 else shown[:1]
-    draw.text((x + (width - draw.textlength(shown, font=font)) / 2, y), shown, fill=(90, 90, 90), font=font)
+    draw.text((x + (width - draw.textlength(shown, font=font)) / 2, y), shown, fill=INK, font=font)
 
 
 def _line_height() -> int:

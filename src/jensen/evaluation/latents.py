@@ -47,6 +47,11 @@ class Sheet:
     told: str
     groups: tuple[str, ...]
 
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The groups, where each is one line of the grid."""
+        return self.groups if len(self.groups) * self.columns == len(self.rows) else ()
+
     def by_group(self) -> dict[str, Tensor]:
         """The rows of each group."""
         return dict(zip(self.groups, self.rows.chunk(len(self.groups)), strict=True))
@@ -125,7 +130,12 @@ class Gallery:
             self.latents.interpolate(self.rows.x[2 * i], self.rows.x[2 * i + 1], STEPS, kind=kind) for i in range(pairs)
         ]
         groups = tuple(f"way {i + 1}" for i in range(pairs))
-        return Sheet(torch.cat(lines), STEPS, f"{kind} ways between the codes of two rows", groups)
+        return Sheet(
+            torch.cat(lines),
+            STEPS,
+            f"{kind} ways between the codes of two rows; at their ends the rows' reconstructions",
+            groups,
+        )
 
     def traverse(self) -> Sheet:
         """One number of a row's code, from -2.5 to 2.5 standard deviations of the codes, a line each."""
@@ -135,13 +145,14 @@ class Gallery:
             values = mean[dim] + spread[dim] * torch.linspace(-REACH, REACH, STEPS, dtype=torch.float64)
             lines.append(self.latents.traverse(self.rows.x[0], dim, values))
         named = ", ".join(f"z{dim + 1}" for dim in dims)
-        told = f"one number of a row's code at a time ({named}), from -2.5 to 2.5 standard deviations"
+        told = f"one number of a row's code at a time ({named}), from left to right -2.5 to 2.5 standard deviations"
         return Sheet(torch.cat(lines), STEPS, told, tuple(f"z{dim + 1}" for dim in dims))
 
     def plane(self) -> Sheet:
         """A grid of quantiles."""
         rows, dims = self.latents.plane(self.codes, SIDE)
-        named, law = " and ".join(f"z{d + 1}" for d in dims), self.latents.encoder.code_law
+        ways, law = ("growing to the right", "growing upwards"), self.latents.encoder.code_law
+        named = " and ".join(f"z{d + 1} {way}" for d, way in zip(dims, ways, strict=False))
         others = "; the other numbers are at their medians" if self.latents.dims > len(dims) else ""
         return Sheet(rows, SIDE, f"quantiles of {law} in {named}, decoded{others}", ("decoded quantiles",))
 
@@ -169,7 +180,10 @@ class Gallery:
             return "where rows lie" if what == "map" else "how much each number of the code is used"
         sheet: Sheet = self.interpolate(kind) if what == "interpolate" else getattr(self, what)()
         if self.images:
-            save_grid(sheet.rows, self.pipeline.space, path, columns=sheet.columns, value_range=self.limits)
+            space, lines = self.pipeline.space, sheet.lines
+            save_grid(
+                sheet.rows, space, path, columns=sheet.columns, value_range=self.limits, title=sheet.told, lines=lines
+            )
         else:
             save_figure(self._dots(sheet), path)
         return sheet.told

@@ -31,6 +31,11 @@ def word(record: Any, name: str, default: str = "") -> str:
     return value if isinstance(value, str) else default
 
 
+def comparable(one: Any, other: Any) -> bool:
+    """Whether both are likelihoods of the same thing: of rows, of rows whose class is given, of rows and classes."""
+    return word(one, "given", "p(x)") == word(other, "given", "p(x)")
+
+
 def reals(record: Any, name: str) -> list[float]:
     """A list of finite numbers, or an empty one."""
     value = record.get(name) if isinstance(record, Mapping) else None

@@ -101,6 +101,10 @@ class Autoencoder(GradientModel, Model, Encoder, Ruled):
                 f"an autoencoder needs at least 2 validation rows, whose codes its draws are modelled on, got {len(split.valid)}; "
                 "give it more rows"
             )
+        if "activation" in given and given.get("network", default_network(split.event_shape)) != "mlp":
+            raise InputError(
+                f"activation is for network=mlp, and would change nothing here, got {given['activation']}; leave it out"
+            )
         return resolved(split.event_shape, len(split.train), given)
 
     @classmethod

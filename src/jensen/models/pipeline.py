@@ -242,7 +242,8 @@ class Pipeline:
             return None
         if rows.context is None:
             raise InputError(
-                "this model gives log p(x | y) and needs the class of every row; give context=…, or rows with classes"
+                "this model gives log p(x | y) and needs the class of every row; give rows with classes (a table's column by --label, a "
+                "folder of images a class), or in Python context=…"
             )
         return self.codes(rows.context, len(rows))
 

@@ -45,7 +45,7 @@ from jensen.rules import Rule, Ruled, probabilities
 from jensen.training.device import Precision, device
 from jensen.training.fitter import Fitter, Rows, TrainingSettings
 from jensen.vae.build import Latents, parts_of
-from jensen.vae.checks import check_settings, default_draws, default_estimator
+from jensen.vae.checks import check_settings, default_draws, default_estimator, refuse_idle
 from jensen.vae.diffusion_prior import DiffusionPrior
 from jensen.vae.emission import Cells, Emitted
 from jensen.vae.gap import DRAWS, STEPS, Gap, certified, gap_of
@@ -53,6 +53,7 @@ from jensen.vae.likelihood import Asked, Estimate, elbo_of
 from jensen.vae.methods import (
     IWAE_DRAWS,
     MOST_DRAWS,
+    MOST_TERMS,
     PILOT,
     checked_draws,
     estimated,
@@ -82,7 +83,8 @@ class VAE(GradientModel, LatentModel, Encoder):
         posterior: diagonal, full or flow.
         prior: normal, mixture, vamp or diffusion; of the last only the elbo can be told, since its log-density is a bound.
         prior_components: of a prior that is a mixture.
-        emission: a word of `jensen.vae.words`, or one a cell with commas between them; auto by the space.
+        emission: of levels bernoulli, categorical, logistic, logistic-mixture, discretised-normal or poisson; of real values normal,
+            normal-mixture or low-rank; or one word a cell with commas between them; auto by the space.
         scale: where the scale of a normal emission comes from: example (the network), scalar, dimension, fixed or optimal.
         sigma: the scale if fixed, and where learning begins, in the model's units; None for a tenth of the spread of the data.
         n_components: of an emission that is a mixture.
@@ -180,6 +182,7 @@ class VAE(GradientModel, LatentModel, Encoder):
         """Sizes by shape and number of rows, the emission by the space."""
         given = {name: value for name, value in settings.items() if value not in ("auto", None)}
         objective = given.get("objective", "elbo")
+        refuse_idle({"network": default_network(split.event_shape), "emission": default_emission(space), **given})
         chosen = {
             **resolved(split.event_shape, len(split.train), given),
             "posterior": "diagonal",
@@ -257,14 +260,16 @@ class VAE(GradientModel, LatentModel, Encoder):
     def _squared_error(self, rows: Rows, seed: int) -> Float64[Tensor, " cells"]:
         """E_q (x - E[x | z])² of each cell."""
         self.eval()
-        total = torch.zeros(self.cells, dtype=torch.float64)
+        total, weight = torch.zeros(self.cells, dtype=torch.float64), 0.0
         for start in range(0, len(rows), 256):
             batch = rows.batch(slice(start, start + 256))
             z = self._posterior_of(batch.x, batch.context).place(
                 Noise(seed, "optimal").normal(batch.id, (self.latent_dim,)).to(batch.x)
             )
-            total += (batch.x - self._emitted(z, batch.context).mean).double().square().flatten(1).sum(0).cpu()
-        return total / len(rows)
+            error = (batch.x - self._emitted(z, batch.context).mean).double().square().flatten(1)
+            total += (batch.weights().to(error) @ error).cpu()
+            weight += float(batch.weights().sum())
+        return total / weight
 
     def _posterior_of(self, x: Tensor, context: Tensor | None = None) -> FromNoise:
         q = self.parts.given(context).posterior(x)
@@ -295,8 +300,9 @@ class VAE(GradientModel, LatentModel, Encoder):
         seed: int,
         **options: Any,
     ) -> dict[str, Any]:
-        """For the elbo draws that reach the tolerance, at least 8, from a pilot that is used for nothing else; the other
-        methods' numbers of draws are what was asked for.
+        """For the elbo draws that reach the tolerance, at least 8, from a pilot that is used for nothing else, and of a prior that is
+        told by one random term of its bound at most 1000: the error bar is then larger, and says so. The other methods' numbers of
+        draws are what was asked for.
         """
         method = self.method_or_default(method)
         refuse_others(method, options)
@@ -305,7 +311,8 @@ class VAE(GradientModel, LatentModel, Encoder):
             found = elbo_of(self._asked(pilot, context, ids, Noise(seed, "elbo", "pilot")), repetitions=PILOT)
             enough = float((found.stderr.square() * PILOT).mean()) / (rows * tolerance**2)
             wanted = math.ceil(enough) if math.isfinite(enough) else PILOT
-            options["repetitions"] = min(max(PILOT, wanted), MOST_DRAWS)
+            most = MOST_TERMS if self.parts.prior.noise_dims else MOST_DRAWS
+            options["repetitions"] = min(max(PILOT, wanted), most)
         return options
 
     def cost(self, plan: Mapping[str, Any], method: str | None = None) -> int:
@@ -457,7 +464,7 @@ class VAE(GradientModel, LatentModel, Encoder):
         now = float(self.weight.now)
         trained = "" if now == 1 else f", trained with the divergence weighted {now:.3g}, not by the bound"
         free = f", trained with {self.aim.free_bits:g} nats a dimension free" if self.aim.free_bits else ""
-        return f"z ~ p(z), x ~ p(x | z){trained}{free}"
+        return f"z ~ p(z), x ~ p(x | z{', y' if self.parts.classes else ''}){trained}{free}"
 
     def warning(self) -> str | None:
         """What is not the bound about the training."""

@@ -25,6 +25,7 @@ class Stages:
         decay_from: the step at which the decay starts.
         best: the best held-out value so far, higher is better.
         waited: evaluations since then.
+        earliest: the step before which no decay starts early.
     """
 
     steps: int
@@ -33,6 +34,7 @@ class Stages:
     decay_from: int = -1
     best: float = -math.inf
     waited: int = 0
+    earliest: int = 0
 
     def __post_init__(self) -> None:
         if self.decay_from < 0:
@@ -54,7 +56,7 @@ class Stages:
         """Take note of a held-out value; True if it is the best so far."""
         improved = value > self.best
         self.best, self.waited = (value, 0) if improved else (self.best, self.waited + 1)
-        if self.patience and self.waited >= self.patience and step < self.decay_from:
+        if self.patience and self.waited >= self.patience and self.earliest <= step < self.decay_from:
             self.decay_from = step
         return improved
 

@@ -80,12 +80,35 @@ def _check_together(given: Mapping[str, Any]) -> None:
         raise InputError(
             f"draws_growth is for objective=iwae, whose bound depends on the draws, got {given['draws_growth']:g} with elbo"
         )
+    if given["draws_growth"] and given["estimator"] == "score":
+        raise InputError("estimator=score compares draws, and draws_growth begins with one; leave one of them out")
     odd = {"beta": 1.0, "beta_warmup": 0.0, "free_bits": 0.0}
     wrong = [name for name, plain in odd.items() if given[name] != plain]
     if given["objective"] == "iwae" and wrong:
         raise InputError(
             f"{wrong[0]} weighs a divergence, which objective=iwae has not, got {given[wrong[0]]}; take objective=elbo"
         )
+
+
+def refuse_idle(given: Mapping[str, Any]) -> None:
+    """Refuse what would change nothing.
+
+    Args:
+        given: the settings that were asked for, the network and the emission.
+    """
+    words = str(given["emission"]).split(",")
+    located = "normal" in words or "discretised-normal" in words
+    needs = {
+        "prior_components": (given.get("prior") in ("mixture", "vamp"), "prior=mixture or vamp"),
+        "n_components": (any(word.endswith("-mixture") for word in words), "an emission that is a mixture"),
+        "rank": (words == ["low-rank"], "emission=low-rank"),
+        "scale": (located, "emission=normal or discretised-normal"),
+        "sigma": (located, "emission=normal or discretised-normal"),
+        "activation": (given["network"] == "mlp" or given.get("latent_layers") == 2, "network=mlp"),
+    }
+    for name, (used, what) in needs.items():
+        if name in given and not used:
+            raise InputError(f"{name} is for {what}, and would change nothing here, got {given[name]}; leave it out")
 
 
 def default_estimator(objective: str) -> str:

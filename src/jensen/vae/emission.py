@@ -233,7 +233,7 @@ class Correlated(Observed):
 
     def forward(self, raw: Tensor, event: tuple[int, ...]) -> LowRank:
         """μ, log s, F."""
-        raw = single(raw)
+        raw = raw.double()  # Woodbury's identity subtracts large numbers: in float32 it is off by nats
         normal = LowRankNormal(raw[..., 0], raw[..., 2:], raw[..., 1].clamp(FLOOR, 10.0))
         return LowRank(normal, event)
 

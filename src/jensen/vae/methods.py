@@ -7,7 +7,7 @@ from jensen.bounds.annealed import Settings
 from jensen.errors import InputError
 from jensen.vae.likelihood import Asked, Estimate, ais_of, elbo_of, iwae_of
 
-PILOT, IWAE_DRAWS, MOST_DRAWS = 8, 1000, 1_000_000
+PILOT, IWAE_DRAWS, MOST_TERMS, MOST_DRAWS = 8, 1000, 1000, 1_000_000
 OWN = {
     "elbo": ("repetitions",),
     "iwae": ("draws", "repetitions"),

@@ -8,6 +8,7 @@ divergence that is let free, Σ_d max(λ, mean KL_d) (Kingma et al. 2016, equati
 by the bound all the same, and says how it was trained.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -102,14 +103,14 @@ class BoundObjective(Objective):
     def forward(self, batch: Batch, noise: Noise) -> Tensor:
         """The loss of each row."""
         joint = self.parts.given(batch.context)
-        x = batch.x.float()
+        x = batch.x.double()
         if self.aim.objective == "iwae":
             loss = self._iwae(joint, x, batch.id, noise, self.draws)
         elif self.aim.estimator == "score":
             loss = self._scored(joint, x, batch.id, noise)
         else:
             rate, distortion = self._elbo(joint, x, batch.id, noise, self.draws)
-            loss = float(self.weight.now) * self._freed(rate, joint.prior.dims) + distortion
+            loss = float(self.weight.now) * self._freed(rate, joint.prior.dims, batch.weights()) + distortion
         return loss / x[0].numel()
 
     def _iwae(self, joint: Joint, x: Tensor, ids: Tensor, noise: Noise, draws: int) -> Tensor:
@@ -150,20 +151,25 @@ class BoundObjective(Objective):
         dims = self.parts.prior.dims + self.parts.prior.noise_dims
         return noise.at("z").normal(ids, (draws, dims)).transpose(0, 1).to(like)
 
-    def _freed(self, rate: Tensor, dims: int) -> Tensor:
+    def _freed(self, rate: Tensor, dims: int, weight: Tensor) -> Tensor:
         """Σ_d KL_d, or where bits are free Σ_d max(λ, mean over rows); of a rate that is known as a sum alone, max(λ D, mean)."""
         if not self.aim.free_bits:
             return rate.sum(1)
         free = self.aim.free_bits * dims / rate.shape[1]
-        return rate.mean(0).clamp(min=free).sum().expand(len(rate))
+        mean = weight.to(rate) @ rate / weight.sum().clamp(min=1e-300)
+        return mean.clamp(min=free).sum().expand(len(rate))
 
     def held_out(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        """The bound in its terms; of iwae in one."""
-        joint, x = self.parts.given(batch.context), batch.x.float()
+        """The bound in its terms, of iwae in one; with a weight other than 1 what is trained for and not the bound, so that a run is
+        neither stopped nor kept by another aim than its own.
+        """
+        joint, x = self.parts.given(batch.context), batch.x.double()
         if self.aim.objective == "iwae":
             return {f"iwae {self.aim.draws}": -self._iwae(joint, x, batch.id, noise, self.aim.draws)}
         rate, distortion = self._elbo(joint, x, batch.id, noise, HELD_OUT_DRAWS)
-        return {"reconstruction": -distortion, "divergence": -rate.sum(1)}
+        beta = self.aim.beta
+        word = "divergence" if beta == 1 else f"divergence × {beta:g}"
+        return {"reconstruction": -distortion, word: -beta * rate.sum(1)}
 
     @torch.no_grad()
     def collapse(self, rows: Rows) -> dict[str, Any]:
@@ -171,7 +177,7 @@ class BoundObjective(Objective):
         means, rates = [], []
         for start in range(0, len(rows), ROWS):
             batch = rows.batch(slice(start, start + ROWS))
-            joint, x = self.parts.given(batch.context), batch.x.float()
+            joint, x = self.parts.given(batch.context), batch.x.double()
             q = joint.posterior(x)
             rate = None if joint.prior.noise_dims else kl_by_dimension(q, joint.prior(x.new_zeros(len(x), 0)))
             if not isinstance(q, DiagonalNormal | FullNormal):
@@ -184,7 +190,14 @@ class BoundObjective(Objective):
 
 
 class BoundFitter(GradientFitter):
-    """A gradient fitter whose objective changes in the course of a run, and that watches for collapse."""
+    """A gradient fitter whose objective changes in the course of a run, which is not ended early before it has, and that watches for
+    collapse.
+    """
+
+    def __init__(self, objective: BoundObjective, *given: Any, **options: Any) -> None:
+        super().__init__(objective, *given, **options)
+        changing = max(objective.aim.warmup, objective.aim.growth)
+        self.stages.earliest = math.ceil(changing * self.stages.steps)
 
     def step(self, number: int, batch: Batch) -> dict[str, float]:
         """With the weight and the draws that are due; the last step has all."""

@@ -22,7 +22,7 @@ from jensen.laws.total import single
 from jensen.rules import Rule, Ruled, between
 
 MEMORY = 0.05  # of the running mean, a step
-LEAST = 1e-6
+LEAST, MOST = 1e-6, 80.0  # the smallest variance, the largest logarithm of a scale
 
 
 class Spread(nn.Module, ABC):
@@ -90,7 +90,7 @@ class Fixed(Shared, Ruled):
 
     def rules(self) -> dict[str, Rule]:
         """A scale that can be computed with."""
-        return {"log_scale": between(-80.0, 80.0, "from -80 to 80")}
+        return {"log_scale": between(-MOST, MOST, f"from -{MOST:g} to {MOST:g}")}
 
 
 class Optimal(Fixed):
@@ -109,14 +109,16 @@ class Optimal(Fixed):
         """The optimum of these rows, mixed into the running mean of σ²."""
         if not self.training:
             return
-        mean = (x - raw[..., 0]).square().mean().clamp(min=LEAST)
+        mean = (x - raw[..., 0]).square().mean()
+        if not bool(mean.isfinite()):
+            return  # a step that is skipped leaves no trace
         kept = (2 * (self.log_scale + self.unit)).exp()
         self.set(torch.lerp(kept, mean.to(kept), MEMORY))
 
     @torch.no_grad()
     def set(self, variance: Tensor) -> None:
         """σ²."""
-        self.log_scale.copy_(0.5 * variance.log() - self.unit)
+        self.log_scale.copy_((0.5 * variance.clamp(min=LEAST).log() - self.unit).clamp(-MOST, MOST))
 
 
 def spread_of(word: str, cells: int, *, sigma: float, unit: float) -> Spread:

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from jensen.data.space import Levels
 from jensen.evaluation.charts import MARKS, dots_figure
 from jensen.evaluation.figures import Theme
-from jensen.evaluation.numbers import cost, part, quoted, real, word
+from jensen.evaluation.numbers import comparable, cost, part, quoted, real, word
 from jensen.evaluation.page import (
     Html,
     block,
@@ -43,7 +43,8 @@ def controls(story: Story) -> Html:
     if not story.log_likelihood:
         return panel(title, missing(NOT_EVALUATED))
     found = part(story.evaluation, "controls")
-    entries = [(story.model, story.log_likelihood), *((name, part(found, name)) for name in sorted(found))]
+    alike = [name for name in sorted(found) if comparable(story.log_likelihood, part(found, name))]
+    entries = [(story.model, story.log_likelihood), *((name, part(found, name)) for name in alike)]
     scored = [(name, ll, c) for name, ll in entries if (c := cost(ll, story.unit)) is not None]
     if len(scored) < 2:
         return panel(title, missing(_why_no_controls(story, found)))
@@ -73,6 +74,8 @@ def _why_no_controls(story: Story, found: dict[str, Any]) -> str:
     )
     if problems:
         return f"No control could be scored. {problems}"
+    if any(not comparable(story.log_likelihood, part(found, name)) for name in found):
+        return f"{story.model} tells {word(story.log_likelihood, 'given')} and the controls p(x): they know no class, and do not compare."
     return f"{story.model} was scored without controls beside it."
 
 
