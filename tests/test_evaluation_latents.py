@@ -52,7 +52,10 @@ def test_captions_part_generation_from_reconstruction():
     assert "p(z)" not in shown.reconstruct().told
     plain, _, _ = gallery("autoencoder", latent_dim=2, width=8, depth=1, steps=2)
     assert plain.samples().told.endswith("a makeshift, since it has no p(z)")
-    assert plain.plane().told == "quantiles of a normal fitted to the codes in z1 and z2, decoded"
+    assert (
+        plain.plane().told
+        == "quantiles of a normal fitted to the codes in z1 growing to the right and z2 growing upwards, decoded"
+    )
     assert plain.told == "2 numbers in the code, of no scale of their own"
 
 

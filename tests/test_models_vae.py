@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -742,6 +743,22 @@ def test_a_full_posterior_learns_by_many_draws_in_any_precision():
     q = inner.parts.posterior(torch.zeros(1, 12, dtype=F64))
     assert isinstance(q, FullNormal)
     assert float(torch.linalg.cond(q.factor)) < 100
+
+
+def test_laws_of_codes_are_computed_in_float64_whatever_the_network_is(monkeypatch: pytest.MonkeyPatch):
+    model = integrable(objective="iwae", draws=4).float()
+    batch = Examples(all_bits().float(), torch.arange(8)).batch(slice(None))
+    seen: list[torch.dtype] = []
+    whole = ESTIMATORS["dreg"].loss
+
+    def watched(*given: Any) -> Tensor:
+        seen.append(given[2](given[3]).place(given[4]).dtype)
+        return whole(*given)
+
+    monkeypatch.setattr(ESTIMATORS["dreg"], "loss", watched)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model.objective()(batch, Noise(0, "train"))
+    assert seen == [F64]
 
 
 def test_the_density_of_a_draw_is_that_of_its_noise():

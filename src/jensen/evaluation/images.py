@@ -27,7 +27,7 @@ from jensen.files import written_whole
 GAP = 2
 CELL = 64  # pixels: the side that small images are enlarged to
 WIDEST, NARROWEST = 8192, 240
-INK = (90, 90, 90)  # of words
+INK, LONGEST = (90, 90, 90), 400  # of words, and how many letters
 Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Range = tuple[float, float]
 
@@ -144,7 +144,7 @@ def framed(sheet: Image.Image, title: str, lines: Sequence[str] = ()) -> Image.I
     font, high = _font(), _line_height()
     left = GAP + max((math.ceil(font.getlength(printable(line))) for line in lines), default=-GAP) + GAP
     width = max(left + sheet.width, NARROWEST)
-    told = textwrap.wrap(printable(title), max(1, int((width - 2 * GAP) / font.getlength("n"))))
+    told = textwrap.wrap(printable(title, LONGEST), max(1, int((width - 2 * GAP) / font.getlength("n"))))
     top = high * len(told) + 2 * GAP
     frame = Image.new("RGB", (width, top + sheet.height), (255, 255, 255))
     frame.paste(sheet.convert("RGB"), (left, top))
