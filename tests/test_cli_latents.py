@@ -86,17 +86,14 @@ def test_latent_draws_every_picture(runs: Path, tmp_path: Path, capsys: pytest.C
     split = jensen.load_data("digits")
     sheet = np.asarray(Image.open(tmp_path / "all" / "reconstruct.png").convert("L"))
     scale = 8  # 8 × 8 pixels at 64
-    top, left = (
-        sheet.shape[0] - 2 * 66,
-        sheet.shape[1] - 10 * 66,
-    )  # words stand above and on the left, white gaps between
+    top, left = sheet.shape[0] - 2 * 66, sheet.shape[1] - 10 * 66  # words stand above and on the left
     assert (sheet[top - 1, left:] == 255).all()
     assert (sheet[top:, left - 1] == 255).all()
     first = sheet[top : top + 8 * scale : scale, left : left + 8 * scale : scale]
     rows = (split.test.x[:, 0].double() * 255 / 16).round().numpy()
     assert (np.abs(rows - first).max((1, 2)) == 0).any(), "the first picture of the upper line is a test row"
     for row in range(10):  # every one of them, and the same with the run's own data by name
-        shown = sheet[2 : 2 + 8 * scale : scale, 2 + row * (8 * scale + 2) :][:, : 8 * scale : scale]
+        shown = sheet[top : top + 8 * scale : scale, left + row * (8 * scale + 2) :][:, : 8 * scale : scale]
         assert (np.abs(rows - shown).max((1, 2)) == 0).any()
     assert main(["latent", str(runs / "vae"), "digits", "-o", str(tmp_path / "own.png"), "--what", "reconstruct"]) == 0
     assert np.array_equal(np.asarray(Image.open(tmp_path / "own.png").convert("L")), sheet)
