@@ -198,3 +198,13 @@ def test_samples_of_a_model_with_likelihood_go_into_its_report(runs: Path, capsy
     assert "Not measured yet" not in page
     assert "coverage ↑" in page
     assert "KL(q(z | x) ‖ p(z))" in page
+
+
+def test_a_fit_of_few_rows_ends_without_measures(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Too few test rows for two-sample measures: the fit is told and kept, and why it is not measured."""
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, 3)))
+    run = tmp_path / "run"
+    assert main(["fit", str(tmp_path / "x.npy"), "-m", "autoencoder", "-o", str(run), "--steps", "5"]) == 0
+    assert "its samples were not measured: two-sample measures need from 20 rows" in capsys.readouterr().out
+    assert (run / "report.html").is_file()
+    assert main(["encode", str(run), str(tmp_path / "x.npy"), "-o", str(tmp_path / "z.npy")]) == 0

@@ -845,3 +845,13 @@ def test_settings_that_would_change_nothing_are_refused(options: dict[str, objec
     split = jensen.load_data(np.random.default_rng(0).integers(0, 2, (40, 3)).astype(np.uint8), levels=2)
     with pytest.raises(InputError, match=rule):
         jensen.fit(split, "vae", steps=1, progress=False, **options)  # type: ignore[arg-type]
+
+
+def test_planned_draws_are_bounded():
+    """A model that is far off does not ask for hours of draws: the bar says what is left."""
+    model = integrable()
+    with torch.no_grad():
+        for tensor in model.parts.emission.parameters():
+            tensor.mul_(300)
+    planned = model.plan(all_bits(), torch.arange(8), 8, tolerance=1e-9, seed=0)
+    assert planned == {"repetitions": 10_000}

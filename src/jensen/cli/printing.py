@@ -28,10 +28,13 @@ def print_result(folder: Run, result: dict[str, Any], as_json: bool) -> None:
     if ll:
         typer.echo(f"{word(result, 'model'):<12} {word(ll, 'quote')}")
         print_breakdown(ll)
-    else:
+    elif "samples" in result:
         print_samples(
             word(result, "model"), word(result, "without_likelihood"), TwoSamples.from_dict(result["samples"])
         )
+    else:
+        typer.echo(f"{word(result, 'model')} has no likelihood: {word(result, 'without_likelihood')}")
+        typer.echo(f"its samples were not measured: {word(result, 'samples_problem')}")
     print_classes(part(result, "classification"))
     for name in part(result, "controls"):
         control = part(result, "controls", name)

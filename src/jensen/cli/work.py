@@ -112,7 +112,7 @@ def evaluated(folder: Run, pipeline: Pipeline, split: Split, samples: Tensor) ->
     without likelihood measure the samples.
     """
     if not isinstance(pipeline.model, DensityModel):
-        record = unscored(pipeline, split) | {"samples": measured(pipeline, split).to_dict()}
+        record = unscored(pipeline, split) | _own_measures(pipeline, split)
         write_json(folder.file("evaluation.json"), record)
         return record
     ll = scored(pipeline, split.test)
@@ -120,6 +120,16 @@ def evaluated(folder: Run, pipeline: Pipeline, split: Split, samples: Tensor) ->
     record = evaluate_run(pipeline, split, ll, samples)
     write_json(folder.file("evaluation.json"), record)
     return record
+
+
+def _own_measures(pipeline: Pipeline, split: Split) -> dict[str, Any]:
+    """What a model without likelihood is told by; of too few rows why there is none, since the fit is good for codes and draws all the
+    same.
+    """
+    try:
+        return {"samples": measured(pipeline, split).to_dict()}
+    except InputError as error:
+        return {"samples_problem": str(error)}
 
 
 def write_page(folder: Run, split: Split | None, problem: str | None, drawing: Drawing) -> Path:

@@ -52,7 +52,7 @@ from jensen.vae.gap import DRAWS, STEPS, Gap, certified, gap_of
 from jensen.vae.likelihood import Asked, Estimate, elbo_of
 from jensen.vae.methods import (
     IWAE_DRAWS,
-    MOST_DRAWS,
+    MOST_PLANNED,
     MOST_TERMS,
     PILOT,
     checked_draws,
@@ -300,9 +300,9 @@ class VAE(GradientModel, LatentModel, Encoder):
         seed: int,
         **options: Any,
     ) -> dict[str, Any]:
-        """For the elbo draws that reach the tolerance, at least 8, from a pilot that is used for nothing else, and of a prior that is
-        told by one random term of its bound at most 1000: the error bar is then larger, and says so. The other methods' numbers of
-        draws are what was asked for.
+        """For the elbo draws that reach the tolerance, at least 8, from a pilot that is used for nothing else; at most 10,000 a row, and
+        1,000 of a prior that is told by one random term of its bound: the error bar is then larger, and says so. The other methods'
+        numbers of draws are what was asked for.
         """
         method = self.method_or_default(method)
         refuse_others(method, options)
@@ -311,7 +311,7 @@ class VAE(GradientModel, LatentModel, Encoder):
             found = elbo_of(self._asked(pilot, context, ids, Noise(seed, "elbo", "pilot")), repetitions=PILOT)
             enough = float((found.stderr.square() * PILOT).mean()) / (rows * tolerance**2)
             wanted = math.ceil(enough) if math.isfinite(enough) else PILOT
-            most = MOST_TERMS if self.parts.prior.noise_dims else MOST_DRAWS
+            most = MOST_TERMS if self.parts.prior.noise_dims else MOST_PLANNED
             options["repetitions"] = min(max(PILOT, wanted), most)
         return options
 

@@ -7,7 +7,8 @@ from jensen.bounds.annealed import Settings
 from jensen.errors import InputError
 from jensen.vae.likelihood import Asked, Estimate, ais_of, elbo_of, iwae_of
 
-PILOT, IWAE_DRAWS, MOST_TERMS, MOST_DRAWS = 8, 1000, 1000, 1_000_000
+PILOT, IWAE_DRAWS, MOST_DRAWS = 8, 1000, 1_000_000
+MOST_PLANNED, MOST_TERMS = 10_000, 1000  # draws of the elbo that are chosen and not asked for
 OWN = {
     "elbo": ("repetitions",),
     "iwae": ("draws", "repetitions"),

@@ -173,7 +173,9 @@ class BoundObjective(Objective):
 
     @torch.no_grad()
     def collapse(self, rows: Rows) -> dict[str, Any]:
-        """How many numbers of the code are active, and the divergence of each in nats; nothing where q has no mean in closed form."""
+        """How many numbers of the code are active, and the divergence of each in nats; nothing where q has no mean in
+        closed form, or of a single row.
+        """
         means, rates = [], []
         for start in range(0, len(rows), ROWS):
             batch = rows.batch(slice(start, start + ROWS))
@@ -184,6 +186,8 @@ class BoundObjective(Objective):
                 return {}
             means.append(q.mean.double())
             rates += [] if rate is None else [rate.double()]
+        if sum(map(len, means)) < 2:
+            return {}
         active = int((torch.cat(means).var(0) > ACTIVE).sum())
         each = {"divergence_by_dimension": torch.cat(rates).mean(0).tolist()} if rates else {}
         return {"active_units": active, **each}
