@@ -153,6 +153,10 @@ class GameFitter(Fitter):
 
 def _adam(module: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
     """Without momentum, which carries a player past where its opponent has moved to."""
+    if settings.optimizer != "adamw":
+        raise InputError(
+            f"optimizer={settings.optimizer} is for models with one objective, and this one has two; leave it out"
+        )
     return torch.optim.AdamW(
         module.parameters(),
         lr=settings.lr,
