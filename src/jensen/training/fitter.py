@@ -161,12 +161,7 @@ class GradientFitter(Fitter):
         self.stages = Stages(steps, int(settings.warmup * steps), settings.patience)
         self.skipped = self.skipped_in_a_row = 0
         self.weights = list(objective.parameters())
-        given = {"lr": settings.lr, "betas": (0.9, settings.beta2), "weight_decay": settings.weight_decay}
-        self.optimizer: torch.optim.Optimizer = (
-            SOAP(self.weights, **given)
-            if settings.optimizer == "soap"
-            else torch.optim.AdamW(self.weights, fused=True, **given)
-        )
+        self.optimizer = optimizer_of(self.weights, settings)
 
     def last(self) -> int:
         """The number of steps there will be."""
@@ -251,6 +246,14 @@ class GradientFitter(Fitter):
     @property
     def _device(self) -> torch.device:
         return self.weights[0].device
+
+
+def optimizer_of(weights: list[nn.Parameter], settings: TrainingSettings) -> torch.optim.Optimizer:
+    """The optimiser that the settings name."""
+    lr, betas, decay = settings.lr, (0.9, settings.beta2), settings.weight_decay
+    if settings.optimizer == "soap":
+        return SOAP(weights, lr=lr, betas=betas, weight_decay=decay)
+    return torch.optim.AdamW(weights, lr=lr, betas=betas, weight_decay=decay, fused=True)
 
 
 def seed_dropout(noise: Noise, device: torch.device) -> None:

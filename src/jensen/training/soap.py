@@ -9,7 +9,7 @@ iteration, Q ← qr(L Q), every few steps. A side of more than `WIDEST` keeps th
 of a small network; vectors and tensors of more dimensions are Adam's.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -42,7 +42,7 @@ class SOAP(torch.optim.Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One step by the gradients that are there."""
         for group in self.param_groups:
             for weight in group["params"]:
