@@ -207,4 +207,7 @@ def test_a_fit_of_few_rows_ends_without_measures(tmp_path: Path, capsys: pytest.
     assert main(["fit", str(tmp_path / "x.npy"), "-m", "autoencoder", "-o", str(run), "--steps", "5"]) == 0
     assert "its samples were not measured: two-sample measures need from 20 rows" in capsys.readouterr().out
     assert (run / "report.html").is_file()
+    assert main(["evaluate", str(run)]) == 0
+    assert "its samples were not measured" in capsys.readouterr().out
+    assert main(["evaluate", str(run), "--method", "samples"]) == 2
     assert main(["encode", str(run), str(tmp_path / "x.npy"), "-o", str(tmp_path / "z.npy")]) == 0

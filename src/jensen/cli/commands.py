@@ -185,7 +185,8 @@ def evaluate(
     if method == "samples" or (method is None and not isinstance(pipeline.model, DensityModel)):
         given = (tolerance, steps, output, redraw, settings, gap, against or None, every_step or None)
         refuse_reading(size, levels, layout, label)
-        measure_samples(Run(run), pipeline, data, count, seed, as_json, given=given)
+        asked = method == "samples"
+        measure_samples(Run(run), pipeline, data, count, seed, as_json, given=given, asked=asked)
         return
     if count is not None:
         raise InputError("-n is for --method samples, and a likelihood takes every test row; leave it out")

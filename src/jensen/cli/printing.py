@@ -33,8 +33,7 @@ def print_result(folder: Run, result: dict[str, Any], as_json: bool) -> None:
             word(result, "model"), word(result, "without_likelihood"), TwoSamples.from_dict(result["samples"])
         )
     else:
-        typer.echo(f"{word(result, 'model')} has no likelihood: {word(result, 'without_likelihood')}")
-        typer.echo(f"its samples were not measured: {word(result, 'samples_problem')}")
+        print_unmeasured(result)
     print_classes(part(result, "classification"))
     for name in part(result, "controls"):
         control = part(result, "controls", name)
@@ -52,6 +51,15 @@ def print_samples(model: str, why: str, found: TwoSamples) -> None:
         typer.echo(f"{model} has no likelihood: {why}. Its samples, measured against test rows:")
     for line in [*found.lines(), found.explained(), *([found.caution] if found.caution else [])]:
         typer.echo(line)
+
+
+def print_unmeasured(record: dict[str, Any], as_json: bool = False) -> None:
+    """Why there is no likelihood, and why no measures either."""
+    if as_json:
+        print_json(record)
+        return
+    typer.echo(f"{word(record, 'model')} has no likelihood: {word(record, 'without_likelihood')}")
+    typer.echo(f"its samples were not measured: {word(record, 'samples_problem')}")
 
 
 def print_scored(

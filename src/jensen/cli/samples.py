@@ -1,10 +1,11 @@
 """`jensen evaluate --method samples`: what a model draws, measured against test rows."""
 
 from jensen.cli.inputs import own_data
-from jensen.cli.printing import print_json, print_samples
-from jensen.cli.work import measured, with_samples
+from jensen.cli.printing import print_json, print_samples, print_unmeasured
+from jensen.cli.work import measured, own_measures, with_samples
 from jensen.errors import InputError
 from jensen.evaluation.likelihood import named, unscored
+from jensen.evaluation.two_sample.gauge import LEAST
 from jensen.models.model import DensityModel
 from jensen.models.pipeline import Pipeline
 from jensen.training.run import Run
@@ -18,6 +19,7 @@ def measure_samples(
     seed: int,
     as_json: bool,
     given: tuple[object, ...],
+    asked: bool,
 ) -> None:
     """Measure against the run's own test rows, keep it for the report, and print it.
 
@@ -32,6 +34,9 @@ def measure_samples(
     split, problem = own_data(pipeline)
     if split is None:
         raise InputError(f"samples are measured against the run's own data: {problem}")
+    if not asked and len(split.test) < LEAST:
+        print_unmeasured(unscored(pipeline, split) | own_measures(pipeline, split), as_json)
+        return
     found = measured(pipeline, split, rows, seed)
     without = None if isinstance(pipeline.model, DensityModel) else unscored(pipeline, split)
     with_samples(folder, found, without)

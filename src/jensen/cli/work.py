@@ -112,7 +112,7 @@ def evaluated(folder: Run, pipeline: Pipeline, split: Split, samples: Tensor) ->
     without likelihood measure the samples.
     """
     if not isinstance(pipeline.model, DensityModel):
-        record = unscored(pipeline, split) | _own_measures(pipeline, split)
+        record = unscored(pipeline, split) | own_measures(pipeline, split)
         write_json(folder.file("evaluation.json"), record)
         return record
     ll = scored(pipeline, split.test)
@@ -122,7 +122,7 @@ def evaluated(folder: Run, pipeline: Pipeline, split: Split, samples: Tensor) ->
     return record
 
 
-def _own_measures(pipeline: Pipeline, split: Split) -> dict[str, Any]:
+def own_measures(pipeline: Pipeline, split: Split) -> dict[str, Any]:
     """What a model without likelihood is told by; of too few rows why there is none, since the fit is good for codes and draws all the
     same.
     """
