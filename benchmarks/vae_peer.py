@@ -1,7 +1,7 @@
 """VAE training and likelihoods beside Pythae 0.1.2 (Chadebec, Vincent and Allassonnière 2022), in one run.
 
     pip install pythae==0.1.2
-    JENSEN_DATA=… python benchmarks/vae_peer.py [--rounds 3] [--steps 2000]
+    JENSEN_DATA=… python benchmarks/vae_peer.py [--rounds 3] [--steps 2000] [--networks mlp conv]
 
 Both train the very same network modules on the same zeros and ones (MNIST, static draw), Adam, the same batch, in float32, in turns;
 ours is timed in bfloat16 as well, which Pythae has no words for on a processor. What is timed is a whole call, `trainer.train()` and `jensen.fit`,
@@ -123,7 +123,7 @@ def likelihoods(split: Split, options: dict[str, Any], rounds: int, draws: int) 
     assert isinstance(run.model, VAE)
     theirs = theirs_of(run.model).eval()
     rows = split.test.take(torch.arange(4))
-    many = split.test.take(torch.arange(200))
+    many = split.test.take(torch.arange(200 if options["network"] == "mlp" else 10))
     seconds: dict[str, list[float]] = {"theirs": [], "ours": []}
     means = []
     for _ in range(rounds):
@@ -150,11 +150,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--draws", type=int, default=5000)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     options = parser.parse_args()
     logging.disable(logging.WARNING)
     split = jensen.load_data("mnist", binarise="static")
     found: dict[str, Any] = {"threads": torch.get_num_threads(), "processor": torch.backends.cpu.get_cpu_capability()}
-    for word, network in NETWORKS.items():
+    for word in options.networks:
+        network = NETWORKS[word]
         steps = options.steps if word == "mlp" else max(1, options.steps // 8)
         model = jensen.fit(split, "vae", steps=1, precision="float32", **FITTED, **network).model
         assert isinstance(model, VAE)
@@ -172,7 +174,7 @@ def main() -> None:
         }
         print(word, json.dumps(found[word], indent=2))
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "vae_peer.json").write_text(json.dumps(found, indent=2) + "\n")
+    (RESULTS / f"vae_peer_{'_'.join(options.networks)}.json").write_text(json.dumps(found, indent=2) + "\n")
 
 
 if __name__ == "__main__":
