@@ -113,6 +113,7 @@ def main() -> None:
         "seconds_of_this_call_to_fit": round(time.time() - begun, 1),
         "steps": run.config["training"]["steps"],
         "batch_size": run.config["training"]["batch_size"],
+        "optimizer": run.config["training"]["optimizer"],
         "threads": run.config["training"]["threads"],
         **scored(run, options.redraws, options.draws),
     }
