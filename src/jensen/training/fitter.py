@@ -168,7 +168,7 @@ class GradientFitter(Fitter):
         return self.stages.last
 
     def step(self, number: int, batch: Batch) -> dict[str, float]:
-        """One step of AdamW; skipped and counted where loss or gradient is not finite."""
+        """One step of the optimiser; skipped and counted where loss or gradient is not finite."""
         if not self.objective.training:
             self.objective.train()
         rate = self.settings.lr * self.stages.rate(number)
