@@ -292,7 +292,7 @@ def _training(
         split,
     )
     loop = Loop(trial[0], trial[1], seed=request["seed"], every=TRIAL)
-    count = steps_within(seconds(budget), loop.take, lambda: trial[0].evaluate(0))
+    count = steps_within(seconds(budget), loop.try_out, lambda: trial[0].evaluate(0))
     return {**resolved, "steps": count}
 
 

@@ -37,9 +37,9 @@ def rows_at(seed: int, step: int, batch_size: int, rows: int) -> Tensor:
     return orders[offset : offset + batch_size]
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def _order(seed: int, epoch: int, rows: int) -> Tensor:
-    """The order of an epoch, drawn once and not at every step; those of a trial's steps are of several."""
+    """The order of an epoch, drawn once and not at every step."""
     return Noise(seed, "order", epoch).permutation(rows)
 
 
@@ -133,7 +133,14 @@ class Loop:
 
     def take(self, number: int) -> dict[str, float]:
         """Take one step; what happened."""
-        indices = rows_at(self.seed, number, self.fitter.batch_size, len(self.rows))
+        return self._take(number, number)
+
+    def try_out(self, number: int) -> dict[str, float]:
+        """Take a step from anywhere in a run, on the rows of the first, so that no other epoch's order is drawn for it."""
+        return self._take(number, 0)
+
+    def _take(self, number: int, at: int) -> dict[str, float]:
+        indices = rows_at(self.seed, at, self.fitter.batch_size, len(self.rows))
         batch = at_step(self.rows, indices, Noise(self.seed, "redraw", number))
         return self.fitter.step(number, batch)
 
