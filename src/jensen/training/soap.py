@@ -2,10 +2,10 @@
 
 For a weight matrix with gradient G, running means L of G Gᵀ and R of Gᵀ G and their eigenvectors Q_L, Q_R,
 
-    G' = Q_Lᵀ G Q_R,   W ← W - η Q_L [ Q_Lᵀ M Q_R / (√V + ε) ] Q_Rᵀ,   M the mean of G, V that of G'²
+    G' = Q_Lᵀ G Q_R,   W ← W - η Q_L [ M / (√V + ε) ] Q_Rᵀ,   M the mean of G', V that of G'²
 
 Adam takes each number of W for itself; here those directions are that go together. The basis is kept up by one step of orthogonal
-iteration, Q ← qr(L Q), every few steps. A side of more than `WIDEST` keeps the identity, since its basis would cost more than a step
+iteration, Q ← qr(L Q), every few steps, and M turns with it. A side of more than `WIDEST` keeps the identity, since its basis would cost more than a step
 of a small network; vectors and tensors of more dimensions are Adam's.
 """
 
@@ -56,10 +56,11 @@ class SOAP(torch.optim.Optimizer):
         state["step"] += 1
         step = int(state["step"])
         _keep_up(state, gradient, step)
-        state["mean"].lerp_(gradient, 1 - beta1)
-        state["square"].lerp_(_into(gradient, state).square(), 1 - beta2)
-        scale = (state["square"] / (1 - beta2**step)).sqrt_().add_(group["eps"])
-        move = _back(_into(state["mean"], state).div_((1 - beta1**step) * scale), state)
+        turned = _into(gradient, state)
+        state["mean"].lerp_(turned, 1 - beta1)
+        state["square"].mul_(beta2).addcmul_(turned, turned, value=1 - beta2)
+        scale = (state["square"] / (1 - beta2**step)).sqrt_().add_(group["eps"]).mul_(1 - beta1**step)
+        move = _back(state["mean"] / scale, state)
         weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(move, alpha=-group["lr"])
 
 
@@ -86,13 +87,15 @@ def _keep_up(state: dict[str, Tensor], gradient: Tensor, step: int) -> None:
         if step == 1:
             basis.copy_(torch.linalg.eigh(moment).eigenvectors.flip(1))
         elif step % EVERY == 0:
+            mean = _back(state["mean"], state)
             basis.copy_(torch.linalg.qr(moment @ basis).Q)
+            state["mean"].copy_(_into(mean, state))
 
 
 def _into(x: Tensor, state: dict[str, Tensor]) -> Tensor:
-    """Q_Lᵀ x Q_R, a copy."""
+    """Q_Lᵀ x Q_R."""
     left, right = (state.get(f"{side}_basis") for side in SIDES)
-    x = x.clone() if left is None else left.T @ x
+    x = x if left is None else left.T @ x
     return x if right is None else x @ right
 
 
