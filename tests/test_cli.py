@@ -152,6 +152,8 @@ def test_models_and_data_are_listed(run: Any):
         (["evaluate", "table", "--tolerance", "-1"], "got -1"),
         (["evaluate", "table", "--steps", "5"], "--steps is for diffusion models, and this run's model is 'gaussian'"),
         (["evaluate", "chain", "--steps", "0"], "got 0"),
+        (["evaluate", "table", "-n", "13"], "-n, a number of rows to score, must be from 1 to 12, got 13"),
+        (["evaluate", "table", "-n", "0"], "must be from 1 to 12, got 0"),
         (["evaluate", "table", "--every-step"], "--every-step is for diffusion models"),
         (["evaluate", "table", "-o", "x.txt"], "must be .csv, got 'x.txt'"),
         (["evaluate", "table", "-o", "t.csv/x.csv"], "cannot write"),
@@ -283,6 +285,23 @@ def test_what_is_scored_follows_the_data(run: Any, world: Path):
     assert count("parts.npz") == 20
     assert count("other.csv") == 30
     (world / "other.csv").unlink()
+
+
+def test_some_rows_are_the_same_rows_for_every_model_and_score_as_in_company(run: Any, world: Path):
+    """Whatever the seed; and not the first ones."""
+
+    def scores(*words: str) -> dict[str, str]:
+        assert run("evaluate", *words, "-o", "some.csv")[0] == 0
+        lines = (world / "some.csv").read_text().splitlines()[1:]
+        return {line.split(",")[0]: line.split(",")[1] for line in lines}
+
+    whole, few = scores("table"), scores("table", "-n", "5", "--seed", "3")
+    assert len(few) == 5
+    assert few.items() <= whole.items()
+    assert list(few) == list(scores("chain", "-n", "5"))
+    assert list(few) != list(whole)[:5]
+    rows = lambda *words: one_object(run("evaluate", *words, "--json")[1])["log_likelihood"]["rows"]  # noqa: E731
+    assert rows("table", "-n", "5") == rows("chain", "-n", "5") != rows("table")
 
 
 def test_the_runs_own_split_is_found_again(run: Any, world: Path):

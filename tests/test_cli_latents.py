@@ -118,7 +118,7 @@ def test_what_cannot_be_is_one_line(runs: Path, tmp_path: Path, capsys: pytest.C
         "setting draws must be": ["evaluate", vae, "--method", "iwae", "--set", "draws=many"],
         "--gap is for vae": ["evaluate", str(runs / "gaussian"), "--gap", "9"],
         "--gap, a number of rows, must be from 2": ["evaluate", vae, "--gap", "1"],
-        "-n is for --method samples": ["evaluate", vae, "-n", "50"],
+        "-n, a number of rows to score, must be from 1 to 359, got 541": ["evaluate", vae, "-n", "541"],
         "--tolerance chooses how many draws are made": ["evaluate", vae, "--method", "iwae", "--tolerance", "0.1"],
         "--levels says how DATA is to be read, got 9 and no DATA": ["evaluate", vae, "--levels", "9"],
         "--size says how DATA is to be read": ["latent", vae, "-o", out, "--size", "3x3"],

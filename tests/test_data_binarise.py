@@ -11,6 +11,7 @@ import torch
 
 import jensen
 from jensen.__main__ import main
+from jensen.cli.inputs import some_of
 from jensen.data.binarise import Redrawn, at_step, binarised
 from jensen.data.bits import read_bits
 from jensen.data.space import Levels
@@ -149,6 +150,11 @@ def test_the_command_line_binarises_says_so_and_redraws(tmp_path: Path, capsys: 
     assert found["redraws"]["means_nats"] == pytest.approx(means)
     assert found["redraws"]["sd_nats"] == pytest.approx(np.std(means, ddof=1))
     assert found["redraws"]["seeds"] == [3, 6]
+    assert main(["evaluate", str(tmp_path / "run"), "--redraws", "2", "-n", "7", "--json"]) == 0
+    few = json.loads(capsys.readouterr().out)
+    rows = jensen.load_data(str(tmp_path / "grey.npy"), binarise="dynamic", binarise_seed=4).test
+    assert few["redraws"]["means_nats"][1] == pytest.approx(run.log_likelihood(some_of(rows, 7)).mean)
+    assert few["log_likelihood"]["examples"] == 7
     assert main([*fit[:-1], "threshold", "--binarise-seed", "2"]) == 2
     assert "--binarise-seed is for --binarise static or dynamic, got threshold" in capsys.readouterr().err
     np.save(tmp_path / "other.npy", GREY[::-1].copy())

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from jensen.cli.inputs import some_of
 from jensen.cli.work import scored
 from jensen.data import Examples
 from jensen.errors import InputError
@@ -20,7 +21,9 @@ def check_anomaly(pipeline: Pipeline, data: str | None, asked: bool) -> None:
         raise InputError("--anomaly ranks DATA against the run's own test rows; give DATA, or leave --anomaly out")
 
 
-def told_apart(pipeline: Pipeline, rows: Examples, ll: LogLikelihood, **options: Any) -> dict[str, Any]:
-    """AUROC of the run's own test rows against DATA's, scored alike."""
-    own = reload_data(pipeline.config).test
+def told_apart(
+    pipeline: Pipeline, rows: Examples, ll: LogLikelihood, most: int | None, **options: Any
+) -> dict[str, Any]:
+    """AUROC of the run's own test rows, or of `most` of them, against DATA's, scored alike."""
+    own = some_of(reload_data(pipeline.config).test, most)
     return anomaly(scored(pipeline, own, **options), own, ll, rows)

@@ -156,7 +156,11 @@ def evaluate(
         ),
     ] = None,
     count: Annotated[
-        int | None, typer.Option("-n", help="--method samples: rows of each sample (default: up to 2,000).")
+        int | None,
+        typer.Option(
+            "-n",
+            help="Score so many of the rows, the same at every call (default: all); --method samples: rows of each sample.",
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -167,11 +171,17 @@ def evaluate(
     """
     from jensen.cli.anomaly import check_anomaly, told_apart
     from jensen.cli.gap import check_gap, taken_apart
-    from jensen.cli.inputs import check_redraws, method_settings, refuse_reading, rows_to_score, scoring_options
+    from jensen.cli.inputs import (
+        check_redraws,
+        method_settings,
+        refuse_reading,
+        rows_to_score,
+        scoring_options,
+        some_of,
+    )
     from jensen.cli.printing import print_scored
     from jensen.cli.samples import measure_samples
     from jensen.cli.work import keep_scores, over_redraws, scored
-    from jensen.errors import InputError
     from jensen.evaluation.calibration import classification
     from jensen.evaluation.outputs import check_not_data, check_output
     from jensen.fitting import load
@@ -188,22 +198,20 @@ def evaluate(
         asked = method == "samples"
         measure_samples(Run(run), pipeline, data, count, seed, as_json, given=given, asked=asked)
         return
-    if count is not None:
-        raise InputError("-n is for --method samples, and a likelihood takes every test row; leave it out")
     options = scoring_options(pipeline, method, tolerance, steps, every_step) | method_settings(pipeline, settings)
     check_gap(pipeline, gap)
     check_redraws(pipeline, redraw)
     check_anomaly(pipeline, data, against)
-    rows = rows_to_score(pipeline, data, size, levels, layout, label)
+    rows = some_of(rows_to_score(pipeline, data, size, levels, layout, label), count)
     ll = scored(pipeline, rows, seed=seed, **options)
     if output:
         keep_scores(output, pipeline, rows, ll, seed)
     classes = classification(pipeline, rows, seed=seed)
     spread = None
     if redraw is not None:
-        spread = over_redraws(pipeline, redraw, seed=seed, **options)
+        spread = over_redraws(pipeline, redraw, count, seed=seed, **options)
     shares = None if gap is None else taken_apart(pipeline, rows, gap, seed)
-    apart = told_apart(pipeline, rows, ll, seed=seed, **options) if against else None
+    apart = told_apart(pipeline, rows, ll, count, seed=seed, **options) if against else None
     more = {"classification": classes, "redraws": spread, "gap": shares, "anomaly": apart}
     print_scored(pipeline.config["model"]["word"], data or source, ll, more, as_json)
     if output and not as_json:

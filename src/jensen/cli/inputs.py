@@ -20,6 +20,7 @@ from jensen.fitting import loaded_again, reload_data
 from jensen.models.chain import ChainModel
 from jensen.models.model import ClassConditional, keywords
 from jensen.models.pipeline import Pipeline
+from jensen.noise import Noise
 from jensen.settings import check, parse
 
 MOST_STEPS = 100_000
@@ -87,6 +88,21 @@ def rows_to_score(
     if not pipeline.model.accepts_missing:
         require_complete(split.facts, rows)
     return _with_own_classes(pipeline, pipeline.check(rows), split, asked=label is not None)
+
+
+def some_of(rows: Examples, count: int | None) -> Examples:
+    """So many of the rows, drawn by a seed that no option changes: two models are scored on the same ones. All if not asked.
+
+    Raises:
+        InputError: fewer than 1, more than there are.
+    """
+    if count is None:
+        return rows
+    if not 1 <= count <= len(rows):
+        raise InputError(
+            f"-n, a number of rows to score, must be from 1 to {len(rows):,}, got {count}; without it all are"
+        )
+    return rows.take(Noise(0, "evaluate", "rows").permutation(len(rows))[:count])
 
 
 def _with_own_classes(pipeline: Pipeline, rows: Examples, split: Split, *, asked: bool) -> Examples:

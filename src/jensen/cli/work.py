@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from jensen.cli.inputs import redraws
+from jensen.cli.inputs import redraws, some_of
 from jensen.data import Examples, Split
 from jensen.errors import InputError
 from jensen.evaluation.drawing import Drawing, draw
@@ -54,9 +54,9 @@ def scored(pipeline: Pipeline, rows: Examples, **options: Any) -> LogLikelihood:
         return pipeline.log_likelihood(rows, on_start=shown.total, on_calls=shown.advance, **options)
 
 
-def over_redraws(pipeline: Pipeline, count: int, **options: Any) -> dict[str, Any]:
-    """The mean log-likelihood of the run's test rows over other draws of their zeros and ones, in nats."""
-    means = [scored(pipeline, rows, **options).mean for rows in redraws(pipeline, count)]
+def over_redraws(pipeline: Pipeline, count: int, most: int | None, **options: Any) -> dict[str, Any]:
+    """The mean log-likelihood of the run's test rows, or of `most` of them, over other draws of their zeros and ones, in nats."""
+    means = [scored(pipeline, some_of(rows, most), **options).mean for rows in redraws(pipeline, count)]
     first = pipeline.config["data"]["facts"]["binarise_seed"] + 1
     return {
         "seeds": [first, first + count - 1],
