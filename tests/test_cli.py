@@ -108,6 +108,7 @@ def test_models_and_data_are_listed(run: Any):
     assert "--set posterior=diagonal  of diagonal, full, flow" in out
     assert "the share of the run in which the draws grow from 1 to that many" in out
     assert "--set batch_size=auto" in out
+    assert "auto for half as many as a row has" in out
     assert one_object(run("models", "gan", "--json")[1])["gan"]["settings"]["batch_size"]["about"] == "rows a step."
     assert "unknown model 'vea'; did you mean 'vae'?" in run("models", "vea")[2]
     assert "digits: " in run("data")[1]

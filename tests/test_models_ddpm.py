@@ -168,7 +168,7 @@ def test_a_chain_is_not_cut_to_one_step() -> None:
 def test_a_plan_looks_at_no_more_terms_than_there_are(steps: int, most: int) -> None:
     model = DDPM((2,), Real(), timesteps=steps)
     x = Noise(1).normal(range(30), (2,))
-    plan = model.plan(x, torch.arange(30), 30, tolerance=0.05, seed=0)
+    plan = model.plan(Batch(x, torch.arange(30)), 30, tolerance=0.05, seed=0)
     calls = plan["calls"] or steps
     assert calls <= most
     assert model.cost(plan) == plan["repetitions"] * calls

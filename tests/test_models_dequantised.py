@@ -134,15 +134,15 @@ def test_a_tolerance_is_met_by_the_draws_the_plan_asks_for():
     space = Levels(8, -1.0, 2 / 8)
     model = Dequantised(Known(lambda x: torch.distributions.Normal(0.0, 0.2).log_prob(x), (3,)), space)
     x, ids = space.values()[Noise(0, "rows").permutation(8)][:, None].expand(8, 3).repeat(5, 1), torch.arange(40)
-    plan = model.plan(x, ids, 40, tolerance=0.02, seed=0)
+    plan = model.plan(Batch(x, ids), 40, tolerance=0.02, seed=0)
     ll = model.log_likelihood(x, ids=ids, **plan)
     assert plan["repetitions"] > 8
     assert ll.monte_carlo == pytest.approx(0.02, rel=0.3)
-    assert model.plan(x, ids, 40, tolerance=0.01, seed=0)["repetitions"] == pytest.approx(
+    assert model.plan(Batch(x, ids), 40, tolerance=0.01, seed=0)["repetitions"] == pytest.approx(
         4 * plan["repetitions"], abs=4
     )
-    assert model.plan(x, ids, 40, tolerance=1e3, seed=0)["repetitions"] == 8
-    assert model.plan(x, ids, 40, tolerance=0.02, seed=0, repetitions=3)["repetitions"] == 3
+    assert model.plan(Batch(x, ids), 40, tolerance=1e3, seed=0)["repetitions"] == 8
+    assert model.plan(Batch(x, ids), 40, tolerance=0.02, seed=0, repetitions=3)["repetitions"] == 3
 
 
 def test_components_of_a_cell_have_the_masses_that_integrals_give():

@@ -19,7 +19,7 @@ from torch.distributions import Bernoulli, MultivariateNormal
 
 import jensen
 from jensen.bounds.gradients import ESTIMATORS
-from jensen.data.examples import Examples
+from jensen.data.examples import Batch, Examples
 from jensen.data.space import Levels, Real
 from jensen.distributions.from_noise import FullNormal
 from jensen.errors import InputError
@@ -853,5 +853,5 @@ def test_planned_draws_are_bounded():
     with torch.no_grad():
         for tensor in model.parts.emission.parameters():
             tensor.mul_(300)
-    planned = model.plan(all_bits(), torch.arange(8), 8, tolerance=1e-9, seed=0)
+    planned = model.plan(Batch(all_bits(), torch.arange(8)), 8, tolerance=1e-9, seed=0)
     assert planned == {"repetitions": 10_000}

@@ -30,10 +30,14 @@ def family(word: str) -> dict[str, Any]:
         raise InputError(f"unknown model {word!r}; {did_you_mean(word, MODELS)}known are {', '.join(MODELS)}")
     kind = model_class(word)
     known = settings_of(kind, with_training=issubclass(kind, Trained))
-    about = meanings(TrainingSettings) | meanings(kind)
+    about, shown = meanings(TrainingSettings) | meanings(kind), defaults(kind)
     settings = {
-        name: {"default": defaults(kind)[name], "words": words(known[name].annotation), "about": about.get(name, "")}
-        for name in known
+        name: {
+            "default": shown[name],
+            "words": words(parameter.annotation),
+            "about": about.get(name, "").replace("None", shown[name] if parameter.default is None else "None"),
+        }
+        for name, parameter in known.items()
     }
     return {"summary": kind.summary, "paper": kind.paper, "settings": settings}
 

@@ -183,16 +183,7 @@ class DDPM(GradientModel, ChainModel, Ruled):
 
     @torch.no_grad()
     def plan(
-        self,
-        pilot: Tensor,
-        ids: Tensor,
-        rows: int,
-        *,
-        context: Tensor | None = None,
-        method: str | None = None,
-        tolerance: float,
-        seed: int,
-        **options: Any,
+        self, pilot: Batch, rows: int, *, method: str | None = None, tolerance: float, seed: int, **options: Any
     ) -> dict[str, Any]:
         """Repetitions that reach the tolerance, and the calls in each where that is left open."""
         self.eval()
@@ -202,7 +193,14 @@ class DDPM(GradientModel, ChainModel, Ruled):
             offered = [*(c for c in (4, 16, 64) if c < steps), *([None] if steps <= FEW_STEPS else [])]
             choices = [_checked_calls(options["calls"])] if "calls" in options else offered
             plan = cheapest_plan(
-                reverse, pilot, ids, proposal, Noise(seed, "vlb"), choices=choices, rows=rows, tolerance=tolerance
+                reverse,
+                pilot.x,
+                pilot.id,
+                proposal,
+                Noise(seed, "vlb"),
+                choices=choices,
+                rows=rows,
+                tolerance=tolerance,
             )
             options |= {"repetitions": plan.repetitions, "calls": plan.calls}
         return options

@@ -58,20 +58,11 @@ class Dequantised(DensityModel):
         self.levels, self.accepts_missing = space, model.accepts_missing
 
     def plan(
-        self,
-        pilot: Tensor,
-        ids: Tensor,
-        rows: int,
-        *,
-        context: Tensor | None = None,
-        method: str | None = None,
-        tolerance: float,
-        seed: int,
-        **options: Any,
+        self, pilot: Batch, rows: int, *, method: str | None = None, tolerance: float, seed: int, **options: Any
     ) -> dict[str, Any]:
         """Draws of u that reach the tolerance, at least 8; the pilot's own are used for nothing else."""
         if options.get("repetitions") is None:
-            variance = self._densities(pilot, ids, Noise(seed, "dequantise", "pilot"), REPETITIONS).var(1).mean()
+            variance = self._densities(pilot.x, pilot.id, Noise(seed, "dequantise", "pilot"), REPETITIONS).var(1).mean()
             enough = float(variance) / (rows * tolerance**2)  # NaN where a draw has density zero: more would not help
             wanted = math.ceil(enough) if math.isfinite(enough) else REPETITIONS
             options["repetitions"] = min(max(REPETITIONS, wanted), MOST_REPETITIONS)

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from jensen.data.codec import Affine, identity
-from jensen.data.examples import Split
+from jensen.data.examples import Batch, Split
 from jensen.data.space import Levels, Real, Space
 from jensen.distributions.conditional import Conditional, Responsible, Weighted
 from jensen.errors import InputError
@@ -97,19 +97,10 @@ class DensityModel(Model):
     methods: ClassVar[tuple[str, ...]] = ("exact",)
 
     def plan(
-        self,
-        pilot: Tensor,
-        ids: Tensor,
-        rows: int,
-        *,
-        context: Tensor | None = None,
-        method: str | None = None,
-        tolerance: float,
-        seed: int,
-        **options: Any,
+        self, pilot: Batch, rows: int, *, method: str | None = None, tolerance: float, seed: int, **options: Any
     ) -> dict[str, Any]:
         """The keywords of `log_likelihood` that bring the Monte-Carlo error of the mean over `rows` rows to
-        `tolerance` nats, from a pilot on a few of them; options the user fixed stay.
+        `tolerance` nats, from a pilot of a few of them in the model's units; options the user fixed stay.
         """
         return options
 

@@ -179,8 +179,8 @@ class Pipeline:
         order = Noise(seed, "pilot").permutation(len(rows))[:few]
         pilot = encoded.batch(order)
         nats = (TOLERANCE if tolerance is None else tolerance) * self._nats_per_unit()
-        y = None if classes is None else classes[order].to(pilot.x.device)
-        plan = model.plan(pilot.x, pilot.id, len(rows), context=y, method=method, tolerance=nats, seed=seed, **options)
+        pilot = replace(pilot, context=None if classes is None else classes[order].to(pilot.x.device))
+        plan = model.plan(pilot, len(rows), method=method, tolerance=nats, seed=seed, **options)
         on_start(len(rows) * model.cost(plan, method))
         parts = []
         for start in range(0, len(rows), batch_size):

@@ -289,16 +289,7 @@ class VAE(GradientModel, LatentModel, Encoder):
 
     @torch.no_grad()
     def plan(
-        self,
-        pilot: Tensor,
-        ids: Tensor,
-        rows: int,
-        *,
-        context: Tensor | None = None,
-        method: str | None = None,
-        tolerance: float,
-        seed: int,
-        **options: Any,
+        self, pilot: Batch, rows: int, *, method: str | None = None, tolerance: float, seed: int, **options: Any
     ) -> dict[str, Any]:
         """For the elbo draws that reach the tolerance, at least 8, from a pilot that is used for nothing else; at most 10,000 a row, and
         1,000 of a prior that is told by one random term of its bound: the error bar is then larger, and says so. The other methods'
@@ -308,7 +299,9 @@ class VAE(GradientModel, LatentModel, Encoder):
         refuse_others(method, options)
         if method == "elbo" and options.get("repetitions") is None:
             self.eval()
-            found = elbo_of(self._asked(pilot, context, ids, Noise(seed, "elbo", "pilot")), repetitions=PILOT)
+            found = elbo_of(
+                self._asked(pilot.x, pilot.context, pilot.id, Noise(seed, "elbo", "pilot")), repetitions=PILOT
+            )
             enough = float((found.stderr.square() * PILOT).mean()) / (rows * tolerance**2)
             wanted = math.ceil(enough) if math.isfinite(enough) else PILOT
             most = MOST_TERMS if self.parts.prior.noise_dims else MOST_PLANNED
