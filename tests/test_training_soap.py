@@ -11,7 +11,7 @@ from jensen.errors import InputError
 from jensen.models.vae import VAE
 from jensen.training.device import Precision
 from jensen.training.fitter import Fitter, TrainingSettings
-from jensen.training.soap import SOAP
+from jensen.training.soap import EVERY, SOAP
 
 F64 = torch.float64
 
@@ -71,6 +71,20 @@ def test_the_basis_is_that_of_the_second_moment():
     torch.testing.assert_close(basis.T @ basis, torch.eye(5, dtype=F64))
     turned = basis.T @ state["left_moment"] @ basis
     assert float((turned - turned.diagonal().diag()).abs().max()) < 0.1 * float(turned.diagonal().max())
+
+
+def test_the_mean_turns_with_the_basis():
+    """Turned back, it is the running mean of the gradients, after 3 changes of basis."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.zeros(5, 8, dtype=F64, requires_grad=True)
+    optimizer, mean = SOAP([weight], lr=1e-3), torch.zeros(5, 8, dtype=F64)
+    for _ in range(33):
+        weight.grad = torch.randn(5, 8, dtype=F64, generator=generator)
+        mean.lerp_(weight.grad, 0.1)
+        optimizer.step()
+    state = optimizer.state[weight]
+    assert int(state["step"]) > 3 * EVERY
+    torch.testing.assert_close(state["left_basis"] @ state["mean"] @ state["right_basis"].T, mean)
 
 
 def test_it_goes_on_from_its_state_to_the_same_bits():

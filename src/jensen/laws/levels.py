@@ -11,7 +11,7 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits
+from torch.nn.functional import logsigmoid
 
 from jensen.data.space import Levels
 from jensen.distributions.discretised import DiscretisedNormal
@@ -32,10 +32,9 @@ class Bernoulli(Law):
         self.space = space
 
     def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
-        """x l - log(1 + e^l), x ∈ {0, 1}, in one pass forward and one back."""
-        logit = parameters.squeeze(-1)
-        one, logit = torch.broadcast_tensors(((x - self.space.first) / self.space.step).to(logit), logit)
-        return -binary_cross_entropy_with_logits(logit, one, reduction="none")
+        """x l - log(1 + e^l) = -log(1 + e^-sl), x ∈ {0, 1}, s = 2x - 1."""
+        sign = 2 * (x - self.space.first) / self.space.step - 1
+        return logsigmoid(parameters.squeeze(-1) * sign.to(parameters))
 
     def draw(self, parameters: Tensor, u: Tensor) -> Tensor:
         """The upper level where the first number is below its probability."""
