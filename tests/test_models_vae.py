@@ -602,7 +602,7 @@ def test_pieces_change_no_value(monkeypatch: pytest.MonkeyPatch):
     model, x = integrable(), all_bits()
     asked = [("elbo", {"repetitions": 9}), ("iwae", {"draws": 70}), ("ais", {"temperatures": 4, "chains": 2})]
     whole = [model.log_likelihood(x, method=word, **options).value for word, options in asked]  # type: ignore[arg-type]
-    monkeypatch.setattr("jensen.models.vae.CELLS_AT_ONCE", 8)
+    monkeypatch.setattr("jensen.models.scored_by_draws.CELLS_AT_ONCE", 8)
     for (word, options), wanted in zip(asked, whole, strict=True):
         assert torch.allclose(model.log_likelihood(x, method=word, **options).value, wanted, atol=1e-10)  # type: ignore[arg-type]
     assert model._rows(2) == 1

@@ -155,10 +155,10 @@ def test_codes_rows_and_gaps_of_given_classes(fitted: tuple[Pipeline, Split]):
     pair = model.certified(40, temperatures=30, chains=4)
     assert -4 * pair.stderr < pair.gap < 0.2
     ids, noise = torch.arange(40), Noise(0, "certified")
-    own = model._classes(None, ids, noise)
+    own = model.classes_to_draw(None, ids, noise)
     with torch.no_grad():
         z = model.parts.prior.draw(ids, noise.at("z"))
-        drawn = model._emitted(z, own).draw(noise.at("x").uniform(ids, (3, 2)))
+        drawn = model.emitted(z, own).draw(noise.at("x").uniform(ids, (3, 2)))
     number = (drawn > 0).long() @ torch.tensor([4, 2, 1])
     truth = torch.stack([log_p(run, 0), log_p(run, 1)])[own, number]
     assert float((pair.lower - truth).mean().abs()) < 0.05

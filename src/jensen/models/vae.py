@@ -7,7 +7,6 @@ for q, a network's guess. The bound is below log p(x) by KL(q(z | x) ‖ p(z | x
 The parts stand in `jensen.vae`; the bounds in `jensen.bounds`.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
@@ -16,8 +15,6 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from jensen.blocks import in_blocks
-from jensen.bounds.annealed import Sandwich
-from jensen.bounds.evidence import require_unbiased
 from jensen.data.codec import Affine, fit_codec
 from jensen.data.examples import Batch, Split
 from jensen.data.histogram import cell_counts, cell_means
@@ -26,19 +23,17 @@ from jensen.distributions.conditional import Conditional
 from jensen.distributions.from_noise import DiagonalNormal, FromNoise, FullNormal
 from jensen.distributions.picking import picked
 from jensen.errors import InputError
-from jensen.likelihood import LogLikelihood
 from jensen.models.model import (
     ClassGiven,
     Encoder,
     GradientModel,
-    LatentModel,
     Model,
     OnCalls,
     nothing,
-    row_ids,
     sample_ids,
     sample_noise,
 )
+from jensen.models.scored_by_draws import ROWS, ScoredByDraws
 from jensen.nn.perceptron import Activation
 from jensen.noise import Noise
 from jensen.rules import Rule, Ruled, probabilities
@@ -47,32 +42,18 @@ from jensen.training.fitter import Fitter, Rows, TrainingSettings
 from jensen.vae.build import Latents, parts_of
 from jensen.vae.checks import check_settings, default_draws, default_estimator, refuse_idle
 from jensen.vae.diffusion_prior import DiffusionPrior
-from jensen.vae.emission import Cells, Emitted
-from jensen.vae.gap import DRAWS, STEPS, Gap, certified, gap_of
-from jensen.vae.likelihood import Asked, Estimate, elbo_of
-from jensen.vae.methods import (
-    IWAE_DRAWS,
-    MOST_PLANNED,
-    MOST_TERMS,
-    PILOT,
-    checked_draws,
-    estimated,
-    refuse_others,
-    settings_of,
-)
+from jensen.vae.emission import Cells
 from jensen.vae.networks import DEFAULT_SIZE, SIZES, Shape, default_latents, default_network, resolved
 from jensen.vae.objective import Aim, BoundFitter, BoundObjective, Weight
 from jensen.vae.posterior import Posterior, TwoLayers
 from jensen.vae.prior import StandardNormal, VampPrior
 from jensen.vae.words import Said, default_emission
 
-CELLS_AT_ONCE = 1 << 22  # numbers of a decoder that are held together
 MOST_COUNTED = 1 << 24
 MEAN_DRAWS, CALIBRATION_ROWS, QUANTILE_DRAWS = 64, 1024, 2048
-ROWS = 64  # scored together: the log-weights of so many rows are held
 
 
-class VAE(GradientModel, LatentModel, Encoder):
+class VAE(GradientModel, ScoredByDraws, Encoder):
     """p(z) ∫ p(x | z) dz, with q(z | x).
 
     Args:
@@ -106,7 +87,6 @@ class VAE(GradientModel, LatentModel, Encoder):
 
     summary = "a variational autoencoder: a lower bound on log p, and estimates that close its gap"
     paper = "Kingma and Welling 2014; Rezende et al. 2014"
-    methods = ("elbo", "iwae", "ais")
 
     def __init__(
         self,
@@ -166,11 +146,6 @@ class VAE(GradientModel, LatentModel, Encoder):
             draws_growth,
         )
         self.weight = Weight(beta)
-
-    @property
-    def cells(self) -> int:
-        """Of a row."""
-        return math.prod(self.event_shape)
 
     @classmethod
     def codec(cls, split: Split) -> Affine:
@@ -266,7 +241,7 @@ class VAE(GradientModel, LatentModel, Encoder):
             z = self._posterior_of(batch.x, batch.context).place(
                 Noise(seed, "optimal").normal(batch.id, (self.latent_dim,)).to(batch.x)
             )
-            error = (batch.x - self._emitted(z, batch.context).mean).double().square().flatten(1)
+            error = (batch.x - self.emitted(z, batch.context).mean).double().square().flatten(1)
             total += (batch.weights().to(error) @ error).cpu()
             weight += float(batch.weights().sum())
         return total / weight
@@ -276,183 +251,7 @@ class VAE(GradientModel, LatentModel, Encoder):
         assert isinstance(q, FromNoise)
         return q
 
-    def _together(self, rows: int) -> int:
-        """How many draws of z for that many rows are looked at together."""
-        return max(1, CELLS_AT_ONCE // (max(1, rows) * self.numbers_a_row))
-
-    def _rows(self, draws: int) -> int:
-        """How many rows, with so many draws of each, are differentiated together."""
-        return max(1, min(ROWS, CELLS_AT_ONCE // (draws * self.numbers_a_row)))
-
-    def _asked(self, x: Tensor, context: Tensor | None, ids: Tensor, noise: Noise) -> Asked:
-        return Asked(self.parts.given(context), x.double(), ids, noise, self._together(len(x)))
-
-    @torch.no_grad()
-    def plan(
-        self, pilot: Batch, rows: int, *, method: str | None = None, tolerance: float, seed: int, **options: Any
-    ) -> dict[str, Any]:
-        """For the elbo draws that reach the tolerance, at least 8, from a pilot that is used for nothing else; at most 10,000 a row, and
-        1,000 of a prior that is told by one random term of its bound: the error bar is then larger, and says so. The other methods'
-        numbers of draws are what was asked for.
-        """
-        method = self.method_or_default(method)
-        refuse_others(method, options)
-        if method == "elbo" and options.get("repetitions") is None:
-            self.eval()
-            found = elbo_of(
-                self._asked(pilot.x, pilot.context, pilot.id, Noise(seed, "elbo", "pilot")), repetitions=PILOT
-            )
-            enough = float((found.stderr.square() * PILOT).mean()) / (rows * tolerance**2)
-            wanted = math.ceil(enough) if math.isfinite(enough) else PILOT
-            most = MOST_TERMS if self.parts.prior.noise_dims else MOST_PLANNED
-            options["repetitions"] = min(max(PILOT, wanted), most)
-        return options
-
-    def cost(self, plan: Mapping[str, Any], method: str | None = None) -> int:
-        """How often a row is decoded."""
-        method = self.method_or_default(method)
-        if method == "ais":
-            return settings_of(plan).calls
-        repetitions = int(plan.get("repetitions") or 1)
-        return repetitions * (int(plan.get("draws") or IWAE_DRAWS) if method == "iwae" else 1)
-
-    def method_or_default(self, method: str | None) -> str:
-        """The method, checked; where p(z) is a bound, the elbo alone."""
-        word = super().method_or_default(method)
-        if word != "elbo":
-            require_unbiased(self.prior, self.emission, self.posterior)
-        return word
-
-    def log_likelihood(
-        self,
-        x: Tensor,
-        context: Tensor | None = None,
-        *,
-        method: str | None = None,
-        ids: Tensor | None = None,
-        seed: int = 0,
-        on_calls: OnCalls = nothing,
-        repetitions: int | None = None,
-        draws: int = IWAE_DRAWS,
-        temperatures: int = 100,
-        chains: int = 8,
-        leapfrogs: int = 5,
-        **plan: Any,
-    ) -> LogLikelihood:
-        """A lower bound on log p(x), in mean over the draws: networks in float32, all else in float64.
-
-        Args:
-            x: rows in the model's units.
-            context: classes, of a model that takes them.
-            method: "elbo"; "iwae", importance sampling; or "ais", annealed importance sampling.
-            ids: the rows' ids.
-            seed: of the draws.
-            on_calls: told how many rows were decoded.
-            repetitions: elbo: draws of z a row, at least 2, 8 if None; iwae: independent estimates, 1 if None.
-            draws: iwae: k.
-            temperatures: ais: T.
-            chains: ais: C.
-            leapfrogs: ais: L.
-            **plan: nothing.
-        """
-        self.eval()
-        word = self.method_or_default(method)
-        options = {"draws": draws, "temperatures": temperatures, "chains": chains, "leapfrogs": leapfrogs}
-        count = (PILOT if word == "elbo" else 1) if repetitions is None else repetitions
-        numbers = checked_draws(word, count, options)
-        parts = []
-        for at in torch.arange(len(x)).split(self._rows(chains) if word == "ais" else ROWS):
-            own = None if context is None else context[at]
-            asked = self._asked(x[at], own, row_ids(x, ids)[at], Noise(seed, word))
-            parts.append(estimated(word, asked, count, options))
-            on_calls(len(at) * self.cost({"repetitions": count, **options}, word))
-        found = Estimate.of(parts)
-        return LogLikelihood(
-            value=found.value,
-            given="p(x|y)" if self.parts.classes else "p(x)",
-            kind="lower bound",
-            measure=self.space.measure,
-            of=self._told(),
-            method=word,
-            event_shape=self.event_shape,
-            stderr=found.stderr,
-            terms=found.terms,
-            diagnostics={**numbers, "seed": seed, **found.told},
-            precision="float32",
-        )
-
-    def gap(
-        self,
-        x: Tensor,
-        context: Tensor | None = None,
-        *,
-        ids: Tensor | None = None,
-        seed: int = 0,
-        steps: int = STEPS,
-        draws: int = 2000,
-        on_calls: OnCalls = nothing,
-    ) -> Gap:
-        """How much of log p(x) - ELBO the family of q has to answer for, and how much the encoder.
-
-        What is held at a time does not grow with rows or draws.
-
-        Args:
-            x: rows in the model's units.
-            context: classes, of a model that takes them.
-            ids: the rows' ids.
-            seed: of the draws.
-            steps: of the ascent to each row's own best q.
-            draws: of z for log p(x).
-            on_calls: told how many rows are done.
-
-        Raises:
-            InputError: as `check_gap`.
-        """
-        self.eval()
-        posterior = self.check_gap()
-        y = None if not self.parts.classes else self.parts.coded(context)
-        parts = []
-        for at in torch.arange(len(x)).split(self._rows(DRAWS)):
-            own = None if context is None else context[at]
-            asked = self._asked(x[at], own, row_ids(x, ids)[at], Noise(seed, "gap"))
-            parts.append(gap_of(asked, posterior, None if y is None else y[at], steps=steps, draws=draws))
-            on_calls(len(at))
-        return Gap.of(parts)
-
-    def check_gap(self) -> Posterior:
-        """q, if the gap can be taken apart.
-
-        Raises:
-            InputError: two layers, of whose q the upper half is a network's by construction; a log p(z) that is a bound.
-        """
-        require_unbiased(self.prior)
-        posterior = self.parts.posterior
-        if isinstance(posterior, TwoLayers):
-            raise InputError("the gap is taken apart for latent_layers=1 alone, got 2")
-        return posterior
-
-    def certified(self, n: int = 64, *, seed: int = 0, **settings: int) -> Sandwich:
-        """Bounds from both sides on log p of rows that the model draws itself: how far apart they are says how far its `ais` can be off.
-
-        Args:
-            n: how many rows.
-            seed: of rows and chains.
-            **settings: temperatures, chains and leapfrogs, as for ais.
-        """
-        self.eval()
-        ids, noise = sample_ids(n, 0), Noise(seed, "certified")
-        z = self.parts.prior.draw(ids, noise.at("z")).to(self.device)
-        y = self._classes(None, ids, noise).to(self.device)
-        with torch.no_grad():
-            x = self._emitted(z, y).draw(noise.at("x").uniform(ids, (self.cells, 2)).to(self.device))
-        annealing = settings_of(settings)
-        parts = []
-        for at in torch.arange(n).split(self._rows(annealing.chains)):
-            asked = self._asked(x[at], y[at], ids[at], noise.at("chains"))
-            parts.append(certified(asked, z[at], annealing))
-        return Sandwich.of(parts)
-
-    def _told(self) -> str:
+    def told(self) -> str:
         """What the number describes, and how that was trained if not by the bound."""
         now = float(self.weight.now)
         trained = "" if now == 1 else f", trained with the divergence weighted {now:.3g}, not by the bound"
@@ -470,24 +269,19 @@ class VAE(GradientModel, LatentModel, Encoder):
         """z ~ p(z), x ~ p(x | z)."""
         self.eval()
         noise = sample_noise(seed)
-        size = max(1, min(256, CELLS_AT_ONCE // self.numbers_a_row))
+        size = min(256, self._together(1))
         ids = sample_ids(n, start)
-        y = self._classes(context, ids, noise)
+        y = self.classes_to_draw(context, ids, noise)
         return in_blocks(lambda block, own: self._drawn(block, own, noise), size, ids, y)
 
-    def _classes(self, context: Tensor | None, ids: Tensor, noise: Noise) -> Tensor:
+    def classes_to_draw(self, context: Tensor | None, ids: Tensor, noise: Noise) -> Tensor:
         """The classes to draw from; of a model without them nothing is looked at."""
         return torch.zeros_like(ids)
 
     def _drawn(self, ids: Tensor, context: Tensor, noise: Noise) -> Tensor:
         z = self.parts.prior.draw(ids, noise.at("z")).to(self.device)
         u = noise.at("x").uniform(ids, (self.cells, 2)).to(self.device)
-        return self._emitted(z, context.to(self.device)).draw(u)
-
-    def _emitted(self, z: Tensor, context: Tensor | None = None) -> Emitted:
-        emitted = self.parts.given(context).emission(z)
-        assert isinstance(emitted, Emitted)
-        return emitted
+        return self.emitted(z, context.to(self.device)).draw(u)
 
     @property
     def latent_dim(self) -> int:
@@ -504,7 +298,7 @@ class VAE(GradientModel, LatentModel, Encoder):
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
         """E[x | z]."""
         self.eval()
-        return torch.cat([self._emitted(part.double(), y).mean.double() for part, y in _parts(z, context)])
+        return torch.cat([self.emitted(part.double(), y).mean.double() for part, y in _parts(z, context)])
 
     @torch.no_grad()
     def code_quantiles(self, p: Tensor) -> Tensor:
@@ -564,7 +358,7 @@ class ClassVAE(VAE, ClassGiven, Ruled):
         counts = torch.bincount(codes, minlength=self.n_classes).double()
         self.frequencies.copy_(counts / counts.sum())
 
-    def _classes(self, context: Tensor | None, ids: Tensor, noise: Noise) -> Tensor:
+    def classes_to_draw(self, context: Tensor | None, ids: Tensor, noise: Noise) -> Tensor:
         """Those given, or as frequent as in the training rows."""
         if context is not None:
             return context.cpu()
