@@ -94,23 +94,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("row", choices=ROWS)
     parser.add_argument("--budget", default="30m")
+    parser.add_argument("--steps", type=int, help="instead of a budget: as many as a row that this one is held against")
     parser.add_argument("--redraws", type=int, default=3)
     parser.add_argument("--draws", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/rows"))
     options = parser.parse_args()
     paper, settings = ROWS[options.row]
-    folder = options.output / f"{options.row}-{options.budget}-{options.seed}"
-    begun = time.time()
+    length = {"steps": options.steps} if options.steps else {"budget": options.budget}
+    name = f"{options.row}_{TRAINING['optimizer']}_{options.steps or options.budget}_{options.seed}"
+    begun, worked = time.time(), time.process_time()
     run = jensen.fit(
-        data(), "vae", budget=options.budget, seed=options.seed, run=folder, **NETWORK, **TRAINING, **settings
+        data(), "vae", seed=options.seed, run=options.output / name, **length, **NETWORK, **TRAINING, **settings
     )
     found = {
         "row": options.row,
         "paper_nll_nats": paper,
-        "budget": options.budget,
+        **length,
         "seed": options.seed,
         "seconds_of_this_call_to_fit": round(time.time() - begun, 1),
+        "processor_seconds_of_this_call_to_fit": round(time.process_time() - worked, 1),
         "steps": run.config["training"]["steps"],
         "batch_size": run.config["training"]["batch_size"],
         "optimizer": run.config["training"]["optimizer"],
@@ -118,9 +121,7 @@ def main() -> None:
         **scored(run, options.redraws, options.draws),
     }
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"iwae_{options.row}_{options.budget}_{options.seed}.json").write_text(
-        json.dumps(found, indent=2) + "\n"
-    )
+    (RESULTS / f"iwae_{name}.json").write_text(json.dumps(found, indent=2) + "\n")
     print(json.dumps(found, indent=2))
 
 

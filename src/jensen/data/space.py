@@ -43,7 +43,7 @@ class Levels:
 
     def index(self, y: Tensor) -> Tensor:
         """The number 0 … k-1 of the level nearest to each value, int64."""
-        return ((y - self.first) / self.step).round().clamp(0, self.k - 1).long()
+        return (y - self.first).div_(self.step).round_().clamp_(0, self.k - 1).long()
 
     def __str__(self) -> str:
         return f"{self.k} levels"
