@@ -1,5 +1,6 @@
 """Pictures of codes hold what their captions say."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +68,17 @@ def test_the_map_lies_along_the_axes_that_vary_most():
     assert np.allclose(np.abs(where.numpy()), np.abs(u[:, :2] * s[:2]))
     assert f"{(s[:2] ** 2).sum() / (s**2).sum():.0%} of the variance" in told
     assert torch.equal(principal_axes(codes[:, :2])[0], codes[:, :2])
+
+
+def test_the_map_names_classes_at_their_medians():
+    plain, run, rows = gallery(n_components=2)
+    assert not plain.map().axes[0].texts
+    context = torch.arange(120) % 3
+    shown = Gallery(run, replace(rows, context=context), ("a", "b", "c"))
+    texts = {text.get_text(): text.get_position() for text in shown.map().axes[0].texts}
+    codes = run.latents.encode(rows)
+    for code, name in enumerate("abc"):
+        assert texts[name] == pytest.approx(codes[context == code].median(0).values.tolist())
 
 
 def test_one_row_is_too_few_and_one_file_holds_one_picture():

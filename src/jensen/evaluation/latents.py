@@ -27,7 +27,7 @@ from jensen.errors import InputError, did_you_mean
 from jensen.evaluation.charts import curve_figure
 from jensen.evaluation.figures import LIGHT, Theme, headline, save_figure
 from jensen.evaluation.images import Range, finite_range, is_image, save_grid
-from jensen.evaluation.vectors import by_class, vectors_figure
+from jensen.evaluation.vectors import by_class, name_medians, vectors_figure
 from jensen.models.latents import active_units, most_varied
 from jensen.models.model import LatentModel
 from jensen.models.pipeline import Pipeline
@@ -99,7 +99,10 @@ class Gallery:
         """Where rows lie."""
         where, told = principal_axes(self.codes)
         axes = [f"z{d + 1}" for d in range(where.shape[1])] if not told else ["first axis", "second axis"]
-        figure = vectors_figure(by_class(where, self.rows.context, self.names), axes, theme=theme)
+        groups = by_class(where, self.rows.context, self.names)
+        figure = vectors_figure(groups, axes, theme=theme)
+        if len(groups) > 1 and where.shape[1] == 2:
+            name_medians(figure.axes[0], groups, theme)
         headline(figure, f"codes of {len(self.rows):,} rows{told}", theme)
         return figure
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 from torch import Tensor
 
 from jensen.evaluation.figures import (
@@ -59,6 +60,24 @@ def vectors_figure(
     if len(data) > 1:
         legend(axes, theme, list(data), [theme.colours[i % 10] for i in range(len(data))], columns=1 + (len(data) > 5))
     return figure
+
+
+def name_medians(axes: Axes, groups: Mapping[str, Tensor], theme: Theme) -> None:
+    """The name of each group of points in the plane at their median, for eyes that do not tell all colours apart."""
+    halo = [withStroke(linewidth=2.5, foreground=theme.background)]
+    for name, rows in groups.items():
+        across, up = rows.double().median(0).values.tolist()
+        axes.text(
+            across,
+            up,
+            printable(name, 16),
+            color=theme.ink,
+            fontsize=SIZE,
+            ha="center",
+            va="center",
+            path_effects=halo,
+            parse_math=False,
+        )
 
 
 def _pairs(figure: Figure, data: Mapping[str, Array], names: list[str], shown: int, theme: Theme) -> Axes:
