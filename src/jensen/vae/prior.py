@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
@@ -91,6 +91,24 @@ class Scored(Distribution):
         return self.function(value.flatten(0, -2)).view(value.shape[:-1])
 
 
+def log_mixture(
+    z: Float[Tensor, "n D"],
+    log_weights: Float[Tensor, " K"],
+    means: Float[Tensor, "K D"],
+    variances: Float[Tensor, "K D"],
+) -> Float64[Tensor, " n"]:
+    """log Σ_k w_k N(z; m_k, diag(s_k²)) by products of matrices,
+
+        Σ_d (z - m)² / s² = z² · s⁻² - 2 z · m s⁻² + Σ_d m² s⁻²,
+
+    so that nothing is as large as n K D. In float64, where what cancels is far below a code's own scale.
+    """
+    z, means, precision = z.double(), means.double(), 1 / variances.double()
+    squares = z.square() @ precision.T - 2 * z @ (means * precision).T + (means.square() * precision).sum(1)
+    constant = z.shape[1] * math.log(2 * math.pi) - precision.log().sum(1)
+    return (log_weights.double() - 0.5 * (squares + constant)).logsumexp(1)
+
+
 class MixturePrior(Prior):
     """Σ_k w_k N(m_k, diag(s_k²)).
 
@@ -111,7 +129,9 @@ class MixturePrior(Prior):
 
     def forward(self, given: Tensor) -> Scored:
         """The same mixture for every row."""
-        return Scored(self.mixture.log_prob, len(given), self.dims)
+        variances = self.mixture.raw["variances"].double().exp()
+        known = self.mixture.logits.log_softmax(0), self.mixture.means, variances
+        return Scored(lambda z: log_mixture(z, *known), len(given), self.dims)
 
     @torch.no_grad()
     def draw(self, ids: Tensor, noise: Noise) -> Tensor:
@@ -146,9 +166,8 @@ class VampPrior(Prior):
     def forward(self, given: Tensor) -> Scored:
         """The same mixture for every row."""
         q = self._members()
-        normals = Diagonal().normals(q.loc, {"variances": q.variance})
-        share = math.log(len(q.loc))
-        return Scored(lambda z: normals.log_prob(z).logsumexp(0) - share, len(given), self.dims)
+        share = q.loc.new_full((len(q.loc),), -math.log(len(q.loc)))
+        return Scored(lambda z: log_mixture(z, share, q.loc, q.variance), len(given), self.dims)
 
     @torch.no_grad()
     def draw(self, ids: Tensor, noise: Noise) -> Tensor:
