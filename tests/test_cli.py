@@ -110,6 +110,7 @@ def test_models_and_data_are_listed(run: Any):
     assert "--set batch_size=auto" in out
     assert "auto for half as many as a row has" in out
     assert one_object(run("models", "gan", "--json")[1])["gan"]["settings"]["batch_size"]["about"] == "rows a step."
+    assert "--set lr=auto" in run("models", "gan")[1]
     assert "unknown model 'vea'; did you mean 'vae'?" in run("models", "vea")[2]
     assert "digits: " in run("data")[1]
     assert "digits" in one_object(run("data", "--json")[1])

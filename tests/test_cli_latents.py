@@ -123,6 +123,10 @@ def test_what_cannot_be_is_one_line(runs: Path, tmp_path: Path, capsys: pytest.C
         "--levels says how DATA is to be read, got 9 and no DATA": ["evaluate", vae, "--levels", "9"],
         "--size says how DATA is to be read": ["latent", vae, "-o", out, "--size", "3x3"],
         "--redraws is for runs on data with --binarise": ["evaluate", vae, "--redraws", "3", "-o", f"{out}.csv"],
+        "--gap, a number of rows, must be from 2 to the 1 that -n takes, got 5": ["evaluate", vae, "-n", "1", "--gap", "5"],
+        "takes as many of the run's own test rows, from 2 to 359, got 500": [
+            "evaluate", vae, "digits", "--anomaly", "-n", "500", "-o", f"{out}.csv",
+        ],
         "takes -n and --seed alone": ["evaluate", vae, "--method", "samples", "--gap", "9"],
         "from 20 rows to as many": ["evaluate", vae, "--method", "samples", "-n", "5"],
     }  # fmt: skip

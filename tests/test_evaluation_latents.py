@@ -85,6 +85,10 @@ def test_one_row_is_too_few_and_one_file_holds_one_picture():
     _, run, rows = gallery(n_components=2)
     with pytest.raises(InputError, match="pictures of codes need at least 2 rows, got 1; give more"):
         Gallery(run, rows.take(torch.tensor([0])))
+    line, _, _ = gallery(n_components=1)
+    with pytest.raises(InputError, match="this model's code has no numbers"):
+        gallery(n_components=0)
+    assert line.map().axes
     assert picture_paths(Path("a.png"), ["map"]) == {"map": Path("a.png")}
     assert picture_paths(Path("a"), ["map", "plane"])["plane"] == Path("a/plane.png")
     with pytest.raises(InputError, match=r"'a.png' holds one picture, got 2: map, plane; name one with --what"):

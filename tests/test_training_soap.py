@@ -1,5 +1,7 @@
 """SOAP: Adam for vectors, the same steps in any orthogonal basis for matrices, and exact resume."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -111,9 +113,10 @@ def test_it_goes_on_from_its_state_to_the_same_bits():
     assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
 
 
-def test_a_gan_has_no_use_for_it():
+def test_a_gan_has_no_use_for_it(tmp_path: Path):
     rows = torch.randn(200, 2, generator=torch.Generator().manual_seed(0)).numpy()
     with pytest.raises(InputError, match="optimizer=soap is for models with one objective"):
-        jensen.fit(rows, "gan", steps=2, optimizer="soap", progress=False)
+        jensen.fit(rows, "gan", steps=2, optimizer="soap", progress=False, run=tmp_path / "run")
+    assert not (tmp_path / "run").exists(), "a refused setting takes no folder"
     with pytest.raises(InputError, match="optimizer must be"):
         jensen.fit(rows, "vae", steps=2, optimizer="sopa", progress=False)

@@ -274,6 +274,7 @@ def _training(
     own = {name: value for name, value in request["settings"].items() if name in names}
     settings = TrainingSettings(**{**asdict(kind.training_settings(split, config["model"]["options"])), **own})
     settings.check(len(split.train))
+    kind.check_training(settings)
     chosen = precision(settings.precision)
     resolved = {
         **asdict(settings),

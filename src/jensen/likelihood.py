@@ -181,7 +181,7 @@ class LogLikelihood:
     def _caution(self) -> str:
         if not self.unreliable:
             return ""
-        return f"; too few draws for {self.unreliable} of them (k̂ of the weights' tail too large): their log p is likely higher, and the bar does not say by how much"
+        return f"; too few draws for {self.unreliable} of them (weights of too heavy a tail, or few and uneven): their log p is likely higher, and the bar does not say by how much"
 
     def _holes(self) -> str:
         return f", {self.missing / (len(self) * self.dims):.0%} of the cells missing" if self.missing else ""

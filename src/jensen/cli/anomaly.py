@@ -12,11 +12,15 @@ from jensen.likelihood import LogLikelihood
 from jensen.models.pipeline import Pipeline
 
 
-def check_anomaly(pipeline: Pipeline, data: str | None, asked: bool) -> None:
-    """Refuse --anomaly without other data, or where the run's own are no longer to be had."""
+def check_anomaly(pipeline: Pipeline, data: str | None, asked: bool, most: int | None) -> None:
+    """Refuse --anomaly without other data, where the run's own are no longer to be had, or are fewer than -n takes."""
     if not asked:
         return
-    reload_data(pipeline.config)
+    own = reload_data(pipeline.config).test
+    if most is not None and not 2 <= most <= len(own):
+        raise InputError(
+            f"-n with --anomaly takes as many of the run's own test rows, from 2 to {len(own):,}, got {most}; leave it out"
+        )
     if data is None:
         raise InputError("--anomaly ranks DATA against the run's own test rows; give DATA, or leave --anomaly out")
 

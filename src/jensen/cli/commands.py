@@ -199,9 +199,9 @@ def evaluate(
         measure_samples(Run(run), pipeline, data, count, seed, as_json, given=given, asked=asked)
         return
     options = scoring_options(pipeline, method, tolerance, steps, every_step) | method_settings(pipeline, settings)
-    check_gap(pipeline, gap)
-    check_redraws(pipeline, redraw)
-    check_anomaly(pipeline, data, against)
+    check_gap(pipeline, gap, count)
+    check_redraws(pipeline, redraw, count)
+    check_anomaly(pipeline, data, against, count)
     rows = some_of(rows_to_score(pipeline, data, size, levels, layout, label), count)
     ll = scored(pipeline, rows, seed=seed, **options)
     if output:

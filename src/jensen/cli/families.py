@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from jensen.errors import InputError, did_you_mean
 from jensen.models import MODELS, model_class
-from jensen.models.model import GradientModel, Trained, settings_of, shown_default
+from jensen.models.model import Trained, settings_of, shown_default
 from jensen.training.fitter import TrainingSettings
 
 BY_THE_DATA = ("batch_size", "lr", "weight_decay")  # of training: a family's own choice, by the data
@@ -48,7 +48,7 @@ def defaults(kind: type) -> dict[str, str]:
     shown = {name: shown_default(parameter) for name, parameter in known.items()}
     optional = [n for n, p in known.items() if p.default is None and "auto" in words(p.annotation)]
     shown |= dict.fromkeys(optional, "none")
-    if issubclass(kind, GradientModel) and "training_settings" in vars(kind):
+    if issubclass(kind, Trained) and "training_settings" in vars(kind):
         shown |= dict.fromkeys(BY_THE_DATA, "auto")
     return shown
 

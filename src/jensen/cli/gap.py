@@ -14,8 +14,8 @@ from jensen.training.progress import bar
 CERTIFY = {"n": 32, "temperatures": 100, "chains": 4}  # rows drawn from the model, and how they are annealed
 
 
-def check_gap(pipeline: Pipeline, count: int | None) -> None:
-    """Refuse --gap where there is no encoder, before any work."""
+def check_gap(pipeline: Pipeline, count: int | None, most: int | None) -> None:
+    """Refuse --gap where there is no encoder, or more rows than `most` that -n takes, before any work."""
     if count is None:
         return
     if not isinstance(pipeline.model, VAE):
@@ -24,14 +24,17 @@ def check_gap(pipeline: Pipeline, count: int | None) -> None:
             f"--gap is for vae, whose q(z | x) is a network's guess; this run's model is {word!r}; leave it out"
         )
     pipeline.model.check_gap()
-    if not 2 <= count <= 10_000:
-        raise InputError(f"--gap, a number of rows, must be from 2 to 10,000, got {count}")
+    if not 2 <= count <= (10_000 if most is None else most):
+        limit = "10,000" if most is None else f"the {most:,} that -n takes"
+        raise InputError(f"--gap, a number of rows, must be from 2 to {limit}, got {count}")
 
 
 def taken_apart(pipeline: Pipeline, rows: Examples, count: int, seed: int) -> dict[str, Any]:
     """The gap of some of the rows, and the sandwich on rows that the model draws."""
     model = pipeline.model
     assert isinstance(model, VAE)
+    if len(rows) < 2:
+        raise InputError(f"--gap needs at least 2 rows for an error bar, got {len(rows)}; leave it out")
     chosen = rows.take(Noise(seed, "gap", "rows").permutation(len(rows))[:count])
     batch = pipeline.encoded(chosen).batch(slice(None))
     with bar("taking the gap apart", len(chosen)) as shown:

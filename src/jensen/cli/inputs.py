@@ -177,11 +177,11 @@ def _like_the_runs(
     return split
 
 
-def check_redraws(pipeline: Pipeline, count: int | None) -> None:
+def check_redraws(pipeline: Pipeline, count: int | None, most: int | None) -> None:
     """Refuse --redraws where nothing can be drawn again, before any work.
 
     Raises:
-        InputError: the run's data were not drawn, or are no longer to be had.
+        InputError: the run's data were not drawn, are no longer to be had, or are fewer than -n takes.
     """
     if count is None:
         return
@@ -192,7 +192,11 @@ def check_redraws(pipeline: Pipeline, count: int | None) -> None:
         )
     if not 2 <= count <= 1000:
         raise InputError(f"--redraws must be from 2 to 1000, got {count}")
-    reload_data(pipeline.config)
+    own = reload_data(pipeline.config).test
+    if most is not None and most > len(own):
+        raise InputError(
+            f"-n with --redraws takes as many of the run's own {len(own):,} test rows, got {most}; leave it out"
+        )
 
 
 def redraws(pipeline: Pipeline, count: int) -> Iterator[Examples]:

@@ -101,7 +101,7 @@ def print_redraws(spread: dict[str, Any] | None) -> None:
         low, high = spread["seeds"]
         typer.echo(
             f"{'redraws':<12} {spread['mean_nats']:.3f} nats a row, sd {spread['sd_nats']:.3f} over {len(spread['means_nats'])} draws of the "
-            f"test rows' zeros and ones (seeds {low} to {high})"
+            f"run's own test rows' zeros and ones (seeds {low} to {high})"
         )
 
 

@@ -74,6 +74,8 @@ class Gallery:
         self.pipeline, self.latents, self.names, self.seed = pipeline, pipeline.latents, class_names, seed
         if len(rows) < 2:
             raise InputError(f"pictures of codes need at least 2 rows, got {len(rows)}; give more")
+        if not self.latents.dims:
+            raise InputError("this model's code has no numbers, so there is nothing to draw; fit one with more")
         order = Noise(seed, "gallery").permutation(len(rows))
         self.rows = rows.take(order[:MAP_ROWS])
 

@@ -102,6 +102,11 @@ class GAN(Trained, Model):
             precision="float32",
         )
 
+    @classmethod
+    def check_training(cls, settings: TrainingSettings) -> None:
+        """No stop rule, and the game's own steps."""
+        GameFitter.check(settings)
+
     def fitter(
         self, settings: TrainingSettings, precision: Precision, *, steps: int, held_out: Rows, seed: int
     ) -> Fitter:

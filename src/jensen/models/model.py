@@ -332,6 +332,10 @@ class Trained(ABC):
         """The default training settings for these data and model options."""
         return TrainingSettings()
 
+    @classmethod  # noqa: B027 (most models have a use for all of them)
+    def check_training(cls, settings: TrainingSettings) -> None:
+        """Refuse settings of training that this family has no use for."""
+
     def initialise(self, train: Rows) -> None:  # noqa: B027 (most models have nothing to do here)
         """Set what has a good start in closed form, from training rows in the model's units."""
 

@@ -116,8 +116,8 @@ class TrainingSettings:
         """Refuse what cannot work, naming the setting."""
         rules = {
             "batch_size": (1 <= self.batch_size <= rows, f"between 1 and the {rows} training rows"),
-            "lr": (0 < self.lr < 1e3, "positive"),
-            "weight_decay": (0 <= self.weight_decay < 1e3, "at least 0"),
+            "lr": (0 < self.lr < 1e3, "positive and below 1000"),
+            "weight_decay": (0 <= self.weight_decay < 1e3, "at least 0 and below 1000"),
             "beta2": (0 < self.beta2 < 1, "between 0 and 1"),
             "grad_clip": (self.grad_clip > 0, "positive"),
             "ema": (0 <= self.ema <= 1, "a share of the run, 0 to 1"),

@@ -70,10 +70,7 @@ class GameFitter(Fitter):
         measure: Measure,
         seed: int,
     ) -> None:
-        if settings.patience:
-            raise InputError(
-                f"patience must be 0 for a model without likelihood, which has nothing to stop by, got {settings.patience}; leave it out"
-            )
+        self.check(settings)
         self.players = {"first": first, "second": second}
         self.settings, self.precision, self.seed = settings, precision, seed
         self.batch_size, self.rows, self.measure = settings.batch_size, held_out, measure
@@ -82,6 +79,22 @@ class GameFitter(Fitter):
         self.stages = Stages(steps, int(settings.warmup * steps), 0)
         self.skipped = 0
         self.optimizers = {name: _adam(player.own, settings) for name, player in self.players.items()}
+
+    @staticmethod
+    def check(settings: TrainingSettings) -> None:
+        """Refuse what belongs to training by one objective.
+
+        Raises:
+            InputError: a stop rule, another optimiser.
+        """
+        if settings.patience:
+            raise InputError(
+                f"patience must be 0 for a model without likelihood, which has nothing to stop by, got {settings.patience}; leave it out"
+            )
+        if settings.optimizer != "adamw":
+            raise InputError(
+                f"optimizer={settings.optimizer} is for models with one objective, and this one has two; leave it out"
+            )
 
     def last(self) -> int:
         """All steps."""
@@ -153,10 +166,6 @@ class GameFitter(Fitter):
 
 def _adam(module: nn.Module, settings: TrainingSettings) -> torch.optim.AdamW:
     """Without momentum, which carries a player past where its opponent has moved to."""
-    if settings.optimizer != "adamw":
-        raise InputError(
-            f"optimizer={settings.optimizer} is for models with one objective, and this one has two; leave it out"
-        )
     return torch.optim.AdamW(
         module.parameters(),
         lr=settings.lr,

@@ -26,6 +26,7 @@ from jensen.noise import Noise
 from jensen.vae.parts import Joint
 
 BLOCK = 64  # draws of z that are keyed together
+EVEN = 0.5  # of few weights: the effective share below which their error bar is too short
 
 
 @dataclass(frozen=True)
@@ -151,9 +152,12 @@ def weighed(log_w: Float64[Tensor, "n B"]) -> Estimate:
     if len(log_w) < 2:
         return Estimate(log_mean_exp(log_w), log_w.new_full(log_w.shape[1:], math.nan))
     found = log_evidence(log_w)
-    told = {"ess": found.diagnostics.ess}
-    if found.diagnostics.pareto_k is not None and found.diagnostics.reliable is not None:
-        told |= {"pareto_k": found.diagnostics.pareto_k, "reliable": found.diagnostics.reliable}
+    diagnostics = found.diagnostics
+    told = {"ess": diagnostics.ess}
+    if diagnostics.pareto_k is not None and diagnostics.reliable is not None:
+        told |= {"pareto_k": diagnostics.pareto_k, "reliable": diagnostics.reliable}
+    else:  # too few weights to see their tail: what can be seen is how even they are
+        told["reliable"] = diagnostics.ess > EVEN * diagnostics.draws
     return Estimate(found.value, found.stderr, {}, told)
 
 
