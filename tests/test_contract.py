@@ -17,7 +17,7 @@ from torch import Tensor
 
 import jensen
 from jensen.config import built
-from jensen.data.examples import Examples, Split, as_examples
+from jensen.data.examples import Batch, Examples, Split, as_examples
 from jensen.data.space import Levels, Real
 from jensen.errors import InputError
 from jensen.fitting import proposed
@@ -235,9 +235,9 @@ def test_a_tolerance_is_in_the_unit_of_the_headline(word: str, kind: str, monkey
     pipeline, test = fitted(word, kind), split_of(kind).test
     seen: list[float] = []
 
-    def plan(pilot: Tensor, ids: Tensor, rows: int, *, tolerance: float, seed: int, **options: Any) -> dict[str, Any]:
+    def plan(pilot: Batch, rows: int, *, tolerance: float, seed: int, **options: Any) -> dict[str, Any]:
         seen.append(tolerance)
-        assert (len(pilot), rows) == (len(ids), len(test))
+        assert (len(pilot.x), rows) == (len(pilot.id), len(test))
         return how_to_score(word, kind)
 
     monkeypatch.setattr(pipeline.model, "plan", plan)

@@ -278,7 +278,7 @@ MISTAKES: dict[str, tuple[Any, Any, dict[str, Any], str]] = {
     "covariance": (X, Y, {"covariance": "round"}, "covariance must be full or diag, got 'round'"),
     "dropout": (X, Y, {"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
     "steps": (X, Y, {"steps": -1}, "steps must be from 0 to 10\\^9, got -1"),
-    "rate": (X, Y, {"lr": 0.0}, "lr must be positive, got 0.0"),
+    "rate": (X, Y, {"lr": 0.0}, "lr must be positive and below 1000, got 0.0"),
     "many targets": (np.ones((3, 1)), np.ones((3, 300)), {}, "1 covariances of 300 targets have 90,000 cells"),
 }
 
