@@ -5,8 +5,8 @@ For a weight matrix with gradient G, running means L of G Gᵀ and R of Gᵀ G a
     G' = Q_Lᵀ G Q_R,   W ← W - η Q_L [ M / (√V + ε) ] Q_Rᵀ,   M the mean of G', V that of G'²
 
 Adam takes each number of W for itself; here those directions are that go together. The basis is kept up by one step of orthogonal
-iteration, Q ← qr(L Q), every few steps, and M turns with it. A side of more than `WIDEST` keeps the identity, since its basis would cost more than a step
-of a small network; vectors and tensors of more dimensions are Adam's.
+iteration, Q ← qr(L Q), every few steps, and M turns with it. A side of more than `WIDEST` keeps the identity, since its basis would
+cost more than a step of a small network; vectors and tensors of more dimensions are Adam's.
 """
 
 from collections.abc import Iterable
