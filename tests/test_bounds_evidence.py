@@ -9,10 +9,12 @@ from torch.distributions import Distribution, Independent, Normal
 
 from jensen.bounds.annealed import Annealing, Settings, sandwich
 from jensen.bounds.evidence import importance_weights
+from jensen.bounds.gradients import ESTIMATORS
 from jensen.bounds.hmc import Point, transition
 from jensen.distributions.conditional import Conditional
 from jensen.distributions.from_noise import DiagonalNormal, FullNormal, LocationScale
 from jensen.errors import InputError
+from jensen.importance import prior_evidence
 from jensen.noise import Noise
 
 F64 = torch.float64
@@ -110,6 +112,13 @@ def test_bounds_are_refused_inside_a_mean_of_weights():
         importance_weights(Loose(), Emission(), Posterior(), x, noise_of(torch.arange(2)), draws=2, together=2)
     with pytest.raises(InputError, match="take method=elbo"):
         annealing(x, prior=Loose())
+    with pytest.raises(InputError, match="take method=elbo"):
+        prior_evidence(Loose(), Emission(), x, 2)
+    for estimator in ESTIMATORS.values():
+        with pytest.raises(InputError, match="take method=elbo"):
+            estimator.loss(Loose(), Emission(), Posterior(), x, torch.zeros(2, 2, 2, dtype=F64))
+        one = torch.zeros(1, 2, 2, dtype=F64)
+        assert estimator.loss(Loose(), Emission(), Posterior(), x, one).isfinite().all(), "one draw is the elbo"
 
 
 def annealing(

@@ -164,6 +164,20 @@ def test_the_gap_is_told(runs: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert "annealing from both sides leaves log p open by" in told
 
 
+def test_an_estimate_says_how_many_draws_it_is_of(runs: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["evaluate", str(runs / "vae"), "--method", "iwae", "--set", "draws=150", "-n", "9", "--json"]) == 0
+    ll = json.loads(capsys.readouterr().out)["log_likelihood"]
+    assert main(["evaluate", str(runs / "vae"), "--method", "iwae", "--set", "draws=150", "-n", "9"]) == 0
+    told = capsys.readouterr().out
+    assert "(bound, iwae of 150 draws; 9 examples" in told
+    weights = ll["diagnostics"]
+    assert f"effective sample size of a row {weights['ess']['median']:.3g} (median)" in told
+    assert f"Pareto k̂ {weights['pareto_k']['median']:.2f}, at most {weights['pareto_k']['max']:.2f}" in told
+    words = ["--method", "ais", "--set", "temperatures=4", "--set", "chains=2", "-n", "3"]
+    assert main(["evaluate", str(runs / "vae"), *words]) == 0
+    assert "(bound, ais of 4 temperatures, 2 chains, 5 leapfrogs; 3 examples" in capsys.readouterr().out
+
+
 def test_a_model_without_likelihood_says_why_and_measures_its_samples(runs: Path, capsys: pytest.CaptureFixture[str]):
     run = str(runs / "autoencoder")
     assert main(["evaluate", run]) == 0

@@ -167,7 +167,31 @@ def test_the_command_line_binarises_says_so_and_redraws(tmp_path: Path, capsys: 
         "--redraws is for runs on data with --binarise static or dynamic, got data as they are"
         in capsys.readouterr().err
     )
-    assert main([*fit[:-1], "static"]) == 2
+    capsys.readouterr()
+    assert main([*fit[:-1], "static", "--binarise-seed", "2"]) == 2, "the same test rows, other training rows"
+    assert "holds another run: binarise was 'dynamic', now 'static'" in capsys.readouterr().err
+
+
+def test_a_comparison_is_of_one_protocol_and_says_which(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    np.save(tmp_path / "grey.npy", GREY)
+    words = ["compare", str(tmp_path / "grey.npy"), "-m", "gaussian", "-o", str(tmp_path / "c"), "--binarise"]
+    assert main([*words, "dynamic"]) == 0
+    assert "note: binarised: dynamic (training rows drawn anew" in capsys.readouterr().out
+    assert "binarised: dynamic (training rows drawn anew" in (tmp_path / "c" / "compare.html").read_text()
+    assert main([*words, "static"]) == 2
+    assert "binarise was 'dynamic', now 'static'" in capsys.readouterr().err
+
+
+def test_the_protocol_stands_beside_measures_of_samples(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    np.save(tmp_path / "grey.npy", GREY)
+    run = str(tmp_path / "run")
+    assert main(["fit", str(tmp_path / "grey.npy"), "-m", "gaussian", "-o", run, "--binarise", "static"]) == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "--binarise static" in page
+    assert "binarised: static" in page
+    capsys.readouterr()
+    assert main(["evaluate", run, "--method", "samples", "-n", "40"]) == 0
+    assert "as many test rows (binarised: static" in capsys.readouterr().out
 
 
 def amat(rows: np.ndarray) -> str:

@@ -367,6 +367,7 @@ def said(diffusion, monkeypatch, *, model, control, rows=10, **difference):
         ((60, 3, 4, 3), ["--levels", "9", "--layout", "HWC", "--split-seed", "7"]),
         ((60, 3), ["--levels", "4", "--set", "n_components=2", "--set", "covariance=diag"]),
         ((60, 3), ["--seed", "3"]),
+        ((60, 3), ["--levels", "9", "--binarise", "static", "--binarise-seed", "5"]),
     ],
 )
 def test_the_command_on_the_page_shows_the_run_again(tmp_path, capsys, shape, options):

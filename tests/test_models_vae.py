@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, MultivariateNormal
 
 import jensen
+from jensen.__main__ import main
 from jensen.bounds.gradients import ESTIMATORS
 from jensen.data.examples import Batch, Examples
 from jensen.data.space import Levels, Real
@@ -176,9 +177,10 @@ def test_a_latent_collapses_where_the_noise_is_as_large_as_its_variance():
 
 
 def integrable(**options: object) -> VAE:
-    """One latent, three bits, weights that matter."""
+    """One latent if not more, three bits, weights that matter."""
     torch.manual_seed(4)
-    model = VAE((3,), BITS, latent_dim=1, network="mlp", width=8, depth=1, **options).double()  # type: ignore[arg-type]
+    given = {"latent_dim": 1, "network": "mlp", "width": 8, "depth": 1, **options}
+    model = VAE((3,), BITS, **given).double()  # type: ignore[arg-type]
     with torch.no_grad():
         for name, tensor in model.named_parameters():
             if "emission" in name:
@@ -457,13 +459,40 @@ def test_beta_is_said_wherever_the_likelihood_is():
     fast = {"latent_dim": 2, "steps": 20, "batch_size": 16, "width": 8, "depth": 1, "patience": 0, "progress": False}
     told = {}
     for name, options in {
-        "plain": {}, "beta": {"beta": 4.0}, "short": {"beta_warmup": 1.0}, "warmed": {"beta_warmup": 0.2}, "free": {"free_bits": 0.1},
+        "plain": {}, "beta": {"beta": 4.0}, "warmed": {"beta_warmup": 0.2}, "free": {"free_bits": 0.1},
     }.items():  # fmt: skip
-        told[name] = jensen.fit(split, "vae", **fast, **options).log_likelihood(split.test).of  # type: ignore[arg-type]
-    assert told["plain"] == told["warmed"] == "z ~ p(z), x ~ p(x | z)"
-    assert "weighted 4, not by the bound" in told["beta"]
-    assert "0.1 nats a dimension free" in told["free"]
-    assert "weighted" not in told["warmed"]
+        ll = jensen.fit(split, "vae", **fast, **options).log_likelihood(split.test)  # type: ignore[arg-type]
+        assert ll.of == "z ~ p(z), x ~ p(x | z)"
+        assert ll.to_dict()["trained"] == ll.trained
+        told[name] = str(ll)
+    assert "trained with the divergence weighted 4, not by the bound" in told["beta"]
+    assert "trained with 0.1 nats a dimension free, not by the bound" in told["free"]
+    assert "trained" not in told["plain"] + told["warmed"]
+
+
+def test_what_is_no_bound_is_not_called_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """Another weight's aim, on the bar, in the history and on the page."""
+    x = np.random.default_rng(0).integers(0, 2, (80, 6)).astype(np.uint8)
+    np.save(tmp_path / "x.npy", x)
+    words = ["fit", str(tmp_path / "x.npy"), "-m", "vae", "-o", str(tmp_path / "run"), "--levels", "2", "--steps", "20"]
+    for setting in ("beta=0.25", "latent_dim=2", "batch_size=16", "width=8", "depth=1"):
+        words += ["--set", setting]
+    assert main(words) == 0
+    told = capsys.readouterr()
+    assert "weighted 0.25, not by the bound" in told.out
+    assert "objective" in told.err
+    assert "held-out ≤" not in told.err
+    last = json.loads((tmp_path / "run" / "history.jsonl").read_text().splitlines()[-1])["held_out"]
+    assert "bound" not in last
+    assert last["objective"] == pytest.approx(last["reconstruction"] + last["divergence × 0.25"])
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Objective of validation rows with averaged weights: no log p and no bound on it." in page
+    assert "ound on −log p of validation rows" not in page
+    for options in ([], ["--method", "iwae", "--set", "draws=20"]):
+        assert main(["evaluate", str(tmp_path / "run"), *options]) == 0
+        assert "weighted 0.25, not by the bound" in capsys.readouterr().out
+    assert main(["info", str(tmp_path / "run")]) == 0
+    assert "weighted 0.25, not by the bound" in capsys.readouterr().out
 
 
 def test_a_weight_rises_over_its_steps_and_the_loss_is_what_it_says():
@@ -491,6 +520,11 @@ def test_a_fit_has_the_weight_that_is_due():
         fitter.step(number, rows.batch(slice(None)))
         seen.append(float(model.weight.now))
     assert seen == pytest.approx([0.0, 0.75, 1.5, 2.25, *[3.0] * 5])
+    warming = integrable(beta_warmup=1.0).float()
+    fitter = warming.fitter(TrainingSettings(batch_size=8), Precision("float32", ""), steps=8, held_out=rows, seed=0)
+    for number, told in enumerate(["0.125", "0.25", "0.375", "0.5", "0.625", "0.75", "0.875", ""]):
+        fitter.step(number, rows.batch(slice(None)))
+        assert warming.trained() == (f"trained with the divergence weighted {told}, not by the bound" if told else "")
 
 
 def test_draws_grow_from_one_to_all_that_were_asked_for(monkeypatch: pytest.MonkeyPatch):
@@ -632,6 +666,20 @@ def test_collapse_is_watched(tmp_path: Path):
     codes = inner.encode(run.encoded(watched).batch(slice(None)).x)
     assert last["active_units"] == int((codes.var(0) > 0.01).sum())
     assert lines[0]["held_out"]["active_units"] <= 4
+
+
+@pytest.mark.parametrize(
+    "options", [{"posterior": "flow", "latent_dim": 2}, {"latent_layers": 2}, {"prior": "mixture"}]
+)
+def test_collapse_is_watched_for_every_family(options: dict[str, object]):
+    """Of a code that the decoder is deaf to nothing is active in the end; its numbers are those of the variance of E[z | x]."""
+    model = integrable(**options)
+    found = model.objective().collapse(Examples(all_bits().float(), torch.arange(8)))
+    codes = model.encode(all_bits())
+    assert found["active_units"] == int((codes.var(0) > 0.01).sum()) > 0
+    for parameter in model.parts.posterior.parameters():
+        parameter.data.zero_()
+    assert model.objective().collapse(Examples(all_bits().float(), torch.arange(8)))["active_units"] == 0
 
 
 def test_at_the_posterior_stl_has_no_gradient():

@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -122,6 +123,19 @@ def test_it_comes_back_from_a_file(fitted: tuple[Pipeline, Split], tmp_path):
     assert again.config["model"]["options"]["n_classes"] == 2
     assert torch.equal(again.sample(6, 1, seed=3), run.sample(6, 1, seed=3))
     assert torch.equal(again.log_likelihood(split.test).value, run.log_likelihood(split.test).value)
+
+
+def test_other_labels_are_another_run(tmp_path: Path):
+    """The networks are told the classes, so a run on others is not the same."""
+    split, fast = data(), {"latent_dim": 1, "steps": 3, "n_classes": "auto", "progress": False}
+    jensen.fit(split, "vae", run=tmp_path, **fast)  # type: ignore[arg-type]
+    assert split.train.context is not None
+    other = replace(split, train=replace(split.train, context=1 - split.train.context))
+    with pytest.raises(InputError, match="holds another run: classes was"):
+        jensen.fit(other, "vae", run=tmp_path, **fast)  # type: ignore[arg-type]
+    plain = {**fast, "n_classes": None}
+    jensen.fit(split, "vae", run=tmp_path / "plain", **plain)  # type: ignore[arg-type]
+    jensen.fit(other, "vae", run=tmp_path / "plain", **plain)  # type: ignore[arg-type]
 
 
 def test_what_does_not_go_together_is_refused(fitted: tuple[Pipeline, Split]):

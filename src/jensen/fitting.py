@@ -17,7 +17,7 @@ from torch import Tensor
 
 from jensen import __version__
 from jensen.config import built, skeleton
-from jensen.data import NAMED, load_data, require_complete
+from jensen.data import LOADED_BY, NAMED, load_data, require_complete
 from jensen.data.examples import Split
 from jensen.data.space import Levels, space_to_dict
 from jensen.errors import InputError
@@ -87,8 +87,8 @@ def fit(
         "model": model,
         "data": split.fingerprint,
         "space": str(split.space),
-        **{name: split.facts.get(name) for name in ("size", "levels", "layout", "label", "split_seed")},
-        **_classes_of(kind, split),
+        **{name: split.facts.get(name) for name in LOADED_BY},
+        **learned_classes(kind.kind_for(settings), split),
         "settings": settings,
         "budget": budget,
         "steps": steps,
@@ -109,7 +109,7 @@ def fit(
     return pipeline
 
 
-def _classes_of(kind: type[Model], split: Split) -> dict[str, Any]:
+def learned_classes(kind: type[Model], split: Split) -> dict[str, Any]:
     """The labels a model learns from are part of what is asked for; to other models they are nothing."""
     return {"classes": split.class_fingerprint} if issubclass(kind, ClassConditional) else {}
 
@@ -193,10 +193,10 @@ def reload_data(config: dict[str, Any]) -> Split:
 
 def loaded_again(facts: dict[str, Any]) -> Split:
     """The data that these facts are of, read again."""
-    options: dict[str, Any] = {name: facts.get(name) for name in ("levels", "layout", "label", "binarise")}
-    seeds: dict[str, Any] = {name: facts.get(name) or 0 for name in ("split_seed", "binarise_seed")}
-    size = facts.get("size")
-    return load_data(facts["source"], size=tuple(size) if size else None, **options, **seeds)
+    options: dict[str, Any] = {name: facts[name] for name in LOADED_BY if facts.get(name) is not None}
+    if "size" in options:
+        options["size"] = tuple(options["size"])
+    return load_data(facts["source"], **options)
 
 
 def is_known(source: str) -> bool:
@@ -387,11 +387,13 @@ def _behind_the_bar(pipeline: Pipeline) -> Callable[[dict[str, float]], str]:
         return f"loss {metrics['loss']:.3f}{told} · {metrics['rows_per_second']:.0f} rows/s"
 
     def text(metrics: dict[str, float]) -> str:
+        if "held_out" not in metrics:
+            return without(metrics)
         value = metrics["held_out"] + shift
         bound = f"{at_most}{-value / dims / np.log(2):.3f} bits/dim" if mass else f"{at_least}{value:.3f} nats"
         return f"loss {metrics['loss']:.3f} · held-out {bound} · {metrics['rows_per_second']:.0f} rows/s"
 
-    return text if isinstance(pipeline.model, DensityModel) else without
+    return text
 
 
 def _describe(config: dict[str, Any], pipeline: Pipeline, split: Split, say: Say) -> None:

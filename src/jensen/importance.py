@@ -27,7 +27,7 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from jensen.distributions.conditional import Conditional
+from jensen.distributions.conditional import Conditional, require_unbiased
 from jensen.distributions.tail import pareto_k
 from jensen.errors import InputError
 
@@ -183,7 +183,11 @@ def prior_evidence(prior: Conditional, emission: Conditional, x: Float[Tensor, "
         emission: p(x | z).
         x: data in the model's units.
         draws: how many z an example, drawn by torch's generator, independent between examples.
+
+    Raises:
+        InputError: a part whose log-density is a bound.
     """
+    require_unbiased(prior, emission)
     empty = x.new_zeros(len(x), 0)
 
     def one() -> Tensor:

@@ -22,6 +22,7 @@ from jensen.errors import plural
 
 Kind = Literal["exact", "lower bound", "upper bound", "estimate"]
 BITS = 1 / math.log(2)
+EFFORT = ("draws", "temperatures", "chains", "leapfrogs")
 _SHORT = {"exact": "exact", "lower bound": "bound", "upper bound": "upper bound", "estimate": "estimate"}
 _DIFFERENCES: dict[tuple[str, str], str] = {
     ("exact", "exact"): "exact difference",
@@ -59,6 +60,7 @@ class LogLikelihood:
         precision: the arithmetic of the model, which is part of p.
         missing: how many cells of the examples are missing; values are then those of the observed cells.
         protocol: what was done to the data that another number would not have, such as a binarisation.
+        trained: how the model was trained, where that was by another objective than a bound on this number.
     """
 
     value: Float64[Tensor, " B"]
@@ -75,6 +77,7 @@ class LogLikelihood:
     precision: str = "float64"
     missing: int = 0
     protocol: str = ""
+    trained: str = ""
 
     def __len__(self) -> int:
         return len(self.value)
@@ -163,14 +166,18 @@ class LogLikelihood:
 
     def describe(self) -> str:
         """What stands in the brackets behind the number."""
-        kind = _SHORT[self.kind] if self.kind == self.method else f"{_SHORT[self.kind]}, {self.method}"
+        kind = _SHORT[self.kind] if self.kind == self.method else f"{_SHORT[self.kind]}, {self.method}{self._effort()}"
         given = {"p(x|y)": "; log p(x | y), the class given", "p(x,y)": "; log p(x, y), class and row"}.get(
             self.given, ""
         )
         zero = f"; {self.impossible} {plural('row', self.impossible)} of probability zero" if self.impossible else ""
-        protocol = f"; {self.protocol}" if self.protocol else ""
-        told = f"{kind}; {len(self)} {plural('example', len(self))} × {self.dims} {plural('dim', self.dims)}{self._holes()}{given}; ± 1 SE{zero}{protocol}"
-        return told + self._caution()
+        told = f"{kind}; {len(self)} {plural('example', len(self))} × {self.dims} {plural('dim', self.dims)}{self._holes()}{given}; ± 1 SE{zero}"
+        return "; ".join(part for part in (told, self.protocol, self.trained, self._caution()) if part)
+
+    def _effort(self) -> str:
+        """The numbers that an estimate of more draws would have had larger."""
+        told = [f"{self.diagnostics[name]:,} {name}" for name in EFFORT if name in self.diagnostics]
+        return f" of {', '.join(told)}" if told else ""
 
     @property
     def unreliable(self) -> int:
@@ -181,7 +188,7 @@ class LogLikelihood:
     def _caution(self) -> str:
         if not self.unreliable:
             return ""
-        return f"; too few draws for {self.unreliable} of them (weights of too heavy a tail, or few and uneven): their log p is likely higher, and the bar does not say by how much"
+        return f"too few draws for {self.unreliable} of them (weights of too heavy a tail, or few and uneven): their log p is likely higher, and the bar does not say by how much"
 
     def _holes(self) -> str:
         return f", {self.missing / (len(self) * self.dims):.0%} of the cells missing" if self.missing else ""
@@ -207,6 +214,7 @@ class LogLikelihood:
             "rows": self.rows,
             "precision": self.precision,
             "protocol": self.protocol,
+            "trained": self.trained,
             "terms": {
                 name: {"mean_nats": _finite(float(v.mean())), "stderr_nats": _finite(_standard_error(v))}
                 for name, v in self.terms.items()

@@ -24,9 +24,8 @@ import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 
-from jensen.bounds.evidence import require_unbiased
 from jensen.bounds.hmc import LogRatio, Point, transition
-from jensen.distributions.conditional import Conditional
+from jensen.distributions.conditional import Conditional, require_unbiased
 from jensen.distributions.from_noise import FromNoise
 from jensen.importance import log_mean_exp
 from jensen.noise import Noise

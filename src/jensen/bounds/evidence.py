@@ -13,9 +13,8 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from jensen.bounds.weights import log_weights_of
-from jensen.distributions.conditional import Conditional
+from jensen.distributions.conditional import Conditional, require_unbiased
 from jensen.distributions.from_noise import FromNoise
-from jensen.errors import InputError
 
 NoiseBlock = Callable[[int], Float[Tensor, "block B E"]]
 
@@ -33,20 +32,6 @@ def pieces(noise: NoiseBlock, draws: int, together: int) -> Iterator[Tensor]:
         block = noise(number)[:draws]
         draws, number = draws - len(block), number + 1
         yield from block.split(together)
-
-
-def require_unbiased(*parts: Conditional) -> None:
-    """Refuse parts whose log-density is a bound: noise inside a log-mean-exp raises it above log p(x).
-
-    Raises:
-        InputError: names the part.
-    """
-    for part in parts:
-        if part.log_density == "bound":
-            raise InputError(
-                f"{type(part).__name__} gives a bound on its log-density, not the log-density; an average of weights made of it is no "
-                "bound on log p(x) and no estimate of it; take method=elbo"
-            )
 
 
 @torch.no_grad()

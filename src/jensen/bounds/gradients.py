@@ -27,7 +27,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from jensen.bounds.weights import log_weights
-from jensen.distributions.conditional import Conditional
+from jensen.distributions.conditional import Conditional, require_unbiased
 from jensen.distributions.from_noise import FromNoise
 from jensen.errors import InputError
 from jensen.importance import log_mean_exp
@@ -36,7 +36,6 @@ from jensen.importance import log_mean_exp
 class Estimator(ABC):
     """Minus the k-draw bound of each row, with a gradient."""
 
-    @abstractmethod
     def loss(
         self,
         prior: Conditional,
@@ -53,13 +52,25 @@ class Estimator(ABC):
             posterior: q(z | x).
             x: rows.
             noise: standard normals, k draws.
+
+        Raises:
+            InputError: more draws than one, and a part whose log-density is a bound.
         """
+        if len(noise) > 1:
+            require_unbiased(prior, emission, posterior)
+        return self._loss(prior, emission, posterior, x, noise)
+
+    @abstractmethod
+    def _loss(
+        self, prior: Conditional, emission: Conditional, posterior: Conditional, x: Tensor, noise: Tensor
+    ) -> Tensor:
+        """As `loss`."""
 
 
 class Reparameterised(Estimator):
     """The gradient of the value."""
 
-    def loss(
+    def _loss(
         self, prior: Conditional, emission: Conditional, posterior: Conditional, x: Tensor, noise: Tensor
     ) -> Tensor:
         """By automatic differentiation alone."""
@@ -77,7 +88,7 @@ class _AlongThePath(Estimator):
     def _path(self, share: Tensor) -> Tensor | None:
         """By what the gradient that comes to z_i is multiplied; None for 1."""
 
-    def loss(
+    def _loss(
         self, prior: Conditional, emission: Conditional, posterior: Conditional, x: Tensor, noise: Tensor
     ) -> Tensor:
         """As `Reparameterised`."""
@@ -114,7 +125,7 @@ class DoublyReparameterised(_AlongThePath):
 class Score(Estimator):
     """The score function with the other draws for a control variate."""
 
-    def loss(
+    def _loss(
         self, prior: Conditional, emission: Conditional, posterior: Conditional, x: Tensor, noise: Tensor
     ) -> Tensor:
         """No gradient goes through z."""

@@ -45,6 +45,8 @@ def taken_apart(pipeline: Pipeline, rows: Examples, count: int, seed: int) -> di
         "gap": _mean(found.log_p.value - found.elbo.value),
         "family": _mean(found.family),
         "amortisation": _mean(found.amortisation),
+        "unreliable": int((~found.log_p.told["reliable"]).sum()),
+        "effective_sample_size": float(found.log_p.told["ess"].median()),
         "sandwich": {"rows": CERTIFY["n"], "gap_nats": pair.gap, "stderr_nats": pair.stderr},
         "seed": seed,
     }

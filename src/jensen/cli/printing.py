@@ -75,6 +75,7 @@ def print_scored(
         return
     typer.echo(f"{model} on {source}: {ll}")
     print_breakdown(found)
+    print_weights(part(found, "diagnostics"))
     print_classes(more.get("classification"))
     print_redraws(more.get("redraws"))
     print_gap(more.get("gap"))
@@ -116,6 +117,10 @@ def print_gap(shares: dict[str, Any] | None) -> None:
     typer.echo(
         f"{'gap':<12} log p − elbo = {told['gap']} nats on {shares['rows']} rows = family {told['family']} + amortisation {told['amortisation']}"
     )
+    if shares["unreliable"]:
+        typer.echo(
+            f"{'':<12} the draws are too few for log p of {shares['unreliable']} of these rows: the family's share is likely larger"
+        )
     pair = shares["sandwich"]
     typer.echo(
         f"{'sandwich':<12} on {pair['rows']} rows drawn from the model, annealing from both sides leaves log p open by "
@@ -136,6 +141,17 @@ def print_breakdown(summary: dict[str, Any]) -> None:
     calls = real(part(summary, "diagnostics"), "network_calls_per_example")
     cost = f"; {calls:.0f} network calls an example" if calls else ""
     typer.echo(f"             = {parts} ({unit}; {word(summary, 'of')}{cost})")
+
+
+def print_weights(diagnostics: dict[str, Any]) -> None:
+    """How even the weights of importance sampling are, and how heavy their tail."""
+    ess, tail = (part(diagnostics, name) for name in ("ess", "pareto_k"))
+    if not ess:
+        return
+    k = f"; Pareto k̂ {tail['median']:.2f}, at most {tail['max']:.2f}" if real(tail, "max") is not None else ""
+    typer.echo(
+        f"{'weights':<12} effective sample size of a row {ess['median']:.3g} (median), at least {ess['min']:.3g}{k}"
+    )
 
 
 def print_classes(classification: dict[str, Any] | None) -> None:

@@ -12,6 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Categorical, Distribution
 
+from jensen.errors import InputError
+
 LogDensity = Literal["exact", "unbiased in exp", "bound"]
 
 
@@ -36,6 +38,20 @@ class Conditional(nn.Module, ABC):
         distribution = super().__call__(given)
         assert isinstance(distribution, Distribution)
         return distribution
+
+
+def require_unbiased(*parts: Conditional) -> None:
+    """Refuse parts whose log-density is a bound: noise inside a log-mean-exp raises it above log p(x).
+
+    Raises:
+        InputError: names the part.
+    """
+    for part in parts:
+        if part.log_density == "bound":
+            raise InputError(
+                f"{type(part).__name__} gives a bound on its log-density, not the log-density; an average of weights made of it is no "
+                "bound on log p(x) and no estimate of it; take method=elbo"
+            )
 
 
 class Weighted(Conditional):

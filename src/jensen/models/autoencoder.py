@@ -190,6 +190,8 @@ class SquaredError(Objective):
         model: both networks.
     """
 
+    watched = "minus squared error"
+
     def __init__(self, model: Autoencoder) -> None:
         super().__init__()
         self.model = model

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from jensen.bounds.annealed import Sandwich
-from jensen.bounds.evidence import require_unbiased
 from jensen.data.examples import Batch
+from jensen.distributions.conditional import require_unbiased
 from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood
 from jensen.models.model import LatentModel, OnCalls, nothing, row_ids, sample_ids
@@ -51,8 +51,8 @@ class ScoredByDraws(LatentModel):
     numbers_a_row: int
 
     @abstractmethod
-    def told(self) -> str:
-        """What the number describes, and how that was trained if not by the bound."""
+    def trained(self) -> str:
+        """How it was trained, if not by a bound on log p(x)."""
 
     @abstractmethod
     def classes_to_draw(self, context: Tensor | None, ids: Tensor, noise: Noise) -> Tensor:
@@ -165,13 +165,14 @@ class ScoredByDraws(LatentModel):
             given="p(x|y)" if self.parts.classes else "p(x)",
             kind="lower bound",
             measure=self.space.measure,
-            of=self.told(),
+            of=f"z ~ p(z), x ~ p(x | z{', y' if self.parts.classes else ''})",
             method=word,
             event_shape=self.event_shape,
             stderr=found.stderr,
             terms=found.terms,
             diagnostics={**numbers, "seed": seed, **found.told},
             precision="float32",
+            trained=self.trained(),
         )
 
     def gap(

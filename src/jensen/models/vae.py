@@ -20,7 +20,7 @@ from jensen.data.examples import Batch, Split
 from jensen.data.histogram import cell_counts, cell_means
 from jensen.data.space import Levels, Space
 from jensen.distributions.conditional import Conditional
-from jensen.distributions.from_noise import DiagonalNormal, FromNoise, FullNormal
+from jensen.distributions.from_noise import FromNoise
 from jensen.distributions.picking import picked
 from jensen.errors import InputError
 from jensen.models.model import (
@@ -45,12 +45,12 @@ from jensen.vae.diffusion_prior import DiffusionPrior
 from jensen.vae.emission import Cells
 from jensen.vae.networks import DEFAULT_SIZE, SIZES, Shape, default_latents, default_network, resolved
 from jensen.vae.objective import Aim, BoundFitter, BoundObjective, Weight
-from jensen.vae.posterior import Posterior, TwoLayers
+from jensen.vae.posterior import Posterior, TwoLayers, mean_of
 from jensen.vae.prior import StandardNormal, VampPrior
 from jensen.vae.words import Said, default_emission
 
 MOST_COUNTED = 1 << 24
-MEAN_DRAWS, CALIBRATION_ROWS, QUANTILE_DRAWS = 64, 1024, 2048
+CALIBRATION_ROWS, QUANTILE_DRAWS = 1024, 2048
 
 
 class VAE(GradientModel, ScoredByDraws, Encoder):
@@ -251,12 +251,13 @@ class VAE(GradientModel, ScoredByDraws, Encoder):
         assert isinstance(q, FromNoise)
         return q
 
-    def told(self) -> str:
-        """What the number describes, and how that was trained if not by the bound."""
+    def trained(self) -> str:
+        """With which weight of the divergence, if not by the bound."""
         now = float(self.weight.now)
-        trained = "" if now == 1 else f", trained with the divergence weighted {now:.3g}, not by the bound"
-        free = f", trained with {self.aim.free_bits:g} nats a dimension free" if self.aim.free_bits else ""
-        return f"z ~ p(z), x ~ p(x | z{', y' if self.parts.classes else ''}){trained}{free}"
+        weighted = "" if now == 1 else f"the divergence weighted {now:.3g}"
+        free = f"{self.aim.free_bits:g} nats a dimension free" if self.aim.free_bits else ""
+        how = " and ".join(part for part in (weighted, free) if part)
+        return f"trained with {how}, not by the bound" if how else ""
 
     def warning(self) -> str | None:
         """What is not the bound about the training."""
@@ -292,7 +293,7 @@ class VAE(GradientModel, ScoredByDraws, Encoder):
     def encode(self, x: Tensor, context: Tensor | None = None) -> Tensor:
         """E[z | x]; of a family without one in closed form, the mean of 64 draws."""
         self.eval()
-        return torch.cat([_mean_of(self._posterior_of(rows.double(), y)) for rows, y in _parts(x, context)])
+        return torch.cat([mean_of(self._posterior_of(rows.double(), y)) for rows, y in _parts(x, context)])
 
     @torch.no_grad()
     def decode(self, z: Tensor, context: Tensor | None = None) -> Tensor:
@@ -390,11 +391,3 @@ def _parts(rows: Tensor, context: Tensor | None) -> Iterator[tuple[Tensor, Tenso
     """Rows and their classes, some at a time."""
     for at in torch.arange(len(rows)).split(ROWS):
         yield rows[at], None if context is None else context[at]
-
-
-def _mean_of(q: FromNoise) -> Tensor:
-    """E[z]."""
-    if isinstance(q, DiagonalNormal | FullNormal):
-        return q.mean
-    noise = Noise(0, "mean of q").normal(range(MEAN_DRAWS), (q.noise_dims,))
-    return q.place(noise[:, None].double().expand(-1, q.batch_shape[0], -1)).mean(0)

@@ -31,11 +31,17 @@ class Loss(nn.Module, ABC):
 
 
 class Objective(Loss):
-    """A loss that says how well a model does on rows it has not learned from."""
+    """A loss that says how well a model does on rows it has not learned from.
+
+    Attributes:
+        watched: what the terms of `held_out` sum to: "bound", of the log-likelihood if not the log-likelihood itself, or another word.
+    """
+
+    watched: str = "bound"
 
     @abstractmethod
     def held_out(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        """Terms `(B,)` in nats whose sum is the log-likelihood (or its bound) that the stop rule watches."""
+        """Terms `(B,)` whose sum is what the stop rule watches, higher for better; of a bound in nats."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +69,8 @@ class Fitter(ABC):
 
     @abstractmethod
     def evaluate(self, number: int) -> dict[str, Any]:
-        """Score the held-out rows after `number` steps: the mean of each term in nats and "bound", their sum; of a model without
-        likelihood other measures, and no "bound".
+        """Score the held-out rows after `number` steps: first what is watched, "bound" where it is one of log p, then the mean of each of
+        its terms.
         """
 
     @abstractmethod
@@ -210,7 +216,7 @@ class GradientFitter(Fitter):
         bound = sum(means.values())
         if self.stages.saw(number, bound):
             self.best = _snapshot(self.average)
-        return {"bound": bound, **means}
+        return {self.objective.watched: bound, **means}
 
     def keep_best(self) -> None:
         """Put the weights with the best held-out bound into the objective."""

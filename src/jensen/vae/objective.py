@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from jensen.bounds.gradients import ESTIMATORS, leave_one_out
 from jensen.bounds.kl import kl_by_dimension
 from jensen.data.examples import Batch
-from jensen.distributions.from_noise import DiagonalNormal, FromNoise, FullNormal
+from jensen.distributions.from_noise import FromNoise
 from jensen.noise import Noise
 from jensen.rules import Rule, Ruled, between
 from jensen.training.fitter import GradientFitter, Objective, Rows
 from jensen.vae.parts import Joint, Parts
+from jensen.vae.posterior import mean_of
 
 HELD_OUT_DRAWS = 4
 ACTIVE = 0.01  # a number of the code is active where its mean varies by more over rows (Burda et al. 2016, section 5.1)
@@ -93,6 +94,7 @@ class BoundObjective(Objective):
         super().__init__()
         self.parts, self.aim, self.weight = parts, aim, weight
         self.draws = aim.draws
+        self.watched = "bound" if aim.beta == 1 else "objective"
 
     def at(self, done: float) -> None:
         """Train as one does when a share of the run is done: β min(1, t / warm-up), and as many draws as are due."""
@@ -173,18 +175,15 @@ class BoundObjective(Objective):
 
     @torch.no_grad()
     def collapse(self, rows: Rows) -> dict[str, Any]:
-        """How many numbers of the code are active, and the divergence of each in nats; nothing where q has no mean in
-        closed form, or of a single row.
-        """
+        """How many numbers of the code are active, and where it has a closed form the divergence of each in nats; nothing of a single row."""
         means, rates = [], []
         for start in range(0, len(rows), ROWS):
             batch = rows.batch(slice(start, start + ROWS))
             joint, x = self.parts.given(batch.context), batch.x.double()
             q = joint.posterior(x)
             rate = None if joint.prior.noise_dims else kl_by_dimension(q, joint.prior(x.new_zeros(len(x), 0)))
-            if not isinstance(q, DiagonalNormal | FullNormal):
-                return {}
-            means.append(q.mean.double())
+            assert isinstance(q, FromNoise)
+            means.append(mean_of(q).double())
             rates += [] if rate is None else [rate.double()]
         if sum(map(len, means)) < 2:
             return {}

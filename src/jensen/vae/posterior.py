@@ -18,9 +18,11 @@ from jensen.distributions.from_noise import DiagonalNormal, FromNoise, FullNorma
 from jensen.flow.bijection import Chain, MaskedSpline
 from jensen.flow.pushforward import Pushforward
 from jensen.nn.perceptron import Activation, Perceptron
+from jensen.noise import Noise
 from jensen.rules import FINITE, Rule, Ruled
 
 NARROWEST, WIDEST = -12.0, 8.0  # logarithms of standard deviations, beyond which gradients are cut off
+MEAN_DRAWS = 64
 SPLINES, BINS, BOUND, HIDDEN, SEEN = 4, 8, 5.0, 64, 32
 
 
@@ -179,3 +181,11 @@ class TwoLayers(Conditional):
         """Upwards."""
         q = self.first.forward(given, context)
         return Stacked(q, self.second, self.dims)
+
+
+def mean_of(q: FromNoise) -> Float[Tensor, "B D"]:
+    """E[z]; of a family without one in closed form, the mean of 64 draws, the same noise for every row."""
+    if isinstance(q, DiagonalNormal | FullNormal):
+        return q.mean
+    noise = Noise(0, "mean of q").normal(range(MEAN_DRAWS), (q.noise_dims,)).double()
+    return q.place(noise[:, None].expand(-1, q.batch_shape[0], -1)).mean(0)

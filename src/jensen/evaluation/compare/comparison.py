@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from jensen import __version__
-from jensen.data import describe, load_data
+from jensen.data import LOADED_BY, describe, load_data
 from jensen.data.examples import Split
 from jensen.evaluation.compare import samples, text
 from jensen.evaluation.compare.attempts import Attempt, attempted
@@ -180,10 +180,8 @@ def _made(plan: Plan, split: Split, folder: Folder | None, progress: bool, say: 
 
 def _facts(split: Split) -> dict[str, Any]:
     """What the data are, and how to load them again."""
-    options = {
-        name: split.facts.get(name)
-        for name in ("size", "levels", "layout", "label", "split_seed", "binarise", "binarise_seed")
-    }
+    options = {name: split.facts.get(name) for name in LOADED_BY}
+    protocol = split.facts.get("told")
     return {
         "source": split.facts.get("source", "array"),
         "options": {name: value for name, value in options.items() if value},
@@ -192,5 +190,5 @@ def _facts(split: Split) -> dict[str, Any]:
         "event_shape": list(split.event_shape),
         "rows": {part: len(getattr(split, part)) for part in ("train", "valid", "test")},
         "test_rows_in_train": describe(split)["test_rows_in_train"],
-        "notes": list(split.facts.get("notes", [])),
+        "notes": [*split.facts.get("notes", []), *([protocol] if protocol else [])],
     }

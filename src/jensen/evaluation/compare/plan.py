@@ -55,6 +55,7 @@ class Plan:
             "settings": {word: dict(self.settings[word]) for word in sorted(self.settings)},
             "data": split.fingerprint,
             "space": str(split.space),
+            **{name: split.facts.get(name) for name in ("binarise", "binarise_seed")},
             **({"classes": split.class_fingerprint} if any(_learns_classes(w) for w in self.words) else {}),
             "budget": self.budget,
             "steps": self.steps,

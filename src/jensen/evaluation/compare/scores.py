@@ -14,7 +14,7 @@ from jensen.likelihood import LogLikelihood
 from jensen.training.fitter import under
 from jensen.training.run import read_tensors
 
-_FACTS = ("kind", "measure", "of", "method", "given", "rows", "precision", "missing", "protocol")
+_FACTS = ("kind", "measure", "of", "method", "given", "rows", "precision", "missing", "protocol", "trained")
 
 
 def write_scores(path: Path, scores: Mapping[str, LogLikelihood]) -> None:

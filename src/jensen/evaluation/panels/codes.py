@@ -6,7 +6,7 @@ from jensen.evaluation.charts import curve_figure
 from jensen.evaluation.figures import Theme
 from jensen.evaluation.images import grid, png, to_pixels
 from jensen.evaluation.latents import Gallery, Sheet
-from jensen.evaluation.numbers import part, reals
+from jensen.evaluation.numbers import part, real, reals
 from jensen.evaluation.page import Html, block, missing, panel, paragraph, picture
 from jensen.evaluation.panels.common import themed
 from jensen.evaluation.story import Story
@@ -18,9 +18,11 @@ def codes(story: Story) -> Html:
     """Nothing where the model has no codes."""
     model = story.pipeline.model
     inner = model.model if isinstance(model, Dequantised) else model
-    if not isinstance(inner, Encoder) or isinstance(inner, ClassGiven) or inner.latent_dim == 0:
+    if not isinstance(inner, Encoder) or inner.latent_dim == 0:
         return Html("")
     title = "The codes"
+    if isinstance(inner, ClassGiven):
+        return panel(title, paragraph(_of_classes(story)), *_rates(story))
     if story.split is None or len(story.split.test) < 2:
         return panel(title, missing(story.without_data))
     shown = Gallery(story.pipeline, story.split.test, story.split.class_names)
@@ -39,6 +41,17 @@ def codes(story: Story) -> Html:
         }
         parts += [_sheet(shown, name, sheet) for name, sheet in sheets.items()]
     return panel(title, *parts)
+
+
+def _of_classes(story: Story) -> str:
+    """Of a code beside a class: how much of it is used."""
+    active = real(part(story.history[-1], "held_out"), "active_units") if story.history else None
+    used = (
+        ""
+        if active is None
+        else f" {active:.0f} of its numbers are active: their mean varies by more than 0.01 over rows."
+    )
+    return f"The code of a row is what the class leaves open.{used}"
 
 
 def _rates(story: Story) -> list[Html]:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
+from jensen.data import LOADED_BY
 from jensen.data.facts import describe
 from jensen.data.space import Levels
 from jensen.errors import plural
@@ -55,6 +56,7 @@ def training(story: Story) -> Html:
         )
         name = "held-out −log p" if what == "−log p" else "held-out bound"
         charts.append(_curve(held, f"{name}, {story.unit.name}", caption))
+    charts += _watched(points, steps) if not held else []
     settings = part(story.config, "training")
     lines = [(name.replace("_", " "), _plain(value)) for name, value in settings.items()]
     return panel(
@@ -63,6 +65,14 @@ def training(story: Story) -> Html:
         *_held_out_parts(story, points, steps),
         *([facts(lines, "compact")] if lines else []),
     )
+
+
+def _watched(points: Sequence[dict[str, Any]], steps: Sequence[float]) -> list[Html]:
+    """The curve of what is watched where that is no bound on log p."""
+    name = next(iter(part(points[-1], "held_out")), "")
+    pairs = [(s, v) for s, r in zip(steps, points, strict=True) if (v := real(part(r, "held_out"), name)) is not None]
+    caption = f"{name[:1].upper()}{name[1:]} of validation rows with averaged weights: no log p and no bound on it."
+    return [_curve(pairs, f"held-out {name}", caption)] if pairs else []
 
 
 def _held_out_words(network: Model) -> tuple[str, str, str]:
@@ -153,6 +163,7 @@ def data(story: Story) -> Html:
         ("split", str(found["split"] or "")),
         ("shape", f"{_shape(found['shape'])}{story.dims:,} dimensions, {found['dtype']}"),
         ("values", f"{found['space']}" + (f", from {low:g} to {high:g}" if low is not None else ", all missing")),
+        ("protocol", split.test.protocol),
         ("classes", classes + (", …" if len(found["classes"]) > 50 else "")),
         ("constant", f"{found['constant_dimensions']:,} of {story.dims:,} dimensions"),
         ("missing", f"{found['missing_cells']:,} cells"),
@@ -208,7 +219,7 @@ def command(story: Story) -> str:
     words += ["--seed", str(request["seed"])] if request.get("seed") is not None else []
     for name, value in part(request, "settings").items():
         words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
-    for name in ("size", "levels", "layout", "label", "split_seed"):
+    for name in LOADED_BY:
         words += [f"--{name.replace('_', '-')}", _option(known[name])] if known.get(name) else []
     return shlex.join(words)
 

@@ -39,6 +39,7 @@ class TwoSamples:
         how: how the model's samples were drawn.
         seed: of everything.
         caution: what the sample sizes do not allow.
+        protocol: of the test rows.
     """
 
     columns: Mapping[str, list[Measure]]
@@ -47,6 +48,7 @@ class TwoSamples:
     how: str
     seed: int
     caution: str | None = None
+    protocol: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able."""
@@ -56,6 +58,7 @@ class TwoSamples:
             "how": self.how,
             "seed": self.seed,
             "caution": self.caution,
+            "protocol": self.protocol,
             "measures": {name: as_dict(found) for name, found in self.columns.items()},
         }
 
@@ -83,7 +86,8 @@ class TwoSamples:
             features, how, caution = str(found["features"]), str(found["how"]), found["caution"]
             if "model" not in columns:
                 raise KeyError("model")
-            return TwoSamples(columns, int(found["rows"]), features, how, int(found["seed"]), caution)
+            protocol = str(found.get("protocol", ""))
+            return TwoSamples(columns, int(found["rows"]), features, how, int(found["seed"]), caution, protocol)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise InputError(
                 f"two-sample measures cannot be read: {type(error).__name__}: {str(error)[:80]}"
@@ -95,8 +99,9 @@ class TwoSamples:
 
     def explained(self) -> str:
         """What the columns are."""
+        protocol = f" ({self.protocol})" if self.protocol else ""
         return (
-            f"{self.rows} rows of each sample against as many test rows, seed {self.seed}; samples {self.how}; features {self.features}. "
+            f"{self.rows} rows of each sample against as many test rows{protocol}, seed {self.seed}; samples {self.how}; features {self.features}. "
             f"train: training rows in place of samples, what a perfect model would show. {LEGEND}"
         )
 
@@ -147,7 +152,7 @@ def two_samples(
         if word != pipeline.config["model"]["word"]:
             on_step(f"measuring {word}")
             columns |= _control(word, gauge, split, seed)
-    return TwoSamples(columns, count, features_of(gauge), how, seed, gauge.caution)
+    return TwoSamples(columns, count, features_of(gauge), how, seed, gauge.caution, split.test.protocol)
 
 
 def features_of(gauge: Gauge) -> str:
