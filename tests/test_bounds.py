@@ -3,9 +3,12 @@
 import pytest
 import torch
 from analytic import PPCAEmission, PPCAPosterior, PPCAPrior, ppca, z_score
+from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from jensen.bounds import elbo
+from jensen.bounds.kl import kl_by_dimension
+from jensen.distributions.from_noise import DiagonalNormal, FullNormal
 
 WORLD = ppca()
 X = WORLD.sample(6, torch.Generator().manual_seed(0))
@@ -73,3 +76,25 @@ def test_gradients_reach_the_posterior():
     expected = -precision @ torch.full((2,), 0.3, dtype=torch.float64)  # d/dm of -½ mᵀ Σ⁻¹ m
     assert shift.grad is not None
     torch.testing.assert_close(shift.grad, expected, rtol=0.05, atol=0)
+
+
+def test_the_closed_form_of_full_and_diagonal_normals_is_torchs():
+    """KL(q ‖ p) of a Cholesky factor, and of two diagonal normals, against torch's own."""
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+    p = DiagonalNormal(drawn(5, 4), 0.3 * drawn(5, 4))
+    other = MultivariateNormal(p.loc, torch.diag_embed(p.variance))
+    factor = drawn(5, 4, 4).tril(-1) + torch.diag_embed((0.3 * drawn(5, 4)).exp())
+    full, diagonal = FullNormal(drawn(5, 4), factor), DiagonalNormal(drawn(5, 4), 0.3 * drawn(5, 4))
+    pairs = [
+        (full, MultivariateNormal(full.loc, scale_tril=factor)),
+        (diagonal, MultivariateNormal(diagonal.loc, torch.diag_embed(diagonal.variance))),
+    ]
+    for q, same in pairs:
+        found = kl_by_dimension(q, p)
+        assert found is not None
+        torch.testing.assert_close(found.sum(1), kl_divergence(same, other), rtol=0, atol=1e-12)
+    assert kl_by_dimension(diagonal, full) is None

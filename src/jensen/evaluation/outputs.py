@@ -129,7 +129,7 @@ def _write_array(
 
 def write_scores(path: Path, rows: Examples, ll: LogLikelihood, clusters: Tensor | None = None) -> None:
     """Write a .csv with a row an example: id, file where there is one, value and stderr in nats, and the number of
-    repetitions the stderr comes from (an interval for one row takes Student's t with one less degrees of freedom);
+    repetitions the stderr comes from, where it is their spread (an interval for one row takes Student's t with one less degrees of freedom);
     with `clusters (B, K)`, the most probable component and the probability of each, empty where they are NaN (p(x) = 0).
     """
     columns: dict[str, Iterable[object]] = {"id": rows.id.tolist()}
@@ -137,7 +137,7 @@ def write_scores(path: Path, rows: Examples, ll: LogLikelihood, clusters: Tensor
         columns["file"] = rows.names
     columns["value"] = (f"{value:.9g}" for value in ll.value.tolist())
     columns["stderr"] = repeat("") if ll.stderr is None else (f"{error:.6g}" for error in ll.stderr.tolist())
-    if "repetitions" in ll.diagnostics:
+    if ll.diagnostics.get("repetitions", 1) > 1:
         columns["repetitions"] = repeat(ll.diagnostics["repetitions"])
     if clusters is not None:
         unknown = clusters.isnan().any(1).tolist()
