@@ -174,10 +174,16 @@ def test_the_command_line_binarises_says_so_and_redraws(tmp_path: Path, capsys: 
 
 def test_a_comparison_is_of_one_protocol_and_says_which(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     np.save(tmp_path / "grey.npy", GREY)
-    words = ["compare", str(tmp_path / "grey.npy"), "-m", "gaussian", "-o", str(tmp_path / "c"), "--binarise"]
+    words = ["compare", str(tmp_path / "grey.npy"), "-m", "gaussian,vae", "-o", str(tmp_path / "c"), "--steps", "3"]
+    words += ["--set", "vae.beta=0.5", "--binarise"]
     assert main([*words, "dynamic"]) == 0
-    assert "note: binarised: dynamic (training rows drawn anew" in capsys.readouterr().out
-    assert "binarised: dynamic (training rows drawn anew" in (tmp_path / "c" / "compare.html").read_text()
+    told, page = capsys.readouterr().out, (tmp_path / "c" / "compare.html").read_text()
+    for note in (
+        "binarised: dynamic (training rows drawn anew",
+        "vae was trained with the divergence weighted 0.5, not by the bound",
+    ):
+        assert f"note: {note}" in told
+        assert note in page
     assert main([*words, "static"]) == 2
     assert "binarise was 'dynamic', now 'static'" in capsys.readouterr().err
 

@@ -167,7 +167,7 @@ class Loop:
         if "bound" in held_out:
             self.metrics["held_out"] = held_out["bound"]
         else:
-            self.metrics.update({name: value for name, value in held_out.items() if isinstance(value, float)})
+            self.metrics.update([next(iter(held_out.items()))])
         loss = self._loss_sum / self._losses if self._losses else None
         self._loss_sum, self._losses = 0.0, 0
         kept: dict[str, Any] = {

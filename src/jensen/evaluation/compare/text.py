@@ -67,11 +67,12 @@ def about(record: Mapping[str, Any]) -> str:
 
 
 def notes(record: Mapping[str, Any]) -> list[str]:
-    """What the numbers must be read with: what is odd about the data."""
+    """What the numbers must be read with: what is odd about the data, and models trained for something else."""
     data = record["data"]
     copies, rows = int(data["test_rows_in_train"]), int(data["rows"]["test"])
     seen = [f"{copies} of the {rows} test rows are among the training rows, so they reward copying"] if copies else []
-    return [*data["notes"], *seen]
+    trained = [(row["model"], word(part(row, "log_likelihood"), "trained")) for row in record["models"]]
+    return [*data["notes"], *seen, *(f"{model} was {how}" for model, how in trained if how)]
 
 
 def source(record: Mapping[str, Any]) -> str:
