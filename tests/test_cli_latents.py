@@ -199,6 +199,7 @@ def test_a_model_without_likelihood_says_why_and_measures_its_samples(runs: Path
     assert main(["info", run]) == 0
     assert "result: no likelihood; it learns a code" in capsys.readouterr().out
     page = (runs / "autoencoder" / "report.html").read_text()
+    assert "there is no evaluation.json" not in page
     assert "Samples against test rows" in page
     assert "The codes" in page
 

@@ -94,6 +94,13 @@ class Story:
         """Why a panel that needs the data is empty."""
         return f"Not shown: {self.problem or 'the data of this run were not given'}."
 
+    @property
+    def without_likelihood(self) -> str:
+        """Why a panel that needs the likelihood is empty."""
+        why = word(self.evaluation, "without_likelihood")
+        yet = "No likelihood yet: there is no evaluation.json in the run folder. `jensen evaluate` writes it."
+        return f"No likelihood: {why}." if why else yet
+
 
 def gather(run: Path, split: Split | None, problem: str | None, drawing: Drawing | None = None) -> Story:
     """Read the run folder; draw the samples if they are not given."""

@@ -10,8 +10,6 @@ from jensen.evaluation.page import (
     picture,
 )
 
-NOT_EVALUATED = "No likelihood yet: there is no evaluation.json in the run folder. `jensen evaluate` writes it."
-
 
 def themed(draw: Callable[[Theme], Figure], alt: str, caption: str | Html = "", style: str = "") -> Html:
     """A figure for light and for dark screens."""

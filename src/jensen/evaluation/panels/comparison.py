@@ -22,7 +22,7 @@ from jensen.evaluation.page import (
     strong,
     table,
 )
-from jensen.evaluation.panels.common import NOT_EVALUATED, themed
+from jensen.evaluation.panels.common import themed
 from jensen.evaluation.story import Story
 from jensen.evaluation.verdict import LEAST_ROWS, verdict
 from jensen.likelihood import Kind, plus_minus
@@ -41,7 +41,7 @@ def controls(story: Story) -> Html:
     """The model beside the controls on the same rows."""
     title = "Beside simple controls, on the same rows"
     if not story.log_likelihood:
-        return panel(title, missing(NOT_EVALUATED))
+        return panel(title, missing(story.without_likelihood))
     found = part(story.evaluation, "controls")
     alike = [name for name in sorted(found) if comparable(story.log_likelihood, part(found, name))]
     entries = [(story.model, story.log_likelihood), *((name, part(found, name)) for name in alike)]
@@ -151,7 +151,10 @@ def self_check(story: Story) -> Html:
     record = part(story.evaluation, "self_check")
     costs = {name: c for name in LABELS if (c := cost(part(record, name), story.unit)) is not None}
     if "test" not in costs or "samples" not in costs:
-        return panel(title, missing(NOT_EVALUATED if not story.evaluation else "evaluation.json holds no self-check."))
+        return panel(
+            title,
+            missing(story.without_likelihood if not story.log_likelihood else "evaluation.json holds no self-check."),
+        )
     about = f"All under one model, {word(record, 'of')}. " if word(record, "of") else ""
     bound = "These are bounds; the readings take the bounds to be about equally loose. " if _is_bound(record) else ""
     return panel(

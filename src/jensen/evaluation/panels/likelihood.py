@@ -29,7 +29,7 @@ from jensen.evaluation.page import (
     sub,
     table,
 )
-from jensen.evaluation.panels.common import NOT_EVALUATED, themed
+from jensen.evaluation.panels.common import themed
 from jensen.evaluation.story import Story
 from jensen.likelihood import plus_minus
 
@@ -63,8 +63,7 @@ def meaning(story: Story) -> Html:
     """The headline in plain words."""
     ll = story.log_likelihood
     if not ll:
-        why = word(story.evaluation, "without_likelihood")
-        return panel("What this number means", missing(f"No likelihood: {why}." if why else NOT_EVALUATED))
+        return panel("What this number means", missing(story.without_likelihood))
     lines = [_unit_line(story), _kind_line(story, ll), _error_line(ll), _of_line(ll)]
     note = word(ll, "note")
     return panel("What this number means", bullets([*lines, join(note)]))
@@ -141,7 +140,7 @@ def split_of_bits(story: Story) -> Html:
     terms = part(story.log_likelihood, "terms")
     if not terms:
         why = (
-            NOT_EVALUATED
+            story.without_likelihood
             if not story.log_likelihood
             else "This model's log-likelihood comes in one piece, without terms."
         )
