@@ -207,9 +207,6 @@ def test_a_model_without_likelihood_says_why_and_measures_its_samples(runs: Path
 def test_samples_of_a_model_with_likelihood_go_into_its_report(runs: Path, capsys: pytest.CaptureFixture[str]):
     run = runs / "vae"
     assert "Not measured yet" in (run / "report.html").read_text()
-    assert main(["evaluate", str(run), "--method", "samples", "-n", "50"]) == 0
-    before = capsys.readouterr().out
-    assert "has no likelihood" not in before
     assert main(["evaluate", str(run), "--method", "samples", "-n", "50", "--json"]) == 0
     assert set(json.loads(capsys.readouterr().out)) == {"model", "data", "samples"}
     assert main(["report", str(run)]) == 0
