@@ -57,8 +57,8 @@ class Aim:
 
         Example:
             >>> aim = Aim("iwae", 50, "dreg", 1.0, 0.0, 0.0, growth=0.8)
-            >>> [aim.draws_at(done) for done in (0.0, 0.4, 0.8, 1.0)]
-            [1, 7, 50, 50]
+            >>> tuple(aim.draws_at(done) for done in (0.0, 0.4, 0.8, 1.0))
+            (1, 7, 50, 50)
         """
         return round(self.draws ** min(1.0, done / self.growth)) if self.growth else self.draws
 
