@@ -10,7 +10,11 @@ from PIL import Image
 
 import jensen
 from jensen.__main__ import main
+from jensen.cli.gap import taken_apart
 from jensen.evaluation.latents import PICTURES
+from jensen.models.vae import VAE
+from jensen.vae.gap import Gap
+from jensen.vae.likelihood import Estimate
 
 FAST = ["--steps", "25", "--set", "latent_dim=3", "--set", "width=16", "--set", "depth=1", "--set", "batch_size=32"]
 
@@ -162,6 +166,19 @@ def test_the_gap_is_told(runs: Path, capsys: pytest.CaptureFixture[str], monkeyp
     told = capsys.readouterr().out
     assert "log p − elbo = " in told
     assert "annealing from both sides leaves log p open by" in told
+
+
+def test_rows_of_a_gap_that_need_more_draws_are_counted(runs: Path, monkeypatch: pytest.MonkeyPatch):
+    """Two of three by the estimate's own word, whose effective sample sizes have the median 2."""
+    run = jensen.load(runs / "vae")
+    zero = Estimate(torch.zeros(3), torch.zeros(3))
+    told = {"reliable": torch.tensor([True, False, False]), "ess": torch.tensor([9.0, 1.0, 2.0])}
+    monkeypatch.setattr(
+        VAE, "gap", lambda *given, **options: Gap(zero, zero, Estimate(zero.value, zero.stderr, {}, told))
+    )
+    monkeypatch.setattr("jensen.cli.gap.CERTIFY", {"n": 2, "temperatures": 2, "chains": 2})
+    found = taken_apart(run, jensen.load_data("digits").test, 3, 0)
+    assert (found["unreliable"], found["effective_sample_size"]) == (2, 2.0)
 
 
 def test_an_estimate_says_how_many_draws_it_is_of(runs: Path, capsys: pytest.CaptureFixture[str]):

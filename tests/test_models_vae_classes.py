@@ -1,6 +1,7 @@
 """`vae` with classes: log p(x | y) against an integral over one latent. Seeds fixed; tests by chance at 10⁻⁴."""
 
 import itertools
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,8 @@ import jensen
 from jensen.data.examples import Split
 from jensen.data.space import Levels
 from jensen.errors import InputError
+from jensen.evaluation.panels.codes import codes
+from jensen.evaluation.story import gather
 from jensen.models.model import ClassGiven
 from jensen.models.pipeline import Pipeline
 from jensen.models.vae import VAE, ClassVAE
@@ -133,6 +136,8 @@ def test_other_labels_are_another_run(tmp_path: Path):
     other = replace(split, train=replace(split.train, context=1 - split.train.context))
     with pytest.raises(InputError, match="holds another run: classes was"):
         jensen.fit(other, "vae", run=tmp_path, **fast)  # type: ignore[arg-type]
+    last = json.loads((tmp_path / "history.jsonl").read_text().splitlines()[-1])["held_out"]
+    assert f"{last['active_units']} of its numbers are active" in str(codes(gather(tmp_path, split, None)))
     plain = {**fast, "n_classes": None}
     jensen.fit(split, "vae", run=tmp_path / "plain", **plain)  # type: ignore[arg-type]
     jensen.fit(other, "vae", run=tmp_path / "plain", **plain)  # type: ignore[arg-type]

@@ -43,6 +43,7 @@ from jensen.training.run import Run
 
 HELD_OUT_ROWS = 256
 DEFAULT_BUDGET = "5m"
+ALWAYS_TOLD = ("loss", "grad_norm", "lr", "skipped", "rows_per_second")  # metrics that are not what is watched
 Say = Callable[[str], None]
 
 
@@ -88,7 +89,7 @@ def fit(
         "data": split.fingerprint,
         "space": str(split.space),
         **{name: split.facts.get(name) for name in LOADED_BY},
-        **learned_classes(kind.kind_for(settings), split),
+        **_classes_of(kind.kind_for(settings), split),
         "settings": settings,
         "budget": budget,
         "steps": steps,
@@ -109,7 +110,7 @@ def fit(
     return pipeline
 
 
-def learned_classes(kind: type[Model], split: Split) -> dict[str, Any]:
+def _classes_of(kind: type[Model], split: Split) -> dict[str, Any]:
     """The labels a model learns from are part of what is asked for; to other models they are nothing."""
     return {"classes": split.class_fingerprint} if issubclass(kind, ClassConditional) else {}
 
@@ -374,26 +375,22 @@ def _learn_at_once(
 
 
 def _behind_the_bar(pipeline: Pipeline) -> Callable[[dict[str, float]], str]:
-    """Loss, held-out log-likelihood or its bound in the units of the data, rows a second."""
+    """Loss, what is watched, rows a second."""
     mass = isinstance(pipeline.space, Levels)
     dims = int(np.prod(pipeline.event_shape))
     exact = isinstance(pipeline.model, DensityModel) and pipeline.model.methods[0] == "exact"
     at_most, at_least = ("", "") if exact else ("≤ ", "≥ ")
     shift = 0.0 if mass else float(pipeline.codec.log_abs_det(torch.zeros(1, *pipeline.event_shape))[0])
 
-    def without(metrics: dict[str, float]) -> str:
-        own = {k: v for k, v in metrics.items() if k not in ("loss", "grad_norm", "lr", "skipped", "rows_per_second")}
-        told = "".join(f" · {name.replace('_', ' ')} {value:.4g}" for name, value in own.items())
-        return f"loss {metrics['loss']:.3f}{told} · {metrics['rows_per_second']:.0f} rows/s"
-
-    def text(metrics: dict[str, float]) -> str:
+    def watched(metrics: dict[str, float]) -> str:
+        """Of log p in the units of the data; of anything else by its name."""
         if "held_out" not in metrics:
-            return without(metrics)
+            return "".join(f" · {n.replace('_', ' ')} {v:.4g}" for n, v in metrics.items() if n not in ALWAYS_TOLD)
         value = metrics["held_out"] + shift
         bound = f"{at_most}{-value / dims / np.log(2):.3f} bits/dim" if mass else f"{at_least}{value:.3f} nats"
-        return f"loss {metrics['loss']:.3f} · held-out {bound} · {metrics['rows_per_second']:.0f} rows/s"
+        return f" · held-out {bound}"
 
-    return text
+    return lambda metrics: f"loss {metrics['loss']:.3f}{watched(metrics)} · {metrics['rows_per_second']:.0f} rows/s"
 
 
 def _describe(config: dict[str, Any], pipeline: Pipeline, split: Split, say: Say) -> None:

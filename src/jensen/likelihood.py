@@ -175,7 +175,7 @@ class LogLikelihood:
         return "; ".join(part for part in (told, self.protocol, self.trained, self._caution()) if part)
 
     def _effort(self) -> str:
-        """The numbers that an estimate of more draws would have had larger."""
+        """Of how many draws, temperatures or chains it is."""
         told = [f"{self.diagnostics[name]:,} {name}" for name in EFFORT if name in self.diagnostics]
         return f" of {', '.join(told)}" if told else ""
 

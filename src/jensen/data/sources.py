@@ -34,15 +34,8 @@ from jensen.errors import InputError, brief, did_you_mean
 Reader = Callable[[Path], Source]
 READERS: dict[str, Reader] = {".npy": read_npy, ".npz": read_npz, ".csv": read_table, ".tsv": read_table}
 LAYOUT_KINDS = ("npy", "npz", "idx", "array")
-LOADED_BY = (
-    "size",
-    "levels",
-    "layout",
-    "label",
-    "split_seed",
-    "binarise",
-    "binarise_seed",
-)  # facts that are options too
+# facts that are options of `load_data` too
+LOADED_BY = ("size", "levels", "layout", "label", "split_seed", "binarise", "binarise_seed")
 
 
 def load_data(
