@@ -148,3 +148,12 @@ def test_channels_and_pixels_are_counted_from_one():
     x[:, 1] = 5.0
     with pytest.raises(InputError, match=r"channel 2 \(counted from 1\) is constant"):
         fit_codec(split(x, Real()))
+
+
+@pytest.mark.parametrize("k", [2, 3, 4, 5, 16, 255, 256])
+def test_levels_become_the_same_numbers_in_float32_as_in_float64(k: int):
+    """Also where the shift is not a multiple of a half, and its rounding would show."""
+    levels = torch.arange(k, dtype=torch.uint8)[:, None]
+    for half in (torch.tensor((k - 1) / 2), torch.tensor((k - 1) / 3, dtype=torch.float64)):
+        exact = ((levels.double() - half.double()) / half.double()).float()
+        torch.testing.assert_close(Affine(half, half).encode(levels), exact, rtol=0, atol=0)

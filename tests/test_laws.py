@@ -160,3 +160,17 @@ def test_the_total_of_halves_is_summed_in_more():
     (slope,) = torch.autograd.grad(found.sum(), given)
     assert slope.dtype == torch.bfloat16
     torch.testing.assert_close(slope.float(), torch.full((2, 784, 1), -0.5))
+
+
+@pytest.mark.parametrize("log_odds", [0.0, 1e-3, 1.0, 15.0, 40.0, 200.0])
+def test_bernoulli_sums_of_float32_are_those_of_float64_at_any_log_odds(log_odds: float):
+    """A cell may lose half an ulp of 1 or of its log-odds, and its slope the first."""
+    law, generator = Bernoulli(BITS), torch.Generator().manual_seed(0)
+    upper = torch.rand(20, 784, generator=generator) < 0.5
+    given = torch.where(torch.rand(20, 784, generator=generator) < 0.5, log_odds, -log_odds)[..., None].requires_grad_()
+    x = torch.where(upper, BITS.first + BITS.step, BITS.first)
+    found, wanted = law.total(given, x), law.total(given.double(), x.double())
+    ulp = torch.finfo(torch.float32).eps / 2
+    torch.testing.assert_close(found, wanted, rtol=2 * ulp, atol=784 * ulp)
+    slopes = [torch.autograd.grad(of.sum(), given)[0] for of in (found, wanted)]
+    torch.testing.assert_close(*slopes, rtol=0, atol=2 * ulp)

@@ -8,7 +8,7 @@ numbers: as easy as 1, 2, 3".)
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -43,28 +43,29 @@ class Noise:
 
     def normal(self, ids: Iterable[int] | Tensor, shape: tuple[int, ...]) -> Tensor:
         """Standard normal draws, `(len(ids), *shape)` float32."""
-        return self._fill(ids, shape, np.float32, lambda draw, row: draw.standard_normal(out=row, dtype=np.float32))
+        return self._fill(ids, shape, np.float32, "standard_normal")
 
     def uniform(self, ids: Iterable[int] | Tensor, shape: tuple[int, ...] = ()) -> Tensor:
         """Uniform draws in [0, 1), `(len(ids), *shape)` float64."""
-        return self._fill(ids, shape, np.float64, lambda draw, row: draw.random(out=row, dtype=np.float64))
+        return self._fill(ids, shape, np.float64, "random")
 
     def coarse(self, ids: Iterable[int] | Tensor, shape: tuple[int, ...] = ()) -> Tensor:
         """Uniform multiples of 2⁻²⁴ in [0, 1), `(len(ids), *shape)` float32: cheaper, where that is fine enough."""
-        return self._fill(ids, shape, np.float32, lambda draw, row: draw.random(out=row, dtype=np.float32))
+        return self._fill(ids, shape, np.float32, "random")
 
     def permutation(self, n: int) -> Tensor:
         """A random order of 0 … n-1, int64."""
-        return torch.from_numpy(_Rows(self._key).at(0).permutation(n))
+        return torch.from_numpy(_Rows(self._key).generator.permutation(n))
 
-    def _fill(
-        self, ids: Iterable[int] | Tensor, shape: tuple[int, ...], dtype: Any, fill: Callable[[Any, Any], Any]
-    ) -> Tensor:
+    def _fill(self, ids: Iterable[int] | Tensor, shape: tuple[int, ...], dtype: Any, word: str) -> Tensor:
+        """Rows of draws by the generator's method of that name."""
         keys = ids.tolist() if isinstance(ids, Tensor) else list(ids)
         out = np.empty((len(keys), *shape), dtype)
-        flat, rows = out.reshape(len(keys), math.prod(shape)), _Rows(self._key)
-        for key, row in zip(keys, flat, strict=True):
-            fill(rows.at(key), row)
+        rows = _Rows(self._key)
+        fill = getattr(rows.generator, word)
+        for key, row in zip(keys, out.reshape(len(keys), math.prod(shape)), strict=True):
+            rows.turn_to(key)
+            fill(out=row, dtype=dtype)
         return torch.from_numpy(out)
 
 
@@ -74,9 +75,10 @@ class _Rows:
     def __init__(self, key: int) -> None:
         self._bits = np.random.Philox(key=np.array([key, 0], np.uint64))
         self._state: Any = self._bits.state
-        self._generator = np.random.Generator(self._bits)
+        self._key = self._state["state"]["key"]
+        self.generator = np.random.Generator(self._bits)
 
-    def at(self, row: int) -> np.random.Generator:
-        self._state["state"]["key"][1] = np.uint64(row & 0xFFFFFFFFFFFFFFFF)
+    def turn_to(self, row: int) -> None:
+        """Have the generator draw for a row, from the beginning."""
+        self._key[1] = row & 0xFFFFFFFFFFFFFFFF
         self._bits.state = self._state
-        return self._generator

@@ -8,11 +8,11 @@ component's inverse distribution function.
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from jaxtyping import Float
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from jensen.distributions.picking import picked_each
-from jensen.laws.total import total_of
+from jensen.laws.total import by_autograd, summed, total_of
 
 
 class Law(ABC):
@@ -35,7 +35,19 @@ class Law(ABC):
         self, parameters: Float[Tensor, "*shape D outputs"], x: Float[Tensor, "*rows D"]
     ) -> Float[Tensor, "*shape"]:
         """Σ_d log p(x_d), summed in float64; parameters may have draws in front of the rows, and half precision."""
-        return total_of(self.log_prob, parameters, x)
+        return total_of(self.sums, self.sums_and_slope, parameters, x)
+
+    def sums(
+        self, parameters: Float[Tensor, "*shape D outputs"], x: Float[Tensor, "*rows D"]
+    ) -> Float64[Tensor, "*shape"]:
+        """Σ_d log p(x_d) of so many rows that they fit the processor's cache; no gradient is asked of it."""
+        return summed(self.log_prob(parameters, x))
+
+    def sums_and_slope(
+        self, parameters: Float[Tensor, "*shape D outputs"], x: Float[Tensor, "*rows D"]
+    ) -> tuple[Float64[Tensor, "*shape"], Float[Tensor, "*shape D outputs"]]:
+        """`sums`, and its derivative in the parameters in their own precision."""
+        return by_autograd(self.log_prob)(parameters, x)
 
     @abstractmethod
     def draw(self, parameters: Float[Tensor, "n outputs"], u: Float[Tensor, "n 2"]) -> Float[Tensor, " n"]:

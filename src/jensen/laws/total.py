@@ -5,7 +5,8 @@ each slab of rows passes through its cache, forwards and backwards at once: what
 
     ∂ Σ_d log p(x_d) / ∂ parameters,
 
-as large as the parameters and nothing more. Parameters of half precision are brought up to float32 slab by slab.
+as large as the parameters and nothing more. A law that has this slope in closed form gives it; others leave it to automatic
+differentiation (`by_autograd`). Parameters of half precision are brought up to float32 slab by slab.
 
 Sums are float64. Of float32 numbers 64 at a time are added in float32 first, whose rounding is that of the numbers themselves: to copy
 every one of them to float64 took as long as the products of a small network.
@@ -19,7 +20,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-SLAB = 1 << 19  # numbers: two megabytes
+SLAB = 1 << 18  # numbers: one megabyte
 BLOCK = 64
 
 
@@ -37,41 +38,55 @@ def summed(cells: Float[Tensor, "*shape D"]) -> Float64[Tensor, "*shape"]:
     return rest + cells[..., :whole].unflatten(-1, (-1, BLOCK)).sum(-1).sum(-1, dtype=torch.float64)
 
 
+Sums = Callable[[Tensor, Tensor], Tensor]
+SumsAndSlope = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+def by_autograd(log_prob: Sums) -> SumsAndSlope:
+    """Σ_d log p(x_d) and its slope in the parameters, by automatic differentiation of the cells' log p."""
+
+    @torch.enable_grad()
+    def both(parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        own = parameters.detach().requires_grad_()
+        found = summed(log_prob(single(own), x))
+        (slope,) = torch.autograd.grad(found.sum(), own)
+        return found.detach(), slope
+
+    return both
+
+
 def total_of(
-    log_prob: Callable[[Tensor, Tensor], Tensor],
-    parameters: Float[Tensor, "*draws #B D P"],
-    x: Float[Tensor, "B D"],
+    sums: Sums, sums_and_slope: SumsAndSlope, parameters: Float[Tensor, "*draws #B D P"], x: Float[Tensor, "B D"]
 ) -> Float[Tensor, "*draws B"]:
     """Σ_d log p(x_d), float64; differentiable once, in the parameters alone.
 
     Args:
-        log_prob: of cells, from their parameters and values.
+        sums: of rows, from the parameters of their cells in at least float32, and their values.
+        sums_and_slope: the same, of parameters in any precision, and its derivative in them.
         parameters: P numbers a cell; leading dimensions are draws, which x has not.
         x: rows.
 
     Example:
-        >>> total_of(lambda p, x: -(x - p[..., 0]) ** 2, torch.zeros(5, 2, 3, 1), torch.ones(2, 3)).shape
+        >>> def cells(p, x): return -(x - p[..., 0]) ** 2
+        >>> total_of(lambda p, x: summed(cells(p, x)), by_autograd(cells), torch.zeros(5, 2, 3, 1), torch.ones(2, 3)).shape
         torch.Size([5, 2])
     """
     rows, cells = torch.broadcast_shapes(parameters.shape[-3:-1], x.shape)
     whole = parameters.expand(*parameters.shape[:-3], rows, cells, -1)
-    if whole.numel() <= SLAB:
-        return summed(log_prob(single(whole), x))
     flat, shared = whole.reshape(-1, rows, cells, whole.shape[-1]), x.expand(rows, cells)
     total = flat.new_empty(flat.shape[:2], dtype=torch.float64)
-    if not (torch.is_grad_enabled() and flat.requires_grad):
+    sloped = torch.is_grad_enabled() and flat.requires_grad
+    slope = torch.empty_like(flat, memory_format=torch.contiguous_format) if sloped else None
+    with torch.no_grad():
         for draws, at in _slabs(flat):
-            total[draws, at] = summed(log_prob(single(flat[draws, at]), shared[at]))
-        return total.view(whole.shape[:-2])
-    slope = torch.empty_like(flat, memory_format=torch.contiguous_format)
-    for draws, at in _slabs(flat):
-        own = flat[draws, at].detach().requires_grad_()
-        found = summed(log_prob(single(own), shared[at]))
-        (slope[draws, at],) = torch.autograd.grad(found.sum(), own)
-        total[draws, at] = found.detach()
-    sloped = _Sloped.apply(flat, total, slope)
-    assert isinstance(sloped, Tensor)
-    return sloped.view(whole.shape[:-2])
+            if slope is None:
+                total[draws, at] = sums(single(flat[draws, at]), shared[at])
+            else:
+                total[draws, at], slope[draws, at] = sums_and_slope(flat[draws, at], shared[at])
+    if slope is not None:
+        total = _Sloped.apply(flat, total, slope)
+    assert isinstance(total, Tensor)
+    return total.view(whole.shape[:-2])
 
 
 class _Sloped(torch.autograd.Function):

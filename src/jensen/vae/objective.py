@@ -104,8 +104,7 @@ class BoundObjective(Objective):
 
     def forward(self, batch: Batch, noise: Noise) -> Tensor:
         """The loss of each row."""
-        joint = self.parts.given(batch.context)
-        x = batch.x.double()
+        joint, x = self.parts.given(batch.context), batch.x
         if self.aim.objective == "iwae":
             loss = self._iwae(joint, x, batch.id, noise, self.draws)
         elif self.aim.estimator == "score":
@@ -151,7 +150,7 @@ class BoundObjective(Objective):
     def _noise(self, noise: Noise, ids: Tensor, draws: int, like: Tensor) -> Tensor:
         """Standard normals for draws of z and for its prior, `(draws, B, E)`, a row's its own."""
         dims = self.parts.prior.dims + self.parts.prior.noise_dims
-        return noise.at("z").normal(ids, (draws, dims)).transpose(0, 1).to(like)
+        return noise.at("z").normal(ids, (draws, dims)).transpose(0, 1).to(like.device, torch.float64)
 
     def _freed(self, rate: Tensor, dims: int, weight: Tensor) -> Tensor:
         """Σ_d KL_d, or where bits are free Σ_d max(λ, mean over rows); of a rate that is known as a sum alone, max(λ D, mean)."""

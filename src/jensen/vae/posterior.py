@@ -132,10 +132,10 @@ class Posterior(Conditional, Ruled):
         return q
 
     def features(self, given: Tensor, context: Tensor | None = None) -> Float[Tensor, "B features"]:
-        """What the family reads, in the rows' precision; the network computes in its own."""
+        """What the family reads, float64: laws of codes are computed in that. The network computes in its own precision."""
         features = self.network((given - self.mean.to(given)).to(self.mean), context)
         assert isinstance(features, Tensor)
-        return features.to(given.dtype)
+        return features.double()
 
 
 class NormalGiven(Conditional):
