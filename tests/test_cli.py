@@ -16,7 +16,7 @@ import jensen
 from jensen import fitting
 from jensen.__main__ import main
 from jensen.cli import inputs, printing, work
-from jensen.diffusion.sampler import DDIM
+from jensen.diffusion.solvers.ancestral import DDIM
 from jensen.errors import FitError
 from jensen.evaluation.likelihood import summary
 from jensen.models import MODELS
@@ -379,16 +379,26 @@ def test_a_sampler_is_named(run: Any, world: Path):
 
 def test_options_of_sample_reach_the_sampler(run: Any, world: Path):
     pipeline = jensen.load(world / "chain")
-    words = ["--sampler", "ddim", "--steps", "3", "--eta", "0.5", "--seed", "4"]
+    words = ["--sampler", "ddim", "--steps", "3", "--set", "eta=0.5", "--grid", "karras", "--seed", "4"]
     code, out, _ = run("sample", "chain", "-n", "2", "-o", "e.npy", *words)
-    assert (code, out) == (
-        0,
-        "2 samples (DDIM, η = 0.5, 3 steps, ending in x̂_0 (on levels, the nearest); seed 4): e.npy\n",
-    )
-    np.testing.assert_array_equal(np.load(world / "e.npy"), pipeline.sample(2, seed=4, sampler=DDIM(0.5), steps=3))
+    how = "DDIM, η = 0.5, 3 steps, ending in x̂_0 (on levels, the nearest), levels by karras; seed 4"
+    assert (code, out) == (0, f"2 samples ({how}): e.npy\n")
+    wanted = pipeline.sample(2, seed=4, sampler=DDIM(0.5), steps=3, grid="karras")
+    np.testing.assert_array_equal(np.load(world / "e.npy"), wanted)
+    refused = {
+        "the sampler ancestral has no setting 'eta'; it has none": ["--set", "eta=0.5"],
+        "setting rounds must be a whole number, got 0.5": ["--sampler", "langevin", "--set", "rounds=0.5"],
+        "the sampler ddim has no setting 'word'": ["--sampler", "ddim", "--set", "word=1"],
+        "unknown sampler ''": ["--sampler", ""],
+        "unknown grid 'quadratisch'; did you mean 'quadratic'": ["--grid", "quadratisch"],
+        "unknown sampler 'dpm-2n'; did you mean 'dpm-2": ["--sampler", "dpm-2n"],
+    }
+    for said, words in refused.items():
+        code, _, err = run("sample", "chain", "-o", "f.npy", *words)
+        assert code == 2
+        assert said in err
     assert (
-        "--eta is for --sampler ddim, got --eta 0.5 with the default"
-        in run(*["sample", "chain", "-o", "f.npy", "--eta", "0.5"])[2]
+        "leave out --sampler, --steps, --grid and --set" in run("sample", "table", "-o", "f.npy", "--grid", "time")[2]
     )
 
 

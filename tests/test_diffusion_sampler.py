@@ -15,8 +15,10 @@ from jensen.data.space import Levels, Real
 from jensen.diffusion.emission import Emission
 from jensen.diffusion.process import Chain, bridge
 from jensen.diffusion.reverse import ReverseProcess
-from jensen.diffusion.sampler import DDIM, SAMPLERS, Ancestral, Sampler, sample
+from jensen.diffusion.sampler import Leap, Point, Sampler, sample
 from jensen.diffusion.schedule import Betas, LogSNRUniform
+from jensen.diffusion.solvers.ancestral import DDIM, Ancestral
+from jensen.diffusion.solvers.words import sampler_from
 from jensen.diffusion.variance import Interpolated
 from jensen.errors import InputError
 from jensen.noise import Noise
@@ -78,13 +80,20 @@ def test_many_steps_give_the_data(name: str):
     assert stats.ks_2samp(x.numpy(), truth.numpy()).pvalue > 1e-3
 
 
+def stepped(sampler: Sampler, reverse: ReverseProcess, i: int, x: Tensor, denoised: Tensor, eps: Tensor) -> Tensor:
+    """x_{i-1} from x_i, x̂_0 and noise."""
+    levels = reverse.chain.log_snr
+    leap = Leap(reverse, levels[i - 2], lambda x, log_snr: denoised, lambda number: eps)
+    return sampler.step(Point(levels[i - 1], x, denoised), leap)
+
+
 def step_coefficients(sampler: Sampler, reverse: ReverseProcess, i: int) -> tuple[float, float, float]:
     """A step is linear in (x, x̂_0, z): its three coefficients."""
     one, zero = torch.ones(1, 1, dtype=F64), torch.zeros(1, 1, dtype=F64)
     return (
-        float(sampler.step(reverse, one, i, zero, zero)),
-        float(sampler.step(reverse, zero, i, one, zero)),
-        float(sampler.step(reverse, zero, i, zero, one)),
+        float(stepped(sampler, reverse, i, one, zero, zero)),
+        float(stepped(sampler, reverse, i, zero, one, zero)),
+        float(stepped(sampler, reverse, i, zero, zero, one)),
     )
 
 
@@ -130,7 +139,7 @@ def test_ddim_with_eta_zero_is_euler():
         eps = (x - at2.sqrt() * denoised) / st2.sqrt()
         euler = x / at2.sqrt() + ((ss2 / as2).sqrt() - (st2 / at2).sqrt()) * eps
         torch.testing.assert_close(
-            DDIM(0.0).step(reverse, x, i, denoised, z) / as2.sqrt(), euler, rtol=1e-12, atol=1e-12
+            stepped(DDIM(0.0), reverse, i, x, denoised, z) / as2.sqrt(), euler, rtol=1e-12, atol=1e-12
         )
 
 
@@ -150,7 +159,7 @@ def test_ddim_converges_at_order_one_to_the_flow():
         x = x_t
         for i in range(steps, 1, -1):
             denoised = reverse.denoise(x, torch.full((50,), i))
-            x = DDIM(0.0).step(reverse, x, i, denoised, torch.zeros_like(x))
+            x = stepped(DDIM(0.0), reverse, i, x, denoised, torch.zeros_like(x))
         error.append(float((x - flow).norm()))
     assert math.log2(error[0] / error[1]) == pytest.approx(1, abs=0.25)
     assert math.log2(error[1] / error[2]) == pytest.approx(1, abs=0.15)
@@ -228,7 +237,7 @@ def test_descriptions_say_what_ends_the_chain():
     assert "η = 0.5" in DDIM(0.5).describe(3)
     assert "3 steps" in DDIM(0.5).describe(3)
     assert "nearest" in DDIM(0.5).describe(3)
-    ddim = SAMPLERS["ddim"](0.25)
-    assert isinstance(SAMPLERS["ancestral"](0.0), Ancestral)
+    ddim = sampler_from("ddim", {"eta": 0.25})
+    assert isinstance(sampler_from("ancestral", {}), Ancestral)
     assert isinstance(ddim, DDIM)
     assert ddim.eta == 0.25

@@ -16,8 +16,8 @@ from jensen.diffusion.emission import Emission
 from jensen.diffusion.likelihood import proposal_from
 from jensen.diffusion.parametrisation import Eps
 from jensen.diffusion.process import diffuse, expand
-from jensen.diffusion.sampler import Ancestral
 from jensen.diffusion.schedule import Betas
+from jensen.diffusion.solvers.ancestral import Ancestral
 from jensen.distributions.discretised import DiscretisedNormal
 from jensen.importance import log_evidence
 from jensen.likelihood import LogLikelihood

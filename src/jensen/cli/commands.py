@@ -226,9 +226,26 @@ def sample(
         typer.Option("-o", "--output", metavar="FILE|DIR", help="A .png grid, .npy, .npz, .csv, or a folder for PNGs."),
     ],
     n: Annotated[int, typer.Option("-n", help="How many.")] = 64,
-    sampler: Annotated[str | None, typer.Option(help="Diffusion: ancestral (default) or ddim.")] = None,
+    sampler: Annotated[
+        str | None,
+        typer.Option(
+            help="Diffusion: ancestral (default), ddim, euler, heun, dpm-1s, dpm-2s, dpm-2m, dpm-3m, dpm-1s-sde, dpm-2m-sde, dpm-3m-sde, "
+            "unipc-1 to -3, adams-2 to -4, churn, langevin. heun, dpm-2s, churn and langevin ask the network twice a step."
+        ),
+    ] = None,
     steps: Annotated[int | None, typer.Option(help="Diffusion: sampling steps (default: all T).")] = None,
-    eta: Annotated[float | None, typer.Option(help="DDIM: share of the bridge's noise, 0 (default) to 1.")] = None,
+    grid: Annotated[
+        str | None,
+        typer.Option(help="Diffusion: the noise levels on the way: time (default), log-snr, karras or quadratic."),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="An option of the sampler: eta of ddim; back of churn; ratio, rounds of langevin. Again for more.",
+        ),
+    ] = None,
     context: Annotated[
         str | None,
         typer.Option(metavar="CLASS", help="The class to draw from, for models of classes: its name or code."),
@@ -242,19 +259,18 @@ def sample(
     from jensen.evaluation.outputs import SAMPLE_SUFFIXES, check_format, check_not_data, check_output, write_samples
     from jensen.fitting import load
     from jensen.models.model import ClassConditional
+    from jensen.settings import parse
 
     check_output(output, SAMPLE_SUFFIXES)
     pipeline = load(run)
     check_not_data(output, pipeline.config["data"]["facts"].get("source"))
     check_format(output, pipeline)
     check_steps(pipeline, steps)
-    if eta is not None and sampler != "ddim":
-        raise InputError(f"--eta is for --sampler ddim, got --eta {eta:g} with {sampler or 'the default sampler'}")
     if n < 1:
         raise InputError(f"-n, the number of samples, must be at least 1, got {n}")
     if context is not None and not isinstance(pipeline.model, ClassConditional):
         raise InputError(f"this model is unconditional and takes no context, got {context!r}; leave --context out")
-    rows, how = drawn(pipeline, n, seed, sampler, steps, eta, context)
+    rows, how = drawn(pipeline, n, seed, sampler, steps, grid, parse(setting or []), context)
     write_samples(output, rows, pipeline)
     of = "" if context is None else f" of class {context}"
     typer.echo(f"{n} samples{of} ({how}; seed {seed}): {output}")

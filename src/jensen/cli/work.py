@@ -2,6 +2,7 @@
 
 import statistics
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,21 +32,24 @@ def drawn(
     seed: int,
     sampler: str | None,
     steps: int | None,
-    eta: float | None,
+    grid: str | None,
+    options: Mapping[str, Any],
     context: str | None = None,
 ) -> tuple[Tensor, str]:
     """Samples, and how they were drawn."""
     model = pipeline.model
     if not isinstance(model, ChainModel):
-        if sampler is not None or steps is not None:
-            raise InputError("only diffusion models have samplers and steps; leave out --sampler and --steps")
+        if sampler is not None or steps is not None or grid is not None or options:
+            raise InputError(
+                "only diffusion models have samplers, steps and grids; leave out --sampler, --steps, --grid and --set"
+            )
         return pipeline.sample(n, context, seed=seed), model.draws
-    solver, count = model.sampler(sampler, eta=eta or 0.0), model.chain(steps).steps
+    solver, count = model.sampler(sampler, **options), model.chain(steps).steps
+    chosen: dict[str, Any] = {"sampler": solver, "steps": steps, "grid": "time" if grid is None else grid}
     with bar("sampling", count * -(-n // pipeline.sampling_batch())) as shown:
-        rows = pipeline.sample(
-            n, context, seed=seed, sampler=solver, steps=steps, watch=lambda i, x, denoised: shown.advance()
-        )
-    return rows, solver.describe(count)
+        rows = pipeline.sample(n, context, seed=seed, watch=lambda i, x, denoised: shown.advance(), **chosen)
+    on = "" if grid is None else f", levels by {grid}"
+    return rows, f"{solver.describe(count)}{on}"
 
 
 def scored(pipeline: Pipeline, rows: Examples, **options: Any) -> LogLikelihood:

@@ -1,120 +1,97 @@
 """Samplers: from x_T ~ N(0, I) down the chain to x_1, then the emission.
 
-A sampler is a solver, `init` and `step` with a state; the grid is the chain, chosen separately, of any length. Every
-sample has its own noise, keyed by the seed and its number, so the batch size does not change it. `Ancestral` ends with
-a draw from the emission p(x_0 | x_1), `DDIM` with x̂_0, on levels the one nearest to it: `final` says which.
+A sampler is a solver: how to get from one noise level to the next. The levels are the chain's, chosen separately and of any length, and
+the network is asked for x̂_0 alone. Every sample has its own noise, keyed by the seed and its number, so the batch size does not change
+it. What ends the chain is the solver's as well: a draw from the emission p(x_0 | x_1), or x̂_0, on levels the one nearest to it.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from jensen.diffusion.denoiser import eps_from
 from jensen.diffusion.reverse import ReverseProcess
-from jensen.diffusion.schedule import alpha, sigma
-from jensen.errors import InputError
 from jensen.noise import Noise
 
 Watcher = Callable[[int, Tensor, Tensor], None]
 
 
+@dataclass(frozen=True)
+class Point:
+    """Where the network was asked.
+
+    Attributes:
+        log_snr: λ, a number.
+        x: the state there `(B, *event)`.
+        denoised: x̂_0.
+    """
+
+    log_snr: Tensor
+    x: Tensor
+    denoised: Tensor
+
+
+@dataclass(frozen=True)
+class Leap:
+    """A step to be taken, from x_t to x_s with s < t.
+
+    Attributes:
+        reverse: the process.
+        there: λ_s, a number.
+        denoise: x and its λ → x̂_0, at any level: a network call.
+        noise: the number of a draw in this step → standard normals of x's shape.
+        past: points of earlier steps, the latest first, as many as the solver remembers.
+    """
+
+    reverse: ReverseProcess
+    there: Tensor
+    denoise: Callable[[Tensor, Tensor], Tensor]
+    noise: Callable[[int], Tensor]
+    past: tuple[Point, ...] = ()
+
+
 class Sampler(ABC):
-    """One solver."""
+    """One solver.
+
+    Attributes:
+        name: what it is, in a few words.
+        calls: network calls a step.
+        memory: how many points of earlier steps it looks at.
+    """
+
+    name: str
+    calls: int = 1
+    memory: int = 0
 
     @abstractmethod
-    def step(
-        self,
-        reverse: ReverseProcess,
-        x: Float[Tensor, "B *event"],
-        i: int,
-        denoised: Float[Tensor, "B *event"],
-        eps: Float[Tensor, "B *event"],
-    ) -> Float[Tensor, "B *event"]:
-        """x_{i-1} from x_i, x̂_0 and fresh standard normal noise, for i ≥ 2."""
+    def step(self, now: Point, leap: Leap) -> Float[Tensor, "B *event"]:
+        """x_s."""
+
+    def correct(self, now: Point, past: tuple[Point, ...]) -> Point:
+        """The state seen again, with x̂_0 known there."""
+        return now
+
+    def raised(self, x: Tensor, levels: Tensor, at: int, noise: Callable[[int], Tensor]) -> tuple[Tensor, Tensor]:
+        """The state that a step from `levels[at + 1]` to `levels[at]` has come to, and its level, before the network is asked there."""
+        return x, levels[at]
 
     def init(self, ids: Int[Tensor, " B"], event: tuple[int, ...], noise: Noise) -> Float[Tensor, "B *event"]:
         """x_T ~ N(0, I)."""
         return noise.at("start").normal(ids, event)
 
-    @abstractmethod
     def final(
-        self, reverse: ReverseProcess, denoised: Float[Tensor, "B *event"], eps: Float[Tensor, "B *event"]
+        self, reverse: ReverseProcess, denoised: Float[Tensor, "B *event"], noise: Callable[[int], Tensor]
     ) -> Float[Tensor, "B *event"]:
-        """x_0 from x̂_0(x_1)."""
-
-    @abstractmethod
-    def describe(self, steps: int) -> str:
-        """What it is, in a few words."""
-
-
-class Ancestral(Sampler):
-    """x_{i-1} = μ(x_i) + σ_i z, ending with a draw from the emission (note 3, algorithm 1; Ho et al. 2020, algorithm 2).
-
-    The distribution of its samples is exactly the one whose bound `vlb` reports, at the same number of steps.
-    """
-
-    def step(
-        self,
-        reverse: ReverseProcess,
-        x: Float[Tensor, "B *event"],
-        i: int,
-        denoised: Float[Tensor, "B *event"],
-        eps: Float[Tensor, "B *event"],
-    ) -> Float[Tensor, "B *event"]:
-        """A draw from p(x_{i-1} | x_i)."""
-        bridge, scale = reverse.chain.bridge, reverse.variances()[i - 1].sqrt()
-        mean = bridge.from_data[i - 1] * denoised + bridge.from_noisy[i - 1] * x
-        return (mean + scale * eps).to(x.dtype)
-
-    def final(
-        self, reverse: ReverseProcess, denoised: Float[Tensor, "B *event"], eps: Float[Tensor, "B *event"]
-    ) -> Float[Tensor, "B *event"]:
-        """A draw from p(x_0 | x_1)."""
-        return reverse.emission.draw(denoised, eps)
-
-    def describe(self, steps: int) -> str:
-        """Name and steps."""
-        return f"ancestral, T = {steps}, ending in a draw from the emission"
-
-
-class DDIM(Sampler):
-    """x_s = α_s x̂_0 + sqrt(σ_s² - σ_η²) ε̂ + σ_η z with σ_η² = η² β̂ (Song et al. 2021, "DDIM", eq. 12 and 16).
-
-    η = 0 is deterministic after x_T, η = 1 has the bridge's variance. Ends in x̂_0, on levels the one nearest to it.
-    """
-
-    def __init__(self, eta: float = 0.0) -> None:
-        if not 0 <= eta <= 1:
-            raise InputError(f"eta must lie in [0, 1], got {eta}")
-        self.eta = float(eta)
-
-    def step(
-        self,
-        reverse: ReverseProcess,
-        x: Float[Tensor, "B *event"],
-        i: int,
-        denoised: Float[Tensor, "B *event"],
-        eps: Float[Tensor, "B *event"],
-    ) -> Float[Tensor, "B *event"]:
-        """x_{i-1} from x_i."""
-        here, before = reverse.chain.log_snr[i - 1], reverse.chain.log_snr[i - 2]
-        noise2 = self.eta**2 * reverse.chain.bridge.variance[i - 1]
-        predicted = eps_from(x, denoised, here.expand(len(x)))
-        along = (sigma(before).square() - noise2).clamp(min=0).sqrt()
-        return (alpha(before) * denoised + along * predicted + noise2.sqrt() * eps).to(x.dtype)
-
-    def final(
-        self, reverse: ReverseProcess, denoised: Float[Tensor, "B *event"], eps: Float[Tensor, "B *event"]
-    ) -> Float[Tensor, "B *event"]:
-        """x̂_0(x_1), on levels the one nearest to it."""
+        """x_0 from x̂_0(x_1): itself, on levels the one nearest to it."""
         return reverse.emission.nearest(denoised)
 
     def describe(self, steps: int) -> str:
-        """Name, η and steps."""
-        return f"DDIM, η = {self.eta:g}, {steps} steps, ending in x̂_0 (on levels, the nearest)"
+        """What it is, with its steps and how it ends."""
+        twice = f" of {self.calls} network calls" if self.calls > 1 else ""
+        return f"{self.name}, {steps} steps{twice}, ending in x̂_0 (on levels, the nearest)"
 
 
 def sample(
@@ -124,6 +101,7 @@ def sample(
     noise: Noise,
     sampler: Sampler,
     *,
+    levels: Float64[Tensor, " N"] | None = None,
     context: Tensor | None = None,
     like: Tensor | None = None,
     watch: Watcher = lambda i, x, denoised: None,
@@ -131,23 +109,37 @@ def sample(
     """Draw x_0 for each id, `(len(ids), *event)`, in the model's units.
 
     Args:
-        reverse: the generative process; `reverse.resized(n)` samples in n steps.
+        reverse: the generative process.
         event: the shape of a row.
         ids: `(n,)` the numbers of the samples, which key their noise.
         noise: the stream to draw from.
         sampler: the solver.
+        levels: λ of x_1, …, x_N, falling; those of the chain if None.
         context: `(n, …)` what to condition on.
         like: a tensor whose dtype and device to work in; float32 on the CPU if None.
-        watch: called with i, x_i and x̂_0(x_i) at every step from T to 1.
+        watch: called with i, x_i and x̂_0(x_i) at every step from N to 1.
     """
     like = torch.zeros(()) if like is None else like
-    x = sampler.init(ids, event, noise).to(like)
-    for i in range(reverse.chain.steps, 0, -1):
-        denoised = reverse.denoise(x, torch.full((len(ids),), i), context)
-        watch(i, x, denoised)
-        eps = noise.at("step", i).normal(ids, event).to(like)
-        x = sampler.step(reverse, x, i, denoised, eps) if i > 1 else sampler.final(reverse, denoised, eps)
-    return x
+    levels = reverse.chain.log_snr if levels is None else levels
+    past: tuple[Point, ...] = ()
 
+    def denoise(x: Tensor, log_snr: Tensor) -> Tensor:
+        return reverse.denoiser(x, log_snr.expand(len(x)), context)
 
-SAMPLERS: dict[str, Callable[[float], Sampler]] = {"ancestral": lambda eta: Ancestral(), "ddim": DDIM}
+    def drawing(i: int) -> Callable[[int], Tensor]:
+        stream = noise.at("step", i)
+        return lambda n: (stream.at(n) if n else stream).normal(ids, event).to(like)
+
+    x, log_snr = sampler.init(ids, event, noise).to(like), levels[-1]
+    for i in range(len(levels), 1, -1):
+        now = Point(log_snr, x, denoise(x, log_snr))
+        watch(i, x, now.denoised)
+        now, draw = sampler.correct(now, past), drawing(i)
+        leap = Leap(reverse, levels[i - 2], denoise, draw, past)
+        x, log_snr = sampler.step(now, leap).to(like), levels[i - 2]
+        if i > 2:
+            x, log_snr = sampler.raised(x, levels, i - 2, draw)
+        past = (now, *past)[: sampler.memory]
+    denoised = denoise(x, log_snr)
+    watch(1, x, denoised)
+    return sampler.final(reverse, denoised, drawing(1))

@@ -96,9 +96,9 @@ def legend(
 
 
 def figure_png(figure: Figure) -> bytes:
-    """The figure as PNG, with no metadata."""
+    """The figure as PNG, with no metadata. `savefig` would lay it out and draw it twice."""
     out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=DPI, facecolor=figure.get_facecolor(), metadata={"Software": None})
+    FigureCanvasAgg(figure).print_png(out, metadata={"Software": None})
     return out.getvalue()
 
 

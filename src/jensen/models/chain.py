@@ -1,7 +1,7 @@
 """The contract of models whose latents are a chain z = (x_1, …, x_T): sampled step by step, scored term by term."""
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -29,7 +29,7 @@ class ChainModel(LatentModel):
         """The chain the model was fitted with; or one of another number of steps between the same ends."""
 
     @abstractmethod
-    def sampler(self, word: str | None = None, **options: float) -> Sampler:
+    def sampler(self, word: str | None = None, /, **options: Any) -> Sampler:
         """The solver a word stands for, the default if None."""
 
     @abstractmethod
@@ -42,6 +42,7 @@ class ChainModel(LatentModel):
         start: int = 0,
         sampler: Sampler | None = None,
         steps: int | None = None,
+        grid: str = "time",
         watch: Watcher = unwatched,
     ) -> Tensor:
         """As `Model.sample`; by the default sampler in the model's own number of steps unless told otherwise.
@@ -53,6 +54,7 @@ class ChainModel(LatentModel):
             start: the number of the first sample.
             sampler: the solver.
             steps: how many steps to take.
+            grid: which noise levels to visit, a word of `jensen.diffusion.grid`.
             watch: called with i, x_i and x̂_0(x_i) at every step from the last to 1.
         """
 

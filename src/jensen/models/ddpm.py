@@ -21,16 +21,18 @@ from jensen.diffusion import latent
 from jensen.diffusion.calibration import calibrate, knots
 from jensen.diffusion.denoiser import Denoiser, LevelsDenoiser, NetworkDenoiser
 from jensen.diffusion.emission import Emission
+from jensen.diffusion.grid import grid_from
 from jensen.diffusion.likelihood import Plan, cheapest_plan, estimate, resized_proposal, uniform_proposal
 from jensen.diffusion.parametrisation import PARAMETRISATIONS, Eps, Mu, Parametrisation
 from jensen.diffusion.process import Chain, diffuse
 from jensen.diffusion.reverse import ReverseProcess
-from jensen.diffusion.sampler import SAMPLERS, Ancestral, Sampler, Watcher, sample
+from jensen.diffusion.sampler import Sampler, Watcher, sample
 from jensen.diffusion.schedule import Schedule, schedule_from
+from jensen.diffusion.solvers.words import SAMPLERS, sampler_from
 from jensen.diffusion.variance import variance_from
 from jensen.distributions.conditional import Conditional
 from jensen.distributions.picking import picked
-from jensen.errors import InputError, did_you_mean
+from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood
 from jensen.models.chain import ChainModel, unwatched
 from jensen.models.model import GradientModel, OnCalls, enough_rows, nothing, row_ids, sample_ids, sample_noise
@@ -273,14 +275,18 @@ class DDPM(GradientModel, ChainModel, Ruled):
         start: int = 0,
         sampler: Sampler | None = None,
         steps: int | None = None,
+        grid: str = "time",
         watch: Watcher = unwatched,
     ) -> Tensor:
         """Draw rows; by default ancestrally in all T steps."""
         self.eval()
         reverse, _ = self._process(steps)
+        levels = grid_from(grid, reverse.chain)
         ids, noise = sample_ids(n, start), sample_noise(seed)
         like = next(self.parameters())
-        return sample(reverse, self.event_shape, ids, noise, sampler or Ancestral(), like=like, watch=watch)
+        return sample(
+            reverse, self.event_shape, ids, noise, sampler or self.sampler(), levels=levels, like=like, watch=watch
+        )
 
     @torch.no_grad()
     def cost_per_step(self, x: Tensor, ids: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -302,13 +308,9 @@ class DDPM(GradientModel, ChainModel, Ruled):
         """The chain of the fit, or one of another number of steps between the same ends."""
         return self._process(steps)[0].chain
 
-    def sampler(self, word: str | None = None, **options: float) -> Sampler:
-        """Ancestral, or DDIM with option eta."""
-        if word is not None and word not in SAMPLERS:
-            raise InputError(
-                f"unknown sampler {word!r}; {did_you_mean(word, SAMPLERS)}known samplers are {', '.join(SAMPLERS)}"
-            )
-        return SAMPLERS[word or self.samplers[0]](options.get("eta", 0.0))
+    def sampler(self, word: str | None = None, /, **options: Any) -> Sampler:
+        """By its word, with its options."""
+        return sampler_from(self.samplers[0] if word is None else word, options)
 
     def _process(self, timesteps: int | None) -> tuple[ReverseProcess, Tensor]:
         """The process in a chain of that many steps, and the proposal for its terms."""

@@ -19,8 +19,9 @@ from jensen.diffusion.emission import Emission
 from jensen.diffusion.parametrisation import PARAMETRISATIONS
 from jensen.diffusion.process import Chain
 from jensen.diffusion.reverse import ReverseProcess
-from jensen.diffusion.sampler import Ancestral, sample
+from jensen.diffusion.sampler import sample
 from jensen.diffusion.schedule import schedule_from
+from jensen.diffusion.solvers.ancestral import Ancestral
 from jensen.diffusion.variance import variance_from
 from jensen.nn.mlp import MLP
 from jensen.noise import Noise

@@ -1,0 +1,1 @@
+"""Solvers of the reverse process, each a `Sampler`, one idea a file; words.py names them."""
