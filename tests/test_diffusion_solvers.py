@@ -91,16 +91,17 @@ ORDERS = {
 
 @pytest.mark.parametrize("word", ORDERS)
 def test_errors_fall_with_the_order(word: str, end_of_the_flow: Tensor):
-    """From 256 to 512 steps, uniform in λ."""
-    coarse, fine = (float((states(SAMPLERS[word](), process(n))[1] - end_of_the_flow).norm()) for n in (257, 513))
+    """From 128 to 256 steps, of order 4 from 256 to 512; uniform in λ."""
+    steps = (257, 513) if ORDERS[word] == 4 else (129, 257)
+    coarse, fine = (float((states(SAMPLERS[word](), process(n))[1] - end_of_the_flow).norm()) for n in steps)
     assert math.log2(coarse / fine) == pytest.approx(ORDERS[word], abs=0.25)
 
 
-@pytest.mark.parametrize("word", ["dpm-2m", "dpm-3m", "unipc-2", "adams-3", "heun"])
+@pytest.mark.parametrize("word", ["dpm-2m", "dpm-3m", "unipc-2", "adams-3"])
 @pytest.mark.parametrize("grid", ["karras", "quadratic"])
 def test_the_order_holds_on_uneven_grids(word: str, grid: str, end_of_the_flow: Tensor):
     errors = []
-    for steps in (257, 513):
+    for steps in (129, 257):
         levels = grid_from(grid, process(steps).chain)
         errors.append(float((states(SAMPLERS[word](), process(steps), levels=levels)[1] - end_of_the_flow).norm()))
     assert math.log2(errors[0] / errors[1]) == pytest.approx(ORDERS[word], abs=0.25)
@@ -122,7 +123,7 @@ class Halved(Exponential):
 
 def test_half_a_divided_difference_costs_an_order(end_of_the_flow: Tensor):
     made = lambda: Halved(3, name="halved")  # noqa: E731
-    coarse, fine = (float((states(made(), process(n))[1] - end_of_the_flow).norm()) for n in (257, 513))
+    coarse, fine = (float((states(made(), process(n))[1] - end_of_the_flow).norm()) for n in (129, 257))
     assert math.log2(coarse / fine) == pytest.approx(2, abs=0.25)
 
 
@@ -334,8 +335,8 @@ class Single(Exact):
 
 @pytest.mark.parametrize("word", SAMPLERS)
 def test_float32_is_enough(word: str):
-    """A hundred and fifty steps in float32 end where those in float64 do, also near the data as 256 levels are."""
-    chain = Chain(LogSNRUniform(13.3, END), 150)
+    """Sixty steps in float32 end where those in float64 do, also near the data as 256 levels are."""
+    chain = Chain(LogSNRUniform(13.3, END), 60)
     reverse = ReverseProcess(chain, Single(WORLD), Interpolated(0.5), Emission(Real(), 0.05))
     ids = torch.arange(5)
     single, double = (
