@@ -237,6 +237,8 @@ def test_descriptions_say_what_ends_the_chain():
     assert "η = 0.5" in DDIM(0.5).describe(3)
     assert "3 steps" in DDIM(0.5).describe(3)
     assert "nearest" in DDIM(0.5).describe(3)
+    assert "3 network calls, ending in a draw" in sampler_from("langevin", {"rounds": 2}).describe(3)
+    assert "2 network calls, ending in x̂_0" in sampler_from("churn", {}).describe(3)
     ddim = sampler_from("ddim", {"eta": 0.25})
     assert isinstance(sampler_from("ancestral", {}), Ancestral)
     assert isinstance(ddim, DDIM)

@@ -58,11 +58,13 @@ class Sampler(ABC):
 
     Attributes:
         name: what it is, in a few words.
+        ending: what its last x is, in a few words.
         calls: network calls a step.
         memory: how many points of earlier steps it looks at.
     """
 
     name: str
+    ending: str = "x̂_0 (on levels, the nearest)"
     calls: int = 1
     memory: int = 0
 
@@ -91,7 +93,7 @@ class Sampler(ABC):
     def describe(self, steps: int) -> str:
         """What it is, with its steps and how it ends."""
         twice = f" of {self.calls} network calls" if self.calls > 1 else ""
-        return f"{self.name}, {steps} steps{twice}, ending in x̂_0 (on levels, the nearest)"
+        return f"{self.name}, {steps} steps{twice}, ending in {self.ending}"
 
 
 def sample(

@@ -21,7 +21,7 @@ from jensen.errors import InputError
 class Ancestral(Sampler):
     """Draws from p(x_{i-1} | x_i), and at last from p(x_0 | x_1)."""
 
-    name = "ancestral"
+    name, ending = "ancestral", "a draw from the emission"
 
     def step(self, now: Point, leap: Leap) -> Tensor:
         """A draw from p(x_s | x_t)."""
@@ -35,7 +35,7 @@ class Ancestral(Sampler):
 
     def describe(self, steps: int) -> str:
         """Name and steps."""
-        return f"ancestral, T = {steps}, ending in a draw from the emission"
+        return f"{self.name}, T = {steps}, ending in {self.ending}"
 
 
 class DDIM(Sampler):

@@ -32,7 +32,7 @@ class Around(Sampler):
             raise InputError(
                 f"noise is put back around a solver of single steps, such as heun or ddim, got {inner.name}"
             )
-        self.inner, self.calls, self.name = inner, inner.calls, inner.name
+        self.inner, self.calls, self.name, self.ending = inner, inner.calls, inner.name, inner.ending
 
     def init(self, ids: Int[Tensor, " B"], event: tuple[int, ...], noise: Noise) -> Tensor:
         """Its start."""
