@@ -397,6 +397,7 @@ def test_options_of_sample_reach_the_sampler(run: Any, world: Path):
         code, _, err = run("sample", "chain", "-o", "f.npy", *words)
         assert code == 2
         assert said in err
+        assert "sampling" not in err, "refused before the bar"
     assert (
         "leave out --sampler, --steps, --grid and --set" in run("sample", "table", "-o", "f.npy", "--grid", "time")[2]
     )

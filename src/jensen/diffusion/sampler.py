@@ -25,8 +25,8 @@ class Point:
 
     Attributes:
         log_snr: λ, a number.
-        x: the state there `(B, *event)`.
-        denoised: x̂_0.
+        x: the state there `(B, *event)`, put right where the solver corrects it.
+        denoised: x̂_0, of the state as it was.
     """
 
     log_snr: Tensor

@@ -47,6 +47,7 @@ def by_autograd(log_prob: Sums) -> SumsAndSlope:
 
     @torch.enable_grad()
     def both(parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The slope in the parameters' own precision."""
         own = parameters.detach().requires_grad_()
         found = summed(log_prob(single(own), x))
         (slope,) = torch.autograd.grad(found.sum(), own)
