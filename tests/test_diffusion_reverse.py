@@ -256,7 +256,8 @@ def test_a_calibrated_process_is_a_bound_too():
         eye = torch.eye(3, dtype=F64)
         error.append(float(torch.linalg.inv(torch.linalg.inv(PCA.covariance) + alpha2 / sigma2 * eye).trace() / 3))
     calibrated = Calibrated(chain.log_snr)
-    calibrated.calibrate(chain.log_snr, torch.tensor(error, dtype=F64))
+    for level, e in zip(chain.log_snr.tolist(), error, strict=True):
+        calibrated.calibrate(level, torch.full((2, 1), float(e), dtype=F64))
     x = PCA.sample(400, torch.Generator().manual_seed(5))
     costs = {}
     for name, variance in [("best", calibrated), ("upper", Interpolated(1.0)), ("lower", Interpolated(0.0))]:

@@ -17,7 +17,8 @@ from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.schedule import LogSNRUniform, alpha, sigma
 from jensen.diffusion.variance import Interpolated
 from jensen.errors import InputError
-from jensen.models.ddpm import DDPM, DDPMObjective
+from jensen.models.ddpm import DDPM
+from jensen.models.diffusion_objective import DDPMObjective
 from jensen.noise import Noise
 
 
@@ -137,7 +138,7 @@ def test_a_resized_proposal_is_a_distribution_and_leaves_the_bound_unbiased(step
     """A proposal that does not sum to one would bias the bound; 4 standard errors."""
     long, batch = process(20), rows(64)
     short = long.resized(steps)
-    proposal = resized_proposal(torch.linspace(1, 2, 19).double() / 28.5, long.chain.times, short.chain.times)
+    proposal = resized_proposal(torch.linspace(1, 2, 19).double() / 28.5, long.chain.log_snr, short.chain.log_snr)
     assert len(proposal) == steps - 1
     assert float(proposal.sum()) == pytest.approx(1, abs=1e-12)
     sampled = estimate(short, batch.x, batch.id, Plan(200, 3, proposal), Noise(4)).total.mean(1)

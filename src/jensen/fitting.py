@@ -23,6 +23,7 @@ from jensen.data.space import Levels, space_to_dict
 from jensen.errors import InputError
 from jensen.models import model_class
 from jensen.models.model import (
+    Calibratable,
     ClassConditional,
     ClosedForm,
     DensityModel,
@@ -155,8 +156,23 @@ def load(path: str | Path) -> Pipeline:
     pipeline = built(config, path)
     pipeline.model.load_state_dict(run.read_model(expected))
     check_tensors(pipeline.model, repr(str(run.file("model.safetensors"))))
+    _take_calibration(run, pipeline)
     pipeline.model.eval()
     return pipeline
+
+
+def _take_calibration(run: Run, pipeline: Pipeline) -> None:
+    """What was measured of a finished run later, if it was."""
+    how, model = run.calibration(), pipeline.model
+    if how is None:
+        return
+    path = repr(str(run.file("calibration.safetensors")))
+    if not isinstance(model, Calibratable) or how.get("by") not in model.calibrations:
+        raise InputError(f"{path} does not fit its config.json: there is no such calibration of this model; remove it")
+    model.calibrated_by(how["by"])
+    model.load_state_dict({**model.state_dict(), **run.read_calibration(model.calibration())})
+    check_tensors(model, path)
+    pipeline.config = {**pipeline.config, "calibration": how}
 
 
 def problem_of(path: str | Path) -> str | None:

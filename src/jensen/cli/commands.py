@@ -159,7 +159,7 @@ def evaluate(
         int | None,
         typer.Option(
             "-n",
-            help="Score so many of the rows, the same at every call (default: all); --method samples: rows of each sample.",
+            help="Score so many of the rows, the same at every call (default: all, of images by ode 1000); --method samples: rows of each sample.",
         ),
     ] = None,
     as_json: Json = False,
@@ -173,6 +173,7 @@ def evaluate(
     from jensen.cli.gap import check_gap, taken_apart
     from jensen.cli.inputs import (
         check_redraws,
+        count_or_default,
         method_settings,
         refuse_reading,
         rows_to_score,
@@ -202,7 +203,9 @@ def evaluate(
     check_gap(pipeline, gap, count)
     check_redraws(pipeline, redraw, count)
     check_anomaly(pipeline, data, against, count)
-    rows = some_of(rows_to_score(pipeline, data, size, levels, layout, label), count)
+    rows = rows_to_score(pipeline, data, size, levels, layout, label)
+    count = count_or_default(rows, count, method)
+    rows = some_of(rows, count)
     ll = scored(pipeline, rows, seed=seed, **options)
     if output:
         keep_scores(output, pipeline, rows, ll, seed)
@@ -447,6 +450,47 @@ def encode(
     z = codes.encode(rows)
     write_codes(output, z, rows)
     typer.echo(f"{len(z)} codes of {codes.dims} numbers, one for every row of {data} in its order: {output}")
+
+
+@app.command()
+def calibrate(
+    run: RunFolder,
+    by: Annotated[
+        str,
+        typer.Option(
+            "--variance",
+            help="One error a step (calibrated), a cell (diagonal), or a cell and state (by-state; on levels).",
+        ),
+    ] = "diagonal",
+    count: Annotated[
+        int | None, typer.Option("-n", help="Validation rows to measure on (default: up to 1024, at most 3/4 of them).")
+    ] = None,
+    seed: Seed = 0,
+    as_json: Json = False,
+) -> None:
+    """Diffusion: measure the best reverse variance of a finished network on validation rows, and keep it in the run.
+
+    It is what the bound and ancestral sampling use from then on; few steps gain most. Other validation rows tell what it does to the
+    bound at several T. The run's scores and page are made anew by `jensen report RUN`.
+    """
+    from jensen.cli.calibrating import calibrated_anew, lines
+    from jensen.cli.inputs import own_data
+    from jensen.cli.printing import print_json
+    from jensen.errors import InputError
+    from jensen.fitting import load
+    from jensen.training.run import Run
+
+    pipeline = load(run)
+    split, problem = own_data(pipeline)
+    if split is None:
+        raise InputError(f"calibration needs the run's validation rows, and {problem}")
+    record = calibrated_anew(Run(run), pipeline, split, by, count, seed)
+    if as_json:
+        print_json({**record, "run": str(run)})
+        return
+    for line in lines(record):
+        typer.echo(line)
+    typer.echo(f"kept: {run / 'calibration.safetensors'}; `jensen report {run}` scores the test rows with it")
 
 
 @app.command()

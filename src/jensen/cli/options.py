@@ -42,7 +42,7 @@ OtherData = Annotated[
 Method = Annotated[
     str | None,
     typer.Option(
-        help="How: exact, vlb, elbo, iwae, ais or samples, as far as the model has it (its first if left out)."
+        help="How: exact, vlb, ode, elbo, iwae, ais or samples, as far as the model has it (its first if left out)."
     ),
 ]
 MethodSettings = Annotated[
@@ -50,14 +50,17 @@ MethodSettings = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="An option of the method: repetitions of elbo; draws, repetitions of iwae; temperatures, chains, leapfrogs of ais. Again for more.",
+        help="An option of the method: repetitions of vlb, ode, elbo; probes, ode_tolerance, ode_steps, divergence, dequantisation of ode; "
+        "draws, repetitions of iwae; temperatures, chains, leapfrogs of ais. Again for more.",
     ),
 ]
 Tolerance = Annotated[
     float | None,
     typer.Option(help="Monte-Carlo standard error wanted for the mean, in bits/dim (densities: nats/dim)."),
 ]
-ChainSteps = Annotated[int | None, typer.Option(help="Diffusion: the length T of the chain.")]
+ChainSteps = Annotated[
+    float | None, typer.Option(metavar="T", help="Diffusion, vlb: the length T of the chain; inf for continuous time.")
+]
 EveryStep = Annotated[bool, typer.Option(help="Diffusion: every term of the bound instead of a sample of them.")]
 Redraws = Annotated[
     int | None,

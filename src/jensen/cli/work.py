@@ -10,7 +10,6 @@ from torch import Tensor
 
 from jensen.cli.inputs import redraws, some_of
 from jensen.data import Examples, Split
-from jensen.diffusion.grid import grid_from
 from jensen.errors import InputError
 from jensen.evaluation.drawing import Drawing, draw
 from jensen.evaluation.images import save_grid
@@ -47,7 +46,7 @@ def drawn(
         return pipeline.sample(n, context, seed=seed), model.draws
     solver, count = model.sampler(sampler, **options), model.chain(steps).steps
     chosen: dict[str, Any] = {"sampler": solver, "steps": steps, "grid": "time" if grid is None else grid}
-    grid_from(chosen["grid"], model.chain(steps))  # refused before the bar, if at all
+    model.levels(steps, chosen["grid"])  # refused before the bar, if at all
     with bar("sampling", count * -(-n // pipeline.sampling_batch())) as shown:
         rows = pipeline.sample(n, context, seed=seed, watch=lambda i, x, denoised: shown.advance(), **chosen)
     on = "" if grid is None else f", levels by {grid}"

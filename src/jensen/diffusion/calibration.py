@@ -14,8 +14,10 @@ from torch import Tensor
 from jensen.diffusion.likelihood import proposal_from
 from jensen.diffusion.process import diffuse
 from jensen.diffusion.reverse import ReverseProcess
-from jensen.diffusion.variance import Calibrated, interpolate
+from jensen.diffusion.variance import Measured, interpolate
 from jensen.noise import Noise
+
+TOGETHER = 256  # rows in one network call
 
 
 @dataclass(frozen=True)
@@ -40,16 +42,24 @@ def measure(
     *,
     context: Tensor | None = None,
     on_calls: Callable[[int], None] = lambda calls: None,
+    on_knot: Callable[[float, Tensor, Tensor | None], None] = lambda log_snr, squares, spread: None,
 ) -> Residuals:
-    """The denoiser's residuals at every knot on these rows."""
+    """The denoiser's residuals at every knot on these rows; `on_knot` is told λ, their squares and the variance that it sees."""
     steps, errors, first = knots(reverse.chain.steps), [], torch.zeros(0)
     for i in steps.tolist():
-        index = torch.full((len(x_0),), i)
-        eps = noise.at("knot", i).normal(ids, tuple(x_0.shape[1:])).to(x_0)
-        denoised = reverse.denoise(diffuse(x_0, eps, reverse.chain.log_snr[index - 1]), index, context)
-        errors.append((x_0.double() - denoised.double()).square().flatten(1).mean(1).cpu())
+        log_snr, stream, parts = reverse.chain.log_snr[i - 1], noise.at("knot", i), []
+        for rows in torch.arange(len(x_0)).split(TOGETHER):
+            eps = stream.normal(ids[rows], tuple(x_0.shape[1:])).to(x_0)
+            level = log_snr.expand(len(rows))
+            given = None if context is None else context[rows]
+            parts.append(reverse.look(diffuse(x_0[rows], eps, level), level, given))
+            on_calls(len(rows))
+        denoised = torch.cat([mean for mean, _ in parts])
+        seen = [spread for _, spread in parts if spread is not None]
+        squares = (x_0.double() - denoised.double()).square().cpu()
+        errors.append(squares.flatten(1).mean(1))
         first = denoised if i == 1 else first
-        on_calls(len(x_0))
+        on_knot(float(log_snr), squares, torch.cat(seen).cpu() if seen else None)
     return Residuals(steps, torch.stack(errors), first)
 
 
@@ -65,16 +75,16 @@ def calibrate(
     """Fit the reverse variance and the emission's scale in place; return the proposal q(i), i = 2 … T.
 
     Args:
-        reverse: the process whose `variance`, if Calibrated, and `emission` are set.
+        reverse: the process whose `variance`, if it is a measured one, and `emission` are set.
         x_0: validation rows in the model's units.
         ids: their ids.
         noise: the stream to draw from.
         context: what the rows are conditioned on.
         on_calls: told how many rows each network call held.
     """
-    residuals = measure(reverse, x_0, ids, noise, context=context, on_calls=on_calls)
-    if isinstance(reverse.variance, Calibrated):
-        reverse.variance.calibrate(reverse.chain.log_snr[residuals.steps - 1], residuals.errors.mean(1))
+    variance = reverse.variance
+    take = {"on_knot": variance.calibrate} if isinstance(variance, Measured) else {}
+    residuals = measure(reverse, x_0, ids, noise, context=context, on_calls=on_calls, **take)
     reverse.emission.calibrate(x_0, residuals.first)
     return proposal_from(_term_sizes(reverse, residuals))
 
@@ -91,6 +101,7 @@ def _term_sizes(reverse: ReverseProcess, residuals: Residuals) -> Float[Tensor, 
         for moment in (residuals.errors.mean(1), residuals.errors.square().mean(1))
     )
     link, variance = reverse.chain.bridge, reverse.variances()[1:]
+    variance = variance.flatten(1).mean(1) if variance.ndim > 1 else variance
     ratio = link.variance[1:] / variance
     a, b = 0.5 * (ratio - 1 - ratio.log()), 0.5 * link.from_data[1:].square() / variance
     return (a.square() + 2 * a * b * mean + b.square() * square).sqrt()

@@ -31,6 +31,12 @@ class Denoiser(nn.Module, ABC):
             context: what generation is conditioned on, or None.
         """
 
+    def moments(
+        self, x_t: Float[Tensor, "B *event"], log_snr: Float[Tensor, " B"], context: Tensor | None = None
+    ) -> tuple[Float[Tensor, "B *event"], Float[Tensor, "B *event"] | None]:
+        """x̂_0, and Var[x_0 | x_t] of each cell where the denoiser sees one; that is not differentiable."""
+        return self(x_t, log_snr, context), None
+
     def __call__(self, x_t: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
         """`forward`, with its type."""
         return cast(Tensor, super().__call__(x_t, log_snr, context))
@@ -59,7 +65,9 @@ class NetworkDenoiser(Denoiser):
         self, x_t: Float[Tensor, "B *event"], log_snr: Float[Tensor, " B"], context: Tensor | None = None
     ) -> Float[Tensor, "B *event"]:
         """The parametrisation's x̂_0."""
-        output = _run(self.network, x_t, log_snr, context).to(x_t.dtype)
+        scale = self.parametrisation.input_scale(log_snr)
+        given = x_t if scale is None else expand(scale, x_t) * x_t
+        output = _run(self.network, given, log_snr, context).to(x_t.dtype)
         return self.parametrisation.denoised(output, x_t, log_snr)
 
 
@@ -80,6 +88,18 @@ class LevelsDenoiser(Denoiser):
     ) -> Float[Tensor, "B *event"]:
         """Σ_v y_v p(v | x_t)."""
         features = _run(self.network, x_t, log_snr, context)
+        return self._mean(features, x_t, log_snr)
+
+    def moments(
+        self, x_t: Float[Tensor, "B *event"], log_snr: Float[Tensor, " B"], context: Tensor | None = None
+    ) -> tuple[Float[Tensor, "B *event"], Float[Tensor, "B *event"]]:
+        """The mean and the variance of p(v | x_t)."""
+        features = _run(self.network, x_t, log_snr, context)
+        with torch.no_grad():
+            spread = self.head.variance(features, x_t, expand(alpha(log_snr), x_t), expand(sigma(log_snr), x_t))
+        return self._mean(features, x_t, log_snr), spread
+
+    def _mean(self, features: Tensor, x_t: Tensor, log_snr: Tensor) -> Tensor:
         mean = self.head(features, x_t, expand(alpha(log_snr), x_t), expand(sigma(log_snr), x_t))
         assert isinstance(mean, Tensor)
         return mean.to(torch.promote_types(x_t.dtype, torch.float32))

@@ -4,6 +4,8 @@ time         uniform in t, as the chain itself
 log-snr      uniform in λ
 karras       (σ/α)^(1/ρ) uniform, ρ = 7 (Karras et al. 2022, equation 5): most steps where little noise is left
 quadratic    t uniform in its square root (Song et al. 2021, "DDIM", section D.2)
+optimised    the levels whose chain has the best bound, by dynamic programming (Watson et al. 2021, "Learning to efficiently sample from
+             diffusion probabilistic models", section 3), with what a step costs from the errors that calibration measured
 """
 
 from collections.abc import Callable
@@ -13,9 +15,11 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from jensen.diffusion.process import Chain
+from jensen.diffusion.variance import Measured, ReverseVariance
 from jensen.errors import InputError, did_you_mean
 
 RHO = 7.0
+PLACES, MOST_OPTIMISED = 512, 256  # levels to choose from, and how many may be chosen
 
 
 def _uniform(chain: Chain) -> Tensor:
@@ -42,10 +46,16 @@ GRIDS: dict[str, Callable[[Chain], Tensor]] = {
     "karras": _karras,
     "quadratic": _quadratic,
 }
+WORDS = (*GRIDS, "optimised")
 
 
-def grid_from(word: str, chain: Chain) -> Float64[Tensor, " N"]:
+def grid_from(word: str, chain: Chain, variance: ReverseVariance | None = None) -> Float64[Tensor, " N"]:
     """The levels that a word stands for, as many as the chain has and between its ends.
+
+    Args:
+        word: one of `WORDS`.
+        chain: ends, schedule and number of steps.
+        variance: a measured one, for "optimised".
 
     Example:
         >>> from jensen.diffusion.schedule import Cosine
@@ -53,6 +63,42 @@ def grid_from(word: str, chain: Chain) -> Float64[Tensor, " N"]:
         >>> bool(torch.isclose(grid_from("karras", chain)[[0, -1]], chain.log_snr[[0, -1]]).all())
         True
     """
-    if word not in GRIDS:
-        raise InputError(f"unknown grid {word!r}; {did_you_mean(word, GRIDS)}known grids are {', '.join(GRIDS)}")
-    return chain.log_snr if chain.steps == 1 else GRIDS[word](chain)
+    if word not in WORDS:
+        raise InputError(f"unknown grid {word!r}; {did_you_mean(word, WORDS)}known grids are {', '.join(WORDS)}")
+    if word != "optimised":
+        return chain.log_snr if chain.steps == 1 else GRIDS[word](chain)
+    if not isinstance(variance, Measured):
+        raise InputError(
+            "grid=optimised needs a measured reverse variance, and this model's is a fixed one; jensen calibrate measures it"
+        )
+    if chain.steps > MOST_OPTIMISED:
+        raise InputError(
+            f"grid=optimised chooses up to {MOST_OPTIMISED} levels, got {chain.steps} steps; with so many, grid=time is as good"
+        )
+    return chain.log_snr if chain.steps <= 2 else optimised(chain, variance)
+
+
+def optimised(chain: Chain, variance: Measured) -> Float64[Tensor, " N"]:
+    """The chain's number of levels with the least cost Σ E ½ log(1 + (SNR_s - SNR_t) e(λ_t)) from the first to the last."""
+    levels = torch.linspace(float(chain.log_snr[0]), float(chain.log_snr[-1]), PLACES, dtype=torch.float64)
+    return levels[_shortest(_step_costs(levels, variance), chain.steps)]
+
+
+def _step_costs(levels: Tensor, variance: Measured) -> Float64[Tensor, "s t"]:
+    """Of a step from level t to level s < t; ∞ the other way."""
+    costs, snr = torch.full((len(levels), len(levels)), torch.inf, dtype=torch.float64), levels.exp()
+    for t in range(1, len(levels)):
+        costs[:t, t] = variance.step_cost(snr[:t] - snr[t], levels[t])
+    return costs
+
+
+def _shortest(costs: Float64[Tensor, "s t"], count: int) -> Tensor:
+    """The path through `count` places from the first to the last with the least sum of costs."""
+    best, before = costs[0], list[Tensor]()
+    for _ in range(count - 2):
+        sums, place = (best[:, None] + costs).min(0)
+        best, before = sums, [*before, place]
+    path = [len(costs) - 1]
+    for place in reversed(before):
+        path.append(int(place[path[-1]]))
+    return torch.tensor([0, *reversed(path)])

@@ -23,11 +23,11 @@ class ReverseChain(Distribution):
 
     def log_prob(self, value: Float[Tensor, "B T *event"]) -> Float[Tensor, " B"]:
         """log N(x_T; 0, I) + Σ log p(x_{i-1} | x_i)."""
-        scales = self.reverse.variances().sqrt()
         total = _normal(torch.zeros_like(value[:, -1]), torch.ones(len(value))).log_prob(value[:, -1])
         for i in range(2, self.reverse.chain.steps + 1):
             index = torch.full((len(value),), i)
-            step = _normal(self.reverse.mean(value[:, i - 1], index), scales[index - 1])
+            denoised, variance = self.reverse.step(value[:, i - 1], index)
+            step = _normal(self.reverse.chain_mean(value[:, i - 1], denoised, index), variance.sqrt())
             total = total + step.log_prob(value[:, i - 2])
         return total
 

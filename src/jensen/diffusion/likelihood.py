@@ -7,8 +7,9 @@ terms, drawn by stratified importance sampling,
     Σ_{i≥2} L_{i-1} ≈ (1/m) Σ_j L_{i_j - 1} / q(i_j),   i_j = F⁻¹((j + u_j)/m),   u_j uniform,
 
 where q over i = 2 … T is ∝ the root mean square of the terms on validation rows, F its distribution function (Nichol and
-Dhariwal 2021, section 3.3, use the same q for training). L_0 is of another kind and often of another sign than the rest,
-so that whether it was drawn would be most of the error: it is always there. Draws are independent between examples; a
+Dhariwal 2021, section 3.3, use the same q for training). In continuous time the sum is an integral and q a density;
+nothing else changes, so what is estimated is anything with `Terms`. L_0 is of another kind and often of another sign than
+the rest, so that whether it was drawn would be most of the error: it is always there. Draws are independent between examples; a
 value is the mean of K ≥ 2 repetitions and its standard error their sd / sqrt(K). A wanted Monte-Carlo error is met in
 two stages: a pilot, whose draws are dropped, fixes K.
 """
@@ -16,19 +17,45 @@ two stages: a pilot, whose draws are dropped, fixes K.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.variance import interpolate
-from jensen.distributions.picking import picked
 from jensen.errors import FitError
 from jensen.noise import Noise
 
 PILOT_REPETITIONS = 6
 MOST_CALLS = 4000  # network calls an example; where they do not reach the tolerance, the error bar says so
+
+
+@runtime_checkable
+class Terms(Protocol):
+    """A negative bound: L_T, L_0, and a sum or an integral of terms between them."""
+
+    def prior_term(self, x_0: Float[Tensor, "B *event"]) -> Float64[Tensor, " B"]:
+        """L_T."""
+
+    def reconstruction_term(
+        self, x_0: Float[Tensor, "B *event"], eps: Float[Tensor, "B *event"], context: Tensor | None = None
+    ) -> Float64[Tensor, " B"]:
+        """The integrand of L_0 at x_1 = α_1 x_0 + σ_1 ε."""
+
+    def term(
+        self,
+        x_0: Float[Tensor, "B *event"],
+        where: Tensor,
+        eps: Float[Tensor, "B *event"],
+        context: Tensor | None = None,
+    ) -> Float64[Tensor, " B"]:
+        """The integrand of each row's own term, at its `where (B,)`."""
+
+    def places(
+        self, proposal: Float64[Tensor, " terms"], u: Float64[Tensor, "B m"]
+    ) -> tuple[Tensor, Float64[Tensor, "B m"]]:
+        """Where the proposal's distribution function is u, and the proposal there."""
 
 
 @dataclass(frozen=True)
@@ -85,17 +112,18 @@ def proposal_from(root_mean_square: Float[Tensor, " terms"], floor: float = 0.1)
 
 
 def resized_proposal(
-    proposal: Float[Tensor, " old_terms"], times: Float[Tensor, " S"], new_times: Float[Tensor, " T"]
+    proposal: Float[Tensor, " old_terms"], log_snr: Float[Tensor, " S"], new_log_snr: Float[Tensor, " T"]
 ) -> Float[Tensor, " terms"]:
-    """The proposal for a chain of another length between the same ends: the same density in time."""
-    if len(new_times) == 1 or len(times) == 1:
-        return uniform_proposal(len(new_times))
-    density = interpolate(new_times[1:], times[1:], proposal)
-    return density / density.sum()
+    """The proposal for other levels between the same ends: what was proposed between two levels still is, spread evenly in λ."""
+    if len(new_log_snr) == 1 or len(log_snr) == 1:
+        return uniform_proposal(len(new_log_snr))
+    below = torch.cat([proposal.new_zeros(1), proposal.cumsum(0)])
+    at = interpolate(new_log_snr, log_snr.flip(0), below.flip(0))
+    return at.diff() / at[-1]
 
 
 def estimate(
-    reverse: ReverseProcess,
+    bound: Terms,
     x_0: Float[Tensor, "B *event"],
     ids: Int[Tensor, " B"],
     plan: Plan,
@@ -108,7 +136,7 @@ def estimate(
     """Estimate the bound of each row.
 
     Args:
-        reverse: the generative process.
+        bound: what is to be estimated: a `ReverseProcess`, or its limit in `ContinuousTime`.
         x_0: rows in the model's units.
         ids: `(B,)` their ids, which key the noise.
         plan: repetitions and calls.
@@ -121,19 +149,22 @@ def estimate(
     reconstruction = torch.zeros_like(diffusion)
     for k in range(plan.repetitions):
         stream = noise.at("repetition", k)
-        steps, weights = _steps(plan, ids, stream)
-        for j in range(steps.shape[1]):
-            part = reconstruction if j == 0 else diffusion
+        where, weights = _places(bound, plan, ids, stream)
+        for j in range(plan.calls_per_repetition):
             for rows in _slices(len(x_0), batch_size):
                 eps = stream.at("eps", j).normal(ids[rows], tuple(x_0.shape[1:])).to(x_0)
                 given = None if context is None else context[rows]
-                part[k, rows] += reverse.term(x_0[rows], steps[rows, j], eps, given) * weights[rows, j]
+                if j == 0:
+                    reconstruction[k, rows] = bound.reconstruction_term(x_0[rows], eps, given)
+                else:
+                    cost = bound.term(x_0[rows], where[rows, j - 1], eps, given)
+                    diffusion[k, rows] += cost * weights[rows, j - 1]
                 on_calls(len(eps))
-    return BoundEstimate(reverse.prior_term(x_0), diffusion, reconstruction)
+    return BoundEstimate(bound.prior_term(x_0), diffusion, reconstruction)
 
 
 def repetitions_for(
-    reverse: ReverseProcess,
+    bound: Terms,
     x_0: Float[Tensor, "B *event"],
     ids: Int[Tensor, " B"],
     plan: Plan,
@@ -148,7 +179,7 @@ def repetitions_for(
     A pilot on the rows given, a few of them, measures the variance of one repetition; its draws are used for nothing else.
     """
     trial = Plan(PILOT_REPETITIONS, plan.calls, plan.proposal)
-    pilot = estimate(reverse, x_0, ids, trial, noise.at("pilot"), context=context)
+    pilot = estimate(bound, x_0, ids, trial, noise.at("pilot"), context=context)
     variance = float(pilot.total.var(0).mean())
     if not math.isfinite(variance):
         raise FitError("the bound is not finite on the pilot's rows: the network diverged; fit again with a lower lr")
@@ -156,7 +187,7 @@ def repetitions_for(
 
 
 def cheapest_plan(
-    reverse: ReverseProcess,
+    bound: Terms,
     x_0: Float[Tensor, "B *event"],
     ids: Int[Tensor, " B"],
     proposal: Float[Tensor, " T"],
@@ -174,7 +205,7 @@ def cheapest_plan(
     best: Plan | None = None
     for calls in choices:
         trial = Plan(2, calls, proposal)
-        count = repetitions_for(reverse, x_0, ids, trial, noise.at("calls", calls or 0), rows=rows, tolerance=tolerance)
+        count = repetitions_for(bound, x_0, ids, trial, noise.at("calls", calls or 0), rows=rows, tolerance=tolerance)
         plan = Plan(min(count, max(2, MOST_CALLS // trial.calls_per_repetition)), calls, proposal)
         if best is not None and plan.calls_per_example() >= best.calls_per_example():
             break
@@ -185,18 +216,16 @@ def cheapest_plan(
     return best
 
 
-def _steps(plan: Plan, ids: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
-    """The terms one repetition looks at, L_0 first, and their weights, both `(B, calls)`."""
-    first = torch.ones(len(ids), 1, dtype=torch.int64)
+def _places(bound: Terms, plan: Plan, ids: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:
+    """Where one repetition looks beside L_0, and the weights, both `(B, calls - 1)`."""
     others = len(plan.proposal)
     if plan.calls is None or others == 0:
-        every = torch.cat([first, torch.arange(2, others + 2).expand(len(ids), others)], 1)
+        every = torch.arange(2, others + 2).expand(len(ids), others)
         return every, torch.ones(every.shape, dtype=torch.float64)
     strata = plan.calls - 1
     u = noise.at("steps").uniform(ids, (strata,))
-    place = (torch.arange(strata) + u) / strata
-    chosen = picked(plan.proposal, place.flatten()).reshape(place.shape)
-    return torch.cat([first, chosen + 2], 1), torch.cat([first, 1 / (strata * plan.proposal[chosen])], 1)
+    where, density = bound.places(plan.proposal, (torch.arange(strata) + u) / strata)
+    return where, 1 / (strata * density)
 
 
 def _slices(rows: int, size: int) -> list[slice]:

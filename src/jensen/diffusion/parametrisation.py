@@ -5,8 +5,9 @@ With x_t = α x_0 + σ ε:
     x      x_0                         eps    ε = (x_t - α x_0)/σ
     v      α ε - σ x_0                 score  ∇ log q(x_t | x_0) = -ε/σ
     mu     the mean of q(x_s | x_t, x_0) for the step before on a fixed grid: c_0 x_0 + c_t x_t
+    velocity   ε - x_0, that of flow matching                edm    (x_0 - c_skip x_t/α)/c_out, of unit variance for data of deviation s
 
-(Ho et al. 2020, section 3.2; Salimans and Ho 2022, appendix D; Song et al. 2021.) Each is affine in x_0 at a given x_t,
+(Ho et al. 2020, section 3.2; Salimans and Ho 2022, appendix D; Song et al. 2021; Lipman et al. 2023; Karras et al. 2022, table 1.) Each is affine in x_0 at a given x_t,
 output = a·x_0 + b·x_t, and that is all a subclass says.
 """
 
@@ -26,6 +27,10 @@ class Parametrisation(ABC):
     @abstractmethod
     def coefficients(self, log_snr: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
         """a and b at log-SNR `(B,)`, float64."""
+
+    def input_scale(self, log_snr: Float[Tensor, " B"]) -> Float[Tensor, " B"] | None:
+        """What x_t is multiplied with before the network sees it; None for 1."""
+        return None
 
     def target(
         self, x_0: Float[Tensor, "B *event"], x_t: Float[Tensor, "B *event"], log_snr: Float[Tensor, " B"]
@@ -96,4 +101,44 @@ class Mu(Parametrisation):
         return torch.where(first, one, link.from_data), torch.where(first, zero, link.from_noisy)
 
 
-PARAMETRISATIONS: dict[str, type[Parametrisation]] = {"x": X, "eps": Eps, "v": V, "score": Score, "mu": Mu}
+class Velocity(Parametrisation):
+    """The network puts out ε - x_0, the velocity of (1 - τ) x_0 + τ ε."""
+
+    def coefficients(self, log_snr: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        """-(1 + α/σ), 1/σ."""
+        return -1 - torch.exp(0.5 * log_snr), 1 / sigma(log_snr)
+
+
+class Preconditioned(Parametrisation):
+    """The network puts out (x_0 - c_skip x_t/α)/c_out, c_skip = s²/(ς² + s²), c_out = ς s/sqrt(ς² + s²), ς = σ/α.
+
+    Input and target have variance 1 at every level for data of standard deviation s.
+
+    Args:
+        spread: s.
+    """
+
+    def __init__(self, spread: float = 0.5) -> None:
+        self.spread = float(spread)
+
+    def coefficients(self, log_snr: Float[Tensor, " B"]) -> tuple[Float[Tensor, " B"], Float[Tensor, " B"]]:
+        """1/c_out, -c_skip/(α c_out)."""
+        noise2 = torch.exp(-log_snr)
+        total = noise2 + self.spread**2
+        one = total.sqrt() / (noise2.sqrt() * self.spread)
+        return one, -(self.spread**2) / total * one / alpha(log_snr)
+
+    def input_scale(self, log_snr: Float[Tensor, " B"]) -> Float[Tensor, " B"]:
+        """1/sqrt(α² s² + σ²)."""
+        return (alpha(log_snr).square() * self.spread**2 + sigma(log_snr).square()).rsqrt()
+
+
+PARAMETRISATIONS: dict[str, type[Parametrisation]] = {
+    "x": X,
+    "eps": Eps,
+    "v": V,
+    "score": Score,
+    "mu": Mu,
+    "velocity": Velocity,
+    "edm": Preconditioned,
+}

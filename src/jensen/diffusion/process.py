@@ -22,9 +22,10 @@ from jensen.diffusion.schedule import Schedule, alpha, sigma
 from jensen.errors import InputError
 
 
-def expand(coefficient: Float[Tensor, " B"], x: Float[Tensor, "B *event"]) -> Float[Tensor, "B *ones"]:
-    """A coefficient a row, `(B,)`, shaped and typed to multiply `x (B, *event)`."""
-    return coefficient.to(device=x.device, dtype=x.dtype).reshape(-1, *[1] * (x.ndim - 1))
+def expand(coefficient: Float[Tensor, "B *cells"], x: Float[Tensor, "B *event"]) -> Float[Tensor, "B *ones"]:
+    """A coefficient a row, `(B,)`, shaped and typed to multiply `x (B, *event)`; one a cell, `(B, *event)`, typed alike."""
+    typed = coefficient.to(device=x.device, dtype=x.dtype)
+    return typed.reshape(-1, *[1] * (x.ndim - 1)) if coefficient.ndim == 1 else typed
 
 
 def diffuse(
@@ -81,6 +82,15 @@ def kl_isotropic(
     return 0.5 * (dims * (ratio - 1 - ratio.log()) + mean_distance2 / variance_2)
 
 
+def kl_diagonal(
+    difference: Float[Tensor, "B *event"], variance_1: Float[Tensor, " B"], variance_2: Float[Tensor, "B *event"]
+) -> Float[Tensor, " B"]:
+    """KL(N(m_1, v_1 I) ‖ N(m_2, diag v_2)), given m_1 - m_2; float64."""
+    v_1, v_2 = variance_1.reshape(-1, 1), variance_2.double().flatten(1)
+    ratio = v_1 / v_2
+    return 0.5 * (ratio - 1 - ratio.log() + difference.double().flatten(1).square() / v_2).sum(1)
+
+
 class Chain:
     """The discrete process x_0, x_1, …, x_T: a schedule read at T times, evenly from that of x_1 to 1.
 
@@ -92,15 +102,18 @@ class Chain:
         steps: T.
         first: the time of x_1; by default what the schedule says. A chain with fewer steps that keeps the `first` of
             a longer one ends in the same emission.
+        log_snr: `(T,)` the levels of x_1 … x_T themselves, falling, instead of those of the schedule at even times.
     """
 
-    def __init__(self, schedule: Schedule, steps: int, first: float | None = None) -> None:
+    def __init__(
+        self, schedule: Schedule, steps: int, first: float | None = None, log_snr: Float[Tensor, " T"] | None = None
+    ) -> None:
         if steps < 1:
             raise InputError(f"a chain needs at least 1 step, got steps = {steps}")
         self.schedule, self.steps = schedule, steps
         self.first = schedule.first_time(steps) if first is None else first
         self.times = torch.linspace(self.first, 1, steps, dtype=torch.float64) if steps > 1 else torch.ones(1).double()
-        self.log_snr: Tensor = schedule.log_snr(self.times)
+        self.log_snr: Tensor = schedule.log_snr(self.times) if log_snr is None else log_snr
         before = torch.cat([self.log_snr[:1] + 1.0, self.log_snr[:-1]])
         self.bridge = bridge(before, self.log_snr)
         self.transition = transition(before, self.log_snr)
@@ -108,3 +121,7 @@ class Chain:
     def resized(self, steps: int) -> "Chain":
         """The chain of another length between the same x_1 and x_T."""
         return self if steps == self.steps else Chain(self.schedule, steps, self.first)
+
+    def through(self, log_snr: Float[Tensor, " T"]) -> "Chain":
+        """The chain with these levels."""
+        return Chain(self.schedule, len(log_snr), self.first, log_snr)

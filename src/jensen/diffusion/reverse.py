@@ -11,18 +11,19 @@ the expectations over x_i ~ q(x_i | x_0). `term` gives the integrand for any i.
 """
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
 from jensen.diffusion.denoiser import Denoiser
 from jensen.diffusion.emission import Emission
-from jensen.diffusion.process import Chain, diffuse, expand, kl_isotropic
+from jensen.diffusion.process import Bridge, Chain, Transition, diffuse, expand, kl_diagonal, kl_isotropic
 from jensen.diffusion.schedule import alpha, sigma
 from jensen.diffusion.variance import ReverseVariance
+from jensen.distributions.picking import picked
 
 
 class ReverseProcess(nn.Module):
-    """p(x_0, …, x_T) = N(x_T; 0, I) ∏ N(x_{i-1}; μ(x_i), σ_i² I) p(x_0 | x_1)."""
+    """p(x_0, …, x_T) = N(x_T; 0, I) ∏ N(x_{i-1}; μ(x_i), diag σ_i²) p(x_0 | x_1)."""
 
     def __init__(self, chain: Chain, denoiser: Denoiser, variance: ReverseVariance, emission: Emission) -> None:
         super().__init__()
@@ -30,12 +31,14 @@ class ReverseProcess(nn.Module):
 
     def resized(self, steps: int) -> "ReverseProcess":
         """The same denoiser, variance rule and emission in a chain of another length."""
-        if steps == self.chain.steps:
-            return self
-        return ReverseProcess(self.chain.resized(steps), self.denoiser, self.variance, self.emission)
+        return self if steps == self.chain.steps else self.along(self.chain.resized(steps))
 
-    def variances(self) -> Float[Tensor, " T"]:
-        """σ² of the step that leaves x_i, at position i - 1, float64; position 0 means nothing."""
+    def along(self, chain: Chain) -> "ReverseProcess":
+        """The same denoiser, variance rule and emission in another chain."""
+        return ReverseProcess(chain, self.denoiser, self.variance, self.emission)
+
+    def variances(self) -> Float[Tensor, "T *cells"]:
+        """σ² of the step that leaves x_i, at position i - 1, float64; position 0 means nothing. What is known without x_i."""
         chain = self.chain
         variance = self.variance(chain.transition, chain.bridge, chain.log_snr)
         assert isinstance(variance, Tensor)
@@ -47,12 +50,37 @@ class ReverseProcess(nn.Module):
         """x̂_0 from x_i."""
         return self.denoiser(x_i, self.chain.log_snr[i - 1], context)
 
+    def step(
+        self, x_i: Float[Tensor, "B *event"], i: Int[Tensor, " B"], context: Tensor | None = None
+    ) -> tuple[Float[Tensor, "B *event"], Float64[Tensor, "B *cells"]]:
+        """x̂_0(x_i), and σ² of p(x_{i-1} | x_i) for i ≥ 2: one a row, or one a row and cell."""
+        log_snr, at = self.chain.log_snr[i - 1], i - 1
+        denoised, spread = self.look(x_i, log_snr, context)
+        link, forward = self.chain.bridge, self.chain.transition
+        bridge = Bridge(link.from_data[at], link.from_noisy[at], link.variance[at])
+        variance = self.variance(Transition(forward.scale[at], forward.variance[at]), bridge, log_snr, spread)
+        assert isinstance(variance, Tensor)
+        return denoised, variance
+
+    def look(
+        self, x: Float[Tensor, "B *event"], log_snr: Float[Tensor, " B"], context: Tensor | None = None
+    ) -> tuple[Float[Tensor, "B *event"], Float[Tensor, "B *event"] | None]:
+        """x̂_0, and where the variance goes by the state Var[x_0 | x_t] as the denoiser sees it."""
+        if self.variance.by_state:
+            return self.denoiser.moments(x, log_snr, context)
+        return self.denoiser(x, log_snr, context), None
+
     def mean(
         self, x_i: Float[Tensor, "B *event"], i: Int[Tensor, " B"], context: Tensor | None = None
     ) -> Float[Tensor, "B *event"]:
         """μ(x_i), the mean of x_{i-1}, for i ≥ 2."""
+        return self.chain_mean(x_i, self.denoise(x_i, i, context), i)
+
+    def chain_mean(
+        self, x_i: Float[Tensor, "B *event"], denoised: Float[Tensor, "B *event"], i: Int[Tensor, " B"]
+    ) -> Float[Tensor, "B *event"]:
+        """μ from x_i and its x̂_0."""
         bridge = self.chain.bridge
-        denoised = self.denoise(x_i, i, context)
         return expand(bridge.from_data[i - 1], x_i) * denoised + expand(bridge.from_noisy[i - 1], x_i) * x_i
 
     def prior_term(self, x_0: Float[Tensor, "B *event"]) -> Float[Tensor, " B"]:
@@ -62,6 +90,19 @@ class ReverseProcess(nn.Module):
         one = torch.ones((), dtype=torch.float64)
         return kl_isotropic(distance2, sigma(end).square(), one, x_0[0].numel())
 
+    def reconstruction_term(
+        self, x_0: Float[Tensor, "B *event"], eps: Float[Tensor, "B *event"], context: Tensor | None = None
+    ) -> Float[Tensor, " B"]:
+        """The integrand of L_0 at x_1 = α_1 x_0 + σ_1 ε, float64 nats."""
+        return self.term(x_0, torch.ones(len(x_0), dtype=torch.int64), eps, context)
+
+    def places(
+        self, proposal: Float64[Tensor, " terms"], u: Float64[Tensor, "B m"]
+    ) -> tuple[Int[Tensor, "B m"], Float64[Tensor, "B m"]]:
+        """The steps i ≥ 2 at which the distribution function of q(i) is u, and q there."""
+        chosen = picked(proposal, u.flatten()).reshape(u.shape)
+        return chosen + 2, proposal[chosen]
+
     def term(
         self,
         x_0: Float[Tensor, "B *event"],
@@ -70,12 +111,15 @@ class ReverseProcess(nn.Module):
         context: Tensor | None = None,
     ) -> Float[Tensor, " B"]:
         """L_{i-1} of each row for its own i in 1 … T, at x_i = α_i x_0 + σ_i ε; float64 nats."""
-        denoised = self.denoise(diffuse(x_0, eps, self.chain.log_snr[i - 1]), i, context)
-        distance2 = (x_0.double() - denoised.double()).square().flatten(1).sum(1).cpu()
-        link = self.chain.bridge
-        divergence = kl_isotropic(
-            link.from_data[i - 1].square() * distance2, link.variance[i - 1], self.variances()[i - 1], x_0[0].numel()
-        )
+        denoised, variance = self.step(diffuse(x_0, eps, self.chain.log_snr[i - 1]), i, context)
+        difference, link = (x_0.double() - denoised.double()).flatten(1), self.chain.bridge
+        from_data, least = link.from_data[i - 1], link.variance[i - 1]
+        if variance.ndim == 1:
+            divergence = kl_isotropic(
+                from_data.square() * difference.square().sum(1).cpu(), least, variance, x_0[0].numel()
+            )
+        else:
+            divergence = kl_diagonal(from_data[:, None] * difference.cpu(), least, variance.flatten(1))
         last = i == 1
         if bool(last.any()):
             divergence[last] = -self.emission(denoised[last]).log_prob(x_0[last].double()).cpu()

@@ -27,11 +27,13 @@ class Point:
         log_snr: λ, a number.
         x: the state there `(B, *event)`, put right where the solver corrects it.
         denoised: x̂_0, of the state as it was.
+        spread: Var[x_0 | x_t] as the denoiser sees it, where the reverse variance goes by it.
     """
 
     log_snr: Tensor
     x: Tensor
     denoised: Tensor
+    spread: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def sample(
 
     x, log_snr = sampler.init(ids, event, noise).to(like), levels[-1]
     for i in range(len(levels), 1, -1):
-        now = Point(log_snr, x, denoise(x, log_snr))
+        now = Point(log_snr, x, *reverse.look(x, log_snr.expand(len(x)), context))
         watch(i, x, now.denoised)
         now, draw = sampler.correct(now, past), drawing(i)
         leap = Leap(reverse, levels[i - 2], denoise, draw, past)

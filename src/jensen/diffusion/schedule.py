@@ -6,7 +6,15 @@ function says it all: the log signal-to-noise ratio
     λ(t) = log(α_t² / σ_t²),     α_t² = sigmoid(λ),     σ_t² = sigmoid(-λ),     t = 0 data, t = 1 noise,
 
 which falls with t. (Kingma et al. 2021, "Variational diffusion models", section 3.) A DDPM's β_1 … β_T is a
-schedule read at T times. Everything is float64. Symbols: our α_t² is the ᾱ_t of Ho et al. 2020 and the α_t of
+schedule read at T times.
+
+A process with other marginals N(a x_0, b² I) is this one in another unit: with λ = log(a²/b²), x_t = (state)/sqrt(a² + b²). Bound, flow and
+samplers do not depend on the unit, so the processes of Song et al. 2021 ("Score-based generative modeling through SDEs", section 3.4) and the
+straight lines of flow matching are schedules by their names:
+
+    vp       log a² = -∫β, β from 0.1 to 20, a² + b² = 1                     sub-vp   the same a, b = 1 - a²
+    ve       a = 1, b from sigma_min to sigma_max in even ratios: λ falls in a straight line
+    flow     a = 1 - t, b = t Everything is float64. Symbols: our α_t² is the ᾱ_t of Ho et al. 2020 and the α_t of
 note 3; our σ_t is the standard deviation of the noise in x_t, not of the reverse step.
 """
 
@@ -130,6 +138,45 @@ class Cosine(Schedule):
         return torch.logaddexp(log_snr, torch.full_like(log_snr, self.end))
 
 
+class VP(Schedule):
+    """log α_t² = -(β_min t + ½ (β_max - β_min) t²) (Song et al. 2021, equation 33)."""
+
+    def __init__(self, beta_min: float = 0.1, beta_max: float = 20.0) -> None:
+        self.beta_min, self.beta_max = float(beta_min), float(beta_max)
+
+    def log_alpha2(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """-∫_0^t β."""
+        t = t.to(torch.float64)
+        return -(self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t.square())
+
+    def log_snr(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """λ(t); infinite at t = 0."""
+        log_alpha2 = self.log_alpha2(t)
+        return log_alpha2 - torch.log(-torch.expm1(log_alpha2))
+
+
+class SubVP(VP):
+    """The same a² = e^(-∫β) with b = 1 - a² (Song et al. 2021, equation 38)."""
+
+    def log_snr(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """λ(t); infinite at t = 0."""
+        log_a2 = self.log_alpha2(t)
+        return log_a2 - 2 * torch.log(-torch.expm1(log_a2))
+
+
+class Flow(Schedule):
+    """a = 1 - t, b = t: λ = 2 log((1 - t)/t), held at `end` like the cosine's (Lipman et al. 2023; Liu et al. 2023)."""
+
+    def __init__(self, end: float = -15.0) -> None:
+        self.end = float(end)
+
+    def log_snr(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """λ(t); infinite at t = 0."""
+        t = t.to(torch.float64)
+        log_snr = 2 * (torch.log1p(-t) - t.log())
+        return torch.logaddexp(log_snr, torch.full_like(log_snr, self.end))
+
+
 def alpha(log_snr: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     """α = sqrt(sigmoid(λ))."""
     return torch.exp(0.5 * logsigmoid(log_snr))
@@ -149,10 +196,18 @@ def schedule_from(
     beta_end: float = 0.02,
     betas: Sequence[float] | None = None,
 ) -> Schedule:
-    """The schedule a word stands for: "log-snr" (start, end), "linear" (beta_start, beta_end), "cosine", "betas"."""
+    """The schedule a word stands for: "log-snr" and "ve" (start, end), "linear" (beta_start, beta_end), "betas", and by their own numbers
+    "cosine", "vp", "sub-vp" and "flow".
+    """
     match word:
-        case "log-snr":
+        case "log-snr" | "ve":
             return LogSNRUniform(start, end)
+        case "vp":
+            return VP()
+        case "sub-vp":
+            return SubVP()
+        case "flow":
+            return Flow()
         case "linear":
             return Linear(beta_start, beta_end)
         case "cosine":
@@ -161,4 +216,6 @@ def schedule_from(
             return Betas(torch.tensor(betas, dtype=torch.float64))
         case "betas":
             raise InputError("schedule=betas needs betas, a list of numbers between 0 and 1, got none")
-    raise InputError(f"unknown schedule {word!r}; known schedules are log-snr, linear, cosine, betas")
+    raise InputError(
+        f"unknown schedule {word!r}; known schedules are log-snr, linear, cosine, betas, vp, sub-vp, ve, flow"
+    )

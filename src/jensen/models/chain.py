@@ -29,6 +29,10 @@ class ChainModel(LatentModel):
         """The chain the model was fitted with; or one of another number of steps between the same ends."""
 
     @abstractmethod
+    def levels(self, steps: int | None = None, grid: str = "time") -> Tensor:
+        """The noise levels λ `(N,)` of a chain of that many steps, on a grid of `jensen.diffusion.grid`."""
+
+    @abstractmethod
     def sampler(self, word: str | None = None, /, **options: Any) -> Sampler:
         """The solver a word stands for, the default if None."""
 

@@ -7,7 +7,6 @@ as a latent-variable model with z = (x_1, …, x_T).
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -19,23 +18,34 @@ from jensen.data.histogram import level_counts
 from jensen.data.space import Levels, Space
 from jensen.diffusion import latent
 from jensen.diffusion.calibration import calibrate, knots
+from jensen.diffusion.continuous import ContinuousTime
 from jensen.diffusion.denoiser import Denoiser, LevelsDenoiser, NetworkDenoiser
 from jensen.diffusion.emission import Emission
 from jensen.diffusion.grid import grid_from
-from jensen.diffusion.likelihood import Plan, cheapest_plan, estimate, resized_proposal, uniform_proposal
-from jensen.diffusion.parametrisation import PARAMETRISATIONS, Eps, Mu, Parametrisation
-from jensen.diffusion.process import Chain, diffuse
+from jensen.diffusion.likelihood import resized_proposal, uniform_proposal
+from jensen.diffusion.methods import METHODS, Method, Ode, Vlb, refuse_others
+from jensen.diffusion.parametrisation import PARAMETRISATIONS, Mu, Parametrisation, Preconditioned
+from jensen.diffusion.process import Chain
 from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.sampler import Sampler, Watcher, sample
 from jensen.diffusion.schedule import Schedule, schedule_from
 from jensen.diffusion.solvers.words import SAMPLERS, sampler_from
-from jensen.diffusion.variance import variance_from
+from jensen.diffusion.variance import MEASURED, ReverseVariance, variance_from
 from jensen.distributions.conditional import Conditional
-from jensen.distributions.picking import picked
 from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood
 from jensen.models.chain import ChainModel, unwatched
-from jensen.models.model import GradientModel, OnCalls, enough_rows, nothing, row_ids, sample_ids, sample_noise
+from jensen.models.diffusion_objective import DDPMObjective
+from jensen.models.model import (
+    Calibratable,
+    GradientModel,
+    OnCalls,
+    enough_rows,
+    nothing,
+    row_ids,
+    sample_ids,
+    sample_noise,
+)
 from jensen.models.networks import NetworkShape
 from jensen.nn.levels import LevelsHead
 from jensen.nn.unet import dropout_for, preset_for
@@ -45,31 +55,33 @@ from jensen.training.fitter import Objective, Rows, TrainingSettings
 
 CALIBRATION_ROWS = 256
 MOST_LEVELS_FOR_HEAD = 256
+SPREAD_OF_LEVELS = 0.5  # of images on [-1, 1], as Karras et al. 2022 have it; real values are standardised
 MOST_STEPS = 100_000
-FEW_STEPS = 64  # up to here looking at every term is among the plans
-BINS = 8
 
 
-class DDPM(GradientModel, ChainModel, Ruled):
+class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
     """A DDPM.
 
     Args:
         event_shape: (C, H, W) for images, anything else is treated as a vector.
         space: where the data live, in the model's units ([-1, 1] or standardised).
         timesteps: T; a fit with `betas` takes as many as there are betas.
-        schedule: "log-snr", "linear", "cosine", or "betas" with `betas` given.
+        schedule: "log-snr", "linear", "cosine", "vp", "sub-vp", "ve", "flow" (`jensen.diffusion.schedule`), or "betas" with `betas` given.
         log_snr_start: λ(0) of "log-snr"; None for 2 log(3 (k - 1)) on k levels and 9 on real values.
         log_snr_end: λ(1) of "log-snr"; None for -7 on levels and -9 on real values.
         beta_start: of "linear", over 1000 steps.
         beta_end: likewise.
         betas: β_1 … β_N, any N.
         parametrisation: what the network puts out: "levels" (a prior over the levels of each dimension), "x", "eps",
-            "v", "score" or "mu"; "auto" is "levels" where there are at most 256 and "v" elsewhere.
-        loss: "simple" (squared error of the noise, or of the network's own target) or "bound".
+            "v", "score", "mu", "velocity" or "edm"; "auto" is "levels" where there are at most 256 and "v" elsewhere.
+        loss: "simple" (squared error of the noise, or of the network's own target), "bound", "dsm", "min-snr", "edm" or "flow-matching": see
+            `jensen.diffusion.weighting`.
+        adaptive: whether training learns which steps to look at most, and divides it out again.
         emphasis: how much more often "simple" trains at noise levels around α = σ, where shapes are decided, than at the
             others; None for 0, which trains all alike. A fit chooses 3 on images and 0 on vectors.
-        reverse_variance: "calibrated", "beta", "beta-hat", or the weight of log β between them, 0 to 1.
-        network: "unet" or "mlp".
+        reverse_variance: measured on validation rows, "calibrated" (one a step), "diagonal" (one a cell) or, on levels, "by-state" (one
+            a cell and state); fixed, "beta", "beta-hat", or the weight of log β between them, 0 to 1.
+        network: "unet" or "dit" (a transformer) for images, "mlp" for anything.
         size: "tiny", "small" or "base".
         dropout: in the network; None for 0. A fit chooses 0.1 where there are few images.
         head_features: numbers a dimension that the network hands to the levels head; None for 8. A fit chooses 16 for grey
@@ -78,8 +90,9 @@ class DDPM(GradientModel, ChainModel, Ruled):
 
     summary = "denoising diffusion: a lower bound on log p, term by term"
     paper = "Ho et al. 2020"
-    methods = ("vlb",)
+    methods = tuple(METHODS)
     samplers = tuple(SAMPLERS)
+    calibrations = tuple(MEASURED)
 
     def __init__(
         self,
@@ -87,24 +100,26 @@ class DDPM(GradientModel, ChainModel, Ruled):
         space: Space,
         *,
         timesteps: int = 1000,
-        schedule: Literal["auto", "log-snr", "linear", "cosine", "betas"] = "auto",
+        schedule: Literal["auto", "log-snr", "linear", "cosine", "betas", "vp", "sub-vp", "ve", "flow"] = "auto",
         log_snr_start: float | None = None,
         log_snr_end: float | None = None,
         beta_start: float = 1e-4,
         beta_end: float = 0.02,
         betas: list[float] | None = None,
-        parametrisation: Literal["auto", "levels", "x", "eps", "v", "score", "mu"] = "auto",
-        loss: Literal["simple", "bound"] = "simple",
+        parametrisation: Literal["auto", "levels", "x", "eps", "v", "score", "mu", "velocity", "edm"] = "auto",
+        loss: Literal["simple", "bound", "dsm", "min-snr", "edm", "flow-matching"] = "simple",
+        adaptive: bool = False,
         emphasis: float | None = None,
         reverse_variance: str | float = "calibrated",
-        network: Literal["auto", "unet", "mlp"] = "auto",
+        network: Literal["auto", "unet", "dit", "mlp"] = "auto",
         size: Literal["auto", "tiny", "small", "base"] = "auto",
         dropout: float | None = None,
         head_features: int | None = None,
     ) -> None:
         super().__init__(event_shape, space)
         _check(timesteps, dropout, betas, schedule, emphasis, loss)
-        self.loss, self.emphasis = loss, emphasis or 0.0
+        self.loss, self.emphasis, self.adaptive = loss, emphasis or 0.0, adaptive
+        self.spread = _spread_of(space)
         with torch.device("cpu"):  # schedules are small and always here, also when only shapes are wanted (meta)
             chosen = schedule_from(
                 schedule if schedule != "auto" else "betas" if betas else "log-snr",
@@ -115,10 +130,11 @@ class DDPM(GradientModel, ChainModel, Ruled):
                 betas=betas,
             )
             chain = Chain(chosen, timesteps)
-            variance = variance_from(reverse_variance, chain.log_snr[knots(timesteps) - 1])
+            variance = variance_from(reverse_variance, chain.log_snr[knots(timesteps) - 1], self.event_shape)
             emission = Emission(space, _first_scale(space, chain))
         shape = NetworkShape(self.event_shape, network, size, dropout or 0.0, head_features or 8)
         denoiser = _denoiser(shape, space, chain, parametrisation)
+        _check_seen(variance, denoiser)
         self.reverse = ReverseProcess(chain, denoiser, variance, emission)
         self.register_buffer("proposal", uniform_proposal(timesteps))
 
@@ -142,7 +158,7 @@ class DDPM(GradientModel, ChainModel, Ruled):
             "parametrisation": _default_parametrisation(space),
             "network": "unet" if image else "mlp",
             "size": preset_for(split.event_shape, len(split.train)) if image else "small",
-            "emphasis": 3.0 if image and settings.get("loss") != "bound" else 0.0,
+            "emphasis": 3.0 if image and settings.get("loss", "simple") == "simple" else 0.0,
             "dropout": dropout_for(len(split.train)) if image else 0.0,
             "timesteps": len(settings["betas"]) if settings.get("betas") else 1000,
             "head_features": 16 if image and split.event_shape[0] == 1 and max(split.event_shape) > 16 else 8,
@@ -167,52 +183,58 @@ class DDPM(GradientModel, ChainModel, Ruled):
                 self.reverse.denoiser.head.bias.copy_((counts / counts.sum()).log())
 
     def objective(self) -> Objective:
-        """`simple` or `bound`."""
-        return DDPMObjective(self.reverse, self.loss, self.emphasis)
+        """By its word."""
+        return DDPMObjective(self.reverse, self.loss, self.emphasis, adaptive=self.adaptive, spread=self.spread)
 
-    def calibration_calls(self, rows: int) -> int:
+    def calibration_calls(self, rows: int, most: int | None = None) -> int:
         """One for each row used and each knot."""
-        return min(rows, enough_rows(self.event_shape, CALIBRATION_ROWS)) * len(knots(self.reverse.chain.steps))
+        used = enough_rows(self.event_shape, CALIBRATION_ROWS) if most is None else most
+        return min(rows, used) * len(knots(self.reverse.chain.steps))
 
     @torch.no_grad()
     def calibrate(self, valid: Rows, seed: int, on_calls: OnCalls = nothing) -> None:
         """Reverse variance, emission scale and proposal from at most 256 validation rows, fewer where rows are large."""
         pick = Noise(seed, "calibrate").permutation(len(valid))[: enough_rows(self.event_shape, CALIBRATION_ROWS)]
-        batch = valid.batch(pick)
+        self.calibrate_on(valid.batch(pick), seed, on_calls)
+
+    @torch.no_grad()
+    def calibrate_on(self, batch: Batch, seed: int, on_calls: OnCalls = nothing) -> None:
+        """From these rows."""
         self.eval()
         noise = Noise(seed, "calibrate", "noise")
         self.proposal.copy_(calibrate(self.reverse, batch.x, batch.id, noise, on_calls=on_calls))
 
-    @torch.no_grad()
+    def calibrated_by(self, word: str) -> None:
+        """With another reverse variance, not measured yet."""
+        self.reverse.variance = self.variance_by(word)
+
+    def variance_by(self, word: str | float) -> ReverseVariance:
+        """A reverse variance for this network, not measured yet.
+
+        Raises:
+            InputError: an unknown word, or one that asks more than the network says.
+        """
+        chain = self.reverse.chain
+        with torch.device("cpu"):
+            variance = variance_from(word, chain.log_snr[knots(chain.steps) - 1], self.event_shape)
+        _check_seen(variance, self.reverse.denoiser)
+        return variance
+
+    def calibration(self) -> dict[str, Tensor]:
+        """Reverse variance, emission scale, proposal."""
+        parts = ("reverse.variance.", "reverse.emission.", "proposal")
+        return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(parts)}
+
     def plan(
         self, pilot: Batch, rows: int, *, method: str | None = None, tolerance: float, seed: int, **options: Any
     ) -> dict[str, Any]:
-        """Repetitions that reach the tolerance, and the calls in each where that is left open."""
-        self.eval()
-        if options.get("repetitions") is None:
-            reverse, proposal = self._process(options.get("timesteps"))
-            steps = reverse.chain.steps
-            offered = [*(c for c in (4, 16, 64) if c < steps), *([None] if steps <= FEW_STEPS else [])]
-            choices = [_checked_calls(options["calls"])] if "calls" in options else offered
-            plan = cheapest_plan(
-                reverse,
-                pilot.x,
-                pilot.id,
-                proposal,
-                Noise(seed, "vlb"),
-                choices=choices,
-                rows=rows,
-                tolerance=tolerance,
-            )
-            options |= {"repetitions": plan.repetitions, "calls": plan.calls}
-        return options
+        """Repetitions that reach the tolerance, and what else the method leaves open."""
+        return self._method(method, options).plan(pilot, rows, tolerance, seed, options)
 
     def cost(self, plan: Mapping[str, Any], method: str | None = None) -> int:
-        """Network calls."""
-        steps = self.chain(plan.get("timesteps")).steps
-        return int(plan["repetitions"]) * min(plan["calls"] or steps, steps)
+        """Network calls, of a solver rows."""
+        return self._method(method, plan).cost(plan)
 
-    @torch.no_grad()
     def log_likelihood(
         self,
         x: Tensor,
@@ -224,46 +246,65 @@ class DDPM(GradientModel, ChainModel, Ruled):
         on_calls: OnCalls = nothing,
         repetitions: int | None = None,
         calls: int | None = 4,
-        timesteps: int | None = None,
+        timesteps: int | float | None = None,
+        grid: str | None = None,
+        probes: int | None = None,
+        ode_tolerance: float | None = None,
+        ode_steps: int | None = None,
+        divergence: Literal["auto", "exact", "hutchinson"] | None = None,
+        dequantisation: Literal["truncated-normal", "uniform"] | None = None,
         **plan: Any,
     ) -> LogLikelihood:
-        """The variational bound, in float32 with float64 sums.
+        """The variational bound of the chain or the density of its probability flow, in float32 with float64 sums.
 
         Args:
             x: rows in the model's units.
             context: this unconditional model takes none.
-            method: "vlb".
+            method: "vlb" or "ode".
             ids: the rows' ids.
             seed: of the noise.
-            on_calls: told how many rows each network call held.
-            repetitions: independent estimates a row, at least 2.
-            calls: network calls a repetition, one of them for L_0; None looks at every one of the T terms.
-            timesteps: the length of the chain; another length is another model.
-            **plan: nothing.
+            on_calls: told how many rows each network call held; of "ode", how many rows are done.
+            repetitions: independent estimates a row, at least 2 where anything is drawn.
+            calls: vlb: network calls a repetition, one of them for L_0; None looks at every one of the T terms.
+            timesteps: vlb: the length of the chain, `math.inf` for continuous time; another length is another model.
+            grid: vlb: the noise levels of the chain, a word of `jensen.diffusion.grid`; "time" if None.
+            probes: ode: random vectors a repetition, for Hutchinson's estimate of the divergence; 1 if None.
+            ode_tolerance: ode: of a step: so much a cell of x, so much times √d of log p; 1e-3 if None.
+            ode_steps: ode: equal steps in log-SNR of six network calls each, whatever their error.
+            divergence: ode: "exact", "hutchinson"; by default exact in up to 8 dimensions.
+            dequantisation: ode, on levels: "truncated-normal" (if None) or "uniform".
+            **plan: what `plan` adds.
         """
+        asked = {
+            "probes": probes,
+            "ode_tolerance": ode_tolerance,
+            "ode_steps": ode_steps,
+            "divergence": divergence,
+            "dequantisation": dequantisation,
+            "repetitions": repetitions,
+            "timesteps": timesteps,
+            "grid": grid,
+        }
+        own = {name: value for name, value in asked.items() if value is not None}
+        chosen = self._method(method, own)
+        looks = {"calls": calls} if "calls" in chosen.own else {}
+        return chosen.score(x, context, row_ids(x, ids), seed, on_calls, {**plan, **own, **looks})
+
+    def _method(self, word: str | None, options: Mapping[str, Any]) -> Method:
+        """A way to score rows, of this model as it is."""
         self.eval()
-        reverse, proposal = self._process(timesteps)
-        wanted = 2 if repetitions is None else repetitions
-        if wanted < 2:
-            raise InputError(f"an error bar needs at least 2 repetitions, got {wanted}")
-        chosen = Plan(wanted, _checked_calls(calls), proposal)
-        costs = estimate(reverse, x, row_ids(x, ids), chosen, Noise(seed, "vlb"), on_calls=on_calls)
-        return LogLikelihood(
-            value=-costs.total.mean(0),
-            kind="lower bound",
-            measure=self.space.measure,
-            of=f"ancestral, T = {reverse.chain.steps}",
-            method=self.method_or_default(method),
-            event_shape=self.event_shape,
-            stderr=costs.total.std(0) / math.sqrt(wanted),
-            terms={
-                "prior": -costs.prior,
-                "diffusion": -costs.diffusion.mean(0),
-                "reconstruction": -costs.reconstruction.mean(0),
-            },
-            diagnostics={"repetitions": wanted, "network_calls_per_example": chosen.calls_per_example(), "seed": seed},
-            precision="float32",
-        )
+        word = self.method_or_default(word)
+        refuse_others(word, options)
+        if word == "ode":
+            return Ode(self.reverse, self.space)
+        timesteps = options.get("timesteps")
+        if timesteps is not None and math.isinf(timesteps):
+            if options.get("grid"):
+                raise InputError(f"continuous time has no grid, got grid={options['grid']}; leave it out")
+            return Vlb(ContinuousTime(self.reverse), self.proposal.cpu(), math.inf, self.space)
+        grid = options.get("grid") or "time"
+        reverse, proposal = self._process(timesteps, grid)
+        return Vlb(reverse, proposal, reverse.chain.steps, self.space, grid)
 
     @torch.no_grad()
     def sample(
@@ -281,7 +322,7 @@ class DDPM(GradientModel, ChainModel, Ruled):
         """Draw rows; by default ancestrally in all T steps."""
         self.eval()
         reverse, _ = self._process(steps)
-        levels = grid_from(grid, reverse.chain)
+        levels = self.levels(steps, grid)
         ids, noise = sample_ids(n, start), sample_noise(seed)
         like = next(self.parameters())
         return sample(
@@ -308,21 +349,26 @@ class DDPM(GradientModel, ChainModel, Ruled):
         """The chain of the fit, or one of another number of steps between the same ends."""
         return self._process(steps)[0].chain
 
+    def levels(self, steps: int | None = None, grid: str = "time") -> Tensor:
+        """λ of a chain of that many steps, on a grid."""
+        return grid_from(grid, self.chain(steps), self.reverse.variance)
+
     def sampler(self, word: str | None = None, /, **options: Any) -> Sampler:
         """By its word, with its options."""
         return sampler_from(self.samplers[0] if word is None else word, options)
 
-    def _process(self, timesteps: int | None) -> tuple[ReverseProcess, Tensor]:
-        """The process in a chain of that many steps, and the proposal for its terms."""
-        if timesteps is None or timesteps == self.reverse.chain.steps:
+    def _process(self, timesteps: int | float | None, grid: str = "time") -> tuple[ReverseProcess, Tensor]:
+        """The process in a chain of that many steps and on that grid, and the proposal for its terms."""
+        own = self.reverse.chain
+        if timesteps in (None, own.steps) and grid == "time":
             return self.reverse, self.proposal.cpu()
-        least = min(
-            2, self.reverse.chain.steps
-        )  # one step would leave x_1 pure noise, and the emission is not for that
-        if not least <= timesteps <= MOST_STEPS:
-            raise InputError(f"steps must be between {least} and {MOST_STEPS}, got {timesteps}")
-        reverse = self.reverse.resized(timesteps)
-        return reverse, resized_proposal(self.proposal.cpu(), self.reverse.chain.times, reverse.chain.times)
+        steps = own.steps if timesteps is None else int(timesteps)
+        least = min(2, own.steps)  # one step would leave x_1 pure noise, and the emission is not for that
+        if not least <= steps <= MOST_STEPS:
+            raise InputError(f"steps must be between {least} and {MOST_STEPS}, got {steps}")
+        chain = own.resized(steps)
+        chain = chain if grid == "time" else chain.through(self.levels(steps, grid))
+        return self.reverse.along(chain), resized_proposal(self.proposal.cpu(), own.log_snr, chain.log_snr)
 
     @cached_property
     def prior(self) -> Conditional:
@@ -352,60 +398,10 @@ def _check(
         raise InputError(f"betas go with schedule=betas, got schedule={schedule}; leave one of the two out")
     if emphasis is not None and not 0 <= emphasis <= 100:
         raise InputError(f"emphasis must lie in [0, 100], got {emphasis}")
-    if emphasis and loss == "bound":
+    if emphasis and loss != "simple":
         raise InputError(
-            f"emphasis is a weight of loss=simple, got {emphasis} with loss=bound; leave one of the two out"
+            f"emphasis is a weight of loss=simple, got {emphasis} with loss={loss}; leave one of the two out"
         )
-
-
-class DDPMObjective(Objective):
-    """`simple`: the squared error a dimension of the noise (levels) or of the network's own target (otherwise).
-    `bound`: T times a random term of the variational bound, a dimension.
-
-    The step i is stratified over the batch: row b looks at i = F⁻¹(u + b/B mod 1), u uniform, F the distribution
-    function of q(i) ∝ 1 + emphasis · exp(-λ_i²/(2·2.5²)) for `simple` and of the uniform one for `bound`. The emphasis is
-    not divided out again: it is a weight, like the one by which `simple` differs from the bound anyway.
-    """
-
-    def __init__(self, reverse: ReverseProcess, loss: str, emphasis: float = 0.0) -> None:
-        super().__init__()
-        self.reverse, self.loss = reverse, loss
-        density = 1 + (emphasis if loss == "simple" else 0.0) * torch.exp(-0.5 * (reverse.chain.log_snr / 2.5).square())
-        self.density = density
-
-    def forward(self, batch: Batch, noise: Noise) -> Tensor:
-        """The loss of each row."""
-        x_0, steps = batch.x, self.reverse.chain.steps
-        place = (noise.at("t").uniform([0])[0] + torch.arange(len(x_0)).double() / len(x_0)) % 1.0
-        i = 1 + picked(self.density, place)
-        eps = noise.at("eps").normal(batch.id, tuple(x_0.shape[1:])).to(x_0)
-        if self.loss == "bound":
-            return steps * self.reverse.term(x_0, i, eps) / x_0[0].numel()
-        return self._simple(x_0, i, eps)
-
-    def _simple(self, x_0: Tensor, i: Tensor, eps: Tensor) -> Tensor:
-        log_snr = self.reverse.chain.log_snr[i - 1]
-        x_t = diffuse(x_0, eps, log_snr)
-        error = x_0 - self.reverse.denoise(x_t, i)
-        denoiser = self.reverse.denoiser
-        target = denoiser.parametrisation if isinstance(denoiser, NetworkDenoiser) else Eps()
-        weight = target.coefficients(log_snr)[0].square()
-        return weight.to(error) * error.square().flatten(1).mean(1)
-
-    def held_out(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        """The bound of each row from L_0 and one step in each of eight equal parts of the rest; minus the costs."""
-        steps, event = self.reverse.chain.steps, tuple(batch.x.shape[1:])
-        edges = torch.linspace(1, steps, min(BINS, steps - 1) + 1).round().long().tolist()
-        first = torch.ones(len(batch.x), dtype=torch.int64)
-        eps = noise.at("first").normal(batch.id, event).to(batch.x)
-        terms = {"prior": -self.reverse.prior_term(batch.x), "step 1": -self.reverse.term(batch.x, first, eps)}
-        for number, (low, high) in enumerate(pairwise(edges)):
-            stream = noise.at("part", number)
-            u = stream.at("t").uniform(batch.id)
-            i = 1 + low + ((high - low) * u).long().clamp(max=high - low - 1)
-            eps = stream.at("eps").normal(batch.id, event).to(batch.x)
-            terms[f"steps {low + 1}-{high}"] = -(high - low) * self.reverse.term(batch.x, i, eps)
-        return terms
 
 
 def schedule_named(word: str, space: Space) -> Schedule:
@@ -427,16 +423,17 @@ def _default_end(space: Space) -> float:
     return -7.0 if isinstance(space, Levels) else -9.0
 
 
-def _checked_calls(calls: int | None) -> int | None:
-    if calls is not None and calls < 2:
-        raise InputError(f"calls must be at least 2 (one for L_0, one for the other terms), got {calls}")
-    return calls
+def _check_seen(variance: ReverseVariance, denoiser: Denoiser) -> None:
+    if variance.by_state and not isinstance(denoiser, LevelsDenoiser):
+        raise InputError(
+            "reverse_variance=by-state needs parametrisation=levels, which sees a variance; use diagonal or calibrated"
+        )
 
 
 def _denoiser(shape: NetworkShape, space: Space, chain: Chain, parametrisation: str) -> Denoiser:
     word = _default_parametrisation(space) if parametrisation == "auto" else parametrisation
     if word != "levels":
-        return NetworkDenoiser(shape.build(1), _parametrisation(word, chain))
+        return NetworkDenoiser(shape.build(1), _parametrisation(word, chain, space))
     if not isinstance(space, Levels) or space.k > MOST_LEVELS_FOR_HEAD:
         raise InputError(
             f"parametrisation=levels needs data on at most {MOST_LEVELS_FOR_HEAD} levels, got {space}; use v"
@@ -445,10 +442,19 @@ def _denoiser(shape: NetworkShape, space: Space, chain: Chain, parametrisation: 
     return LevelsDenoiser(shape.build(shape.head_features), LevelsHead(shape.head_features, values))
 
 
-def _parametrisation(word: str, chain: Chain) -> Parametrisation:
+def _parametrisation(word: str, chain: Chain, space: Space) -> Parametrisation:
     if word not in PARAMETRISATIONS:
         raise InputError(f"unknown parametrisation {word!r}; known are levels, {', '.join(PARAMETRISATIONS)}")
-    return Mu(chain) if word == "mu" else PARAMETRISATIONS[word]()
+    match word:
+        case "mu":
+            return Mu(chain)
+        case "edm":
+            return Preconditioned(_spread_of(space))
+    return PARAMETRISATIONS[word]()
+
+
+def _spread_of(space: Space) -> float:
+    return SPREAD_OF_LEVELS if isinstance(space, Levels) else 1.0
 
 
 def _first_scale(space: Space, chain: Chain) -> float:

@@ -362,6 +362,24 @@ class Trained(ABC):
         """Measure on validation rows what is not trained."""
 
 
+class Calibratable(Trained):
+    """A trained model that can be calibrated anew, in other ways and on more rows than its fit did.
+
+    Class attributes:
+        calibrations: words of the ways.
+    """
+
+    calibrations: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def calibrated_by(self, word: str) -> None:
+        """Take up what a way keeps, uncalibrated as yet."""
+
+    @abstractmethod
+    def calibration(self) -> dict[str, Tensor]:
+        """The tensors that `calibrate` sets, by their names in `state_dict`."""
+
+
 class GradientModel(Trained):
     """A model trained by the gradient of one objective, which held-out rows watch."""
 

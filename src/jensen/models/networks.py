@@ -1,13 +1,20 @@
 """Networks from words: what every family that needs a network of rows builds it from."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
 from jensen.errors import InputError
+from jensen.nn import dit, unet
 from jensen.nn.mlp import MLP
-from jensen.nn.unet import PRESETS, UNet
+
+OF_IMAGES: Mapping[str, tuple[type[nn.Module], Mapping[str, Any]]] = {
+    "unet": (unet.UNet, unet.PRESETS),
+    "dit": (dit.DiT, dit.PRESETS),
+}
 
 
 @dataclass(frozen=True)
@@ -23,11 +30,13 @@ class NetworkShape:
     def build(self, features: int) -> nn.Module:
         """A network that puts out `features` numbers a dimension."""
         image = len(self.event) == 3
-        if self.network == "unet" or (self.network == "auto" and image):
+        word = ("unet" if image else "mlp") if self.network == "auto" else self.network
+        if word in OF_IMAGES:
             if not image:
-                raise InputError(f"network=unet needs images (C, H, W), got rows of shape {self.event}; use mlp")
-            preset = PRESETS["small" if self.size == "auto" else self.size]
-            return UNet(self.event[0], features * self.event[0], **{**vars(preset), "dropout": self.dropout})
+                raise InputError(f"network={word} needs images (C, H, W), got rows of shape {self.event}; use mlp")
+            kind, presets = OF_IMAGES[word]
+            preset = presets["small" if self.size == "auto" else self.size]
+            return kind(self.event[0], features * self.event[0], **vars(preset), dropout=self.dropout)
         dims = math.prod(self.event)
         width, depth = {"tiny": (64, 2), "base": (256, 4)}.get(self.size, (128, 3))
         return Flat(MLP(dims, features * dims, width=width, depth=depth, dropout=self.dropout), self.event, features)

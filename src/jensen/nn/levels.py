@@ -15,7 +15,7 @@ pass computes the posterior again. With p fixed, ∂x̂/∂ℓ_v = p_v (y_v − 
 
     ∂L/∂f = g · (p (y W)ᵀ − x̂ · p Wᵀ),   ∂L/∂W = (g f)ᵀ p · y − (g x̂ f)ᵀ p,   ∂L/∂b likewise with f = 1:
 
-matrix products only. SNR reaches e^13: feed the head float32 or float64, and let the loss form x̂_0 − x_0 directly.
+matrix products only. By x_t itself, ∂x̂/∂(x_t/α) = SNR · Var_p(y), as Tweedie has it. SNR reaches e^13: feed the head float32 or float64, and let the loss form x̂_0 − x_0 directly.
 """
 
 from __future__ import annotations
@@ -49,9 +49,16 @@ class _Posterior:
         logits.addcmul_(distance, distance, value=-1)
         return torch.softmax(logits, dim=-1, out=distance)
 
+    def slope(self, rows: slice, p: Tensor) -> Tensor:
+        """SNR · Var_p(y) (rows, 1), the moments taken about u, which at high SNR is nearer than the mean of all levels."""
+        away = self.buffers[0, : rows.stop - rows.start]
+        torch.sub(self.values, self.u[rows], out=away).mul_(self.scale[rows])
+        first = (p * away).sum(1, keepdim=True)
+        return 2 * ((p * away.square()).sum(1, keepdim=True) - first.square())
+
 
 class _PosteriorMean(torch.autograd.Function):
-    """x̂ (n,) from features (n, c), u (n,), SNR (n,), weight (c, k), bias (k,), values (k,); u, SNR, values constant."""
+    """x̂ (n,) from features (n, c), u (n,), SNR (n,), weight (c, k), bias (k,), values (k,); SNR and values constant."""
 
     @staticmethod
     def forward(
@@ -76,14 +83,18 @@ class _PosteriorMean(torch.autograd.Function):
         outer = torch.zeros(left.shape[1], len(values), dtype=left.dtype, device=left.device)
         inner = torch.empty(len(u), right.shape[1], dtype=left.dtype, device=left.device)
         posterior = _Posterior(features, scale, u, weight, bias, values)
+        slope = torch.empty_like(u) if ctx.needs_input_grad[1] else None
         for rows in _chunks(len(u)):
             p = posterior(rows)
             torch.mm(p, right, out=inner[rows])
             outer.addmm_(left[rows].T, p)
+            if slope is not None:
+                slope[rows] = posterior.slope(rows, p)
         first, second = outer.chunk(2)
         joint = first * values - second
         along, across = inner.chunk(2, dim=1)
-        return grad[:, None] * (along - mean * across), None, None, joint[:-1], joint[-1], None
+        by_u = None if slope is None else grad * slope.squeeze(1)
+        return grad[:, None] * (along - mean * across), by_u, None, joint[:-1], joint[-1], None
 
 
 def _chunks(n: int) -> list[slice]:
@@ -93,13 +104,25 @@ def _chunks(n: int) -> list[slice]:
 def posterior_mean(features: Tensor, u: Tensor, snr: Tensor, weight: Tensor, bias: Tensor, values: Tensor) -> Tensor:
     """E[y | x_t] (...) for features (..., c), u = x_t/α (...), SNR (...), weight (c, k), bias (k,), values (k,).
 
-    Differentiable once in features, weight and bias; the posteriors (..., k) are not stored.
+    Differentiable once in features, u, weight and bias; the posteriors (..., k) are not stored.
     """
     dtype = torch.promote_types(u.dtype, torch.float32)
     with torch.autocast(u.device.type, enabled=False):
         flat = features.to(dtype).reshape(-1, features.shape[-1])
         arguments = (t.to(dtype) for t in (u.reshape(-1), snr.expand_as(u).reshape(-1), weight, bias, values))
         return _PosteriorMean.apply(flat, *arguments).view(u.shape)
+
+
+def posterior_variance(
+    features: Tensor, u: Tensor, snr: Tensor, weight: Tensor, bias: Tensor, values: Tensor
+) -> Tensor:
+    """Var[y | x_t] (...), as `posterior_mean`; not differentiable."""
+    dtype = torch.promote_types(u.dtype, torch.float32)
+    flat = features.to(dtype).reshape(-1, features.shape[-1])
+    rows, snr = u.to(dtype).reshape(-1, 1), snr.to(dtype).expand_as(u).reshape(-1, 1)
+    posterior = _Posterior(flat, (0.5 * snr).sqrt(), rows, weight.to(dtype), bias.to(dtype), values.to(dtype))
+    slopes = torch.cat([posterior.slope(chunk, posterior(chunk)) for chunk in _chunks(len(rows))])
+    return (slopes / snr).clamp(min=0).view(u.shape)
 
 
 class LevelsHead(nn.Module, Ruled):
@@ -133,6 +156,11 @@ class LevelsHead(nn.Module, Ruled):
         """features (B, C·c, …), x_t (B, C, …), alpha and sigma broadcastable to x_t → E[x_0 | x_t] (B, C, …)."""
         f = self._last(features, x_t)
         return posterior_mean(f, x_t / alpha, (alpha / sigma) ** 2, self.weight, self.bias, self.values)
+
+    def variance(self, features: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
+        """As forward → Var[x_0 | x_t] (B, C, …)."""
+        f = self._last(features, x_t)
+        return posterior_variance(f, x_t / alpha, (alpha / sigma) ** 2, self.weight, self.bias, self.values)
 
     def _last(self, features: Tensor, x_t: Tensor) -> Tensor:
         """(B, C·c, …) → (B, C, …, c)."""

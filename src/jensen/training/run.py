@@ -4,6 +4,7 @@
     model.safetensors   the finished weights; its presence says that the run is finished
     state/              checkpoints to resume from, two are kept; a lock while a process fits
     history.jsonl       one JSON object a line: loss, rate, held-out bound
+    calibration.safetensors   what was measured of the finished model later (`jensen calibrate`), and how; stands above model.safetensors
     evaluation.json     likelihoods computed from the finished model
     samples.png, report.html
 
@@ -28,7 +29,15 @@ from jensen.settings import fits
 from jensen.training.fitter import State
 
 SCHEMA = 1
-FILES = ("model.safetensors", "history.jsonl", "evaluation.json", "samples.png", "report.html", "config.json")
+FILES = (
+    "calibration.safetensors",
+    "model.safetensors",
+    "history.jsonl",
+    "evaluation.json",
+    "samples.png",
+    "report.html",
+    "config.json",
+)
 CHECKPOINTS_KEPT = 2
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 
@@ -145,6 +154,34 @@ class Run:
         path = self.file("model.safetensors")
         with _opened(path) as file:
             _check_header(path, file, expected)
+
+    def write_calibration(self, tensors: dict[str, Tensor], how: dict[str, Any]) -> None:
+        """Write calibration.safetensors; what was computed without it is dropped first."""
+        for name in ("evaluation.json", "report.html"):
+            try:
+                self.file(name).unlink(missing_ok=True)
+            except OSError as error:
+                raise InputError(cannot_write(self.file(name), error)) from error
+        with written_whole(self.file("calibration.safetensors")) as aside:
+            _save(tensors, aside, {"how": json.dumps(how)})
+
+    def calibration(self) -> dict[str, Any] | None:
+        """How a finished run was calibrated later; None if it was not."""
+        path = self.file("calibration.safetensors")
+        if not path.is_file():
+            return None
+        with _opened(path) as file:
+            text = (file.metadata() or {}).get("how", "")
+        how = _json_object(text)
+        if how is None:
+            raise InputError(
+                f"{str(path)!r} is damaged: it does not say how it was made; remove it, or run jensen calibrate again"
+            )
+        return how
+
+    def read_calibration(self, expected: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Its tensors, which must have exactly the names, shapes and types of `expected`."""
+        return read_tensors(self.file("calibration.safetensors"), expected)[0]
 
     def save_state(self, step: int, state: State) -> None:
         """Write a checkpoint after `step` steps and drop all but the last two."""
@@ -306,13 +343,19 @@ def _is_leftover(name: str) -> bool:
     )
 
 
-def _record(line: str) -> dict[str, Any] | None:
-    """The record a line of the history holds, if it does."""
+def _json_object(text: str) -> dict[str, Any] | None:
+    """The object that a text is, if it is one."""
     try:
-        record = json.loads(line)
+        found = json.loads(text)
     except (ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) and fits(record.get("step"), int) else None
+    return found if isinstance(found, dict) else None
+
+
+def _record(line: str) -> dict[str, Any] | None:
+    """The record a line of the history holds, if it does."""
+    record = _json_object(line)
+    return record if record is not None and fits(record.get("step"), int) else None
 
 
 def _names(folder: Path) -> list[str]:

@@ -26,8 +26,11 @@ class Ancestral(Sampler):
     def step(self, now: Point, leap: Leap) -> Tensor:
         """A draw from p(x_s | x_t)."""
         link, here, there = bridge(leap.there, now.log_snr), now.log_snr[None], leap.there[None]
-        (variance,) = leap.reverse.variance(transition(there, here), bridge(there, here), here)
-        return link.from_data * now.denoised + link.from_noisy * now.x + variance.sqrt() * leap.noise(0)
+        at = here if now.spread is None else here.expand(len(now.x))
+        variance = leap.reverse.variance(transition(there, here), bridge(there, here), at, now.spread)
+        return (
+            link.from_data * now.denoised + link.from_noisy * now.x + variance.sqrt().to(now.x.device) * leap.noise(0)
+        )
 
     def final(self, reverse: ReverseProcess, denoised: Tensor, noise: Callable[[int], Tensor]) -> Tensor:
         """A draw from p(x_0 | x_1)."""

@@ -1,0 +1,262 @@
+"""The words by which a diffusion model is scored, each with options of its own: `vlb` for its chain, `ode` for its probability flow."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from jensen.data.examples import Batch
+from jensen.data.space import Levels, Space
+from jensen.diffusion.continuous import ContinuousTime
+from jensen.diffusion.dequantisation import DEQUANTISATIONS
+from jensen.diffusion.flow import Accuracy
+from jensen.diffusion.likelihood import Plan, cheapest_plan, estimate
+from jensen.diffusion.ode import FlowLikelihood, Settings, pilot
+from jensen.diffusion.reverse import ReverseProcess
+from jensen.errors import FitError, InputError, did_you_mean
+from jensen.likelihood import LogLikelihood
+from jensen.noise import Noise
+
+FEW_STEPS = 64  # up to here looking at every term is among the plans
+FEW_DIMS = 8  # up to here the trace is exact
+TOLERANCE = 1e-3  # of a step of the equation
+MOST_REPETITIONS = 10_000
+
+
+class Method(ABC):
+    """A way to score rows.
+
+    Class attributes:
+        own: the names of its options.
+    """
+
+    own: ClassVar[tuple[str, ...]]
+
+    @abstractmethod
+    def plan(self, few: Batch, rows: int, tolerance: float, seed: int, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Options that bring the Monte-Carlo error of the mean over `rows` rows to `tolerance` nats, from a few of them."""
+
+    @abstractmethod
+    def cost(self, plan: Mapping[str, Any]) -> int:
+        """How many calls a row is told of."""
+
+    @abstractmethod
+    def score(
+        self,
+        x: Tensor,
+        context: Tensor | None,
+        ids: Tensor,
+        seed: int,
+        on_calls: Callable[[int], None],
+        plan: Mapping[str, Any],
+    ) -> LogLikelihood:
+        """log p of rows in the model's units."""
+
+
+@dataclass(frozen=True)
+class Vlb(Method):
+    """The variational bound of the chain, or in continuous time.
+
+    Attributes:
+        bound: of the chain, or its limit.
+        proposal: of its terms.
+        steps: T, or ∞.
+        space: of the rows.
+        grid: the word of its levels.
+    """
+
+    own = ("repetitions", "calls", "timesteps", "grid")
+
+    bound: ReverseProcess | ContinuousTime
+    proposal: Tensor
+    steps: int | float
+    space: Space
+    grid: str = "time"
+
+    @torch.no_grad()
+    def plan(self, few: Batch, rows: int, tolerance: float, seed: int, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Repetitions, and the calls in each where that is left open."""
+        if options.get("repetitions") is not None:
+            return dict(options)
+        offered = [*(c for c in (4, 16, 64) if c < self.steps), *([None] if self.steps <= FEW_STEPS else [])]
+        plan = cheapest_plan(
+            self.bound,
+            few.x,
+            few.id,
+            self.proposal,
+            Noise(seed, "vlb"),
+            choices=[self._calls(options["calls"])] if "calls" in options else offered,
+            rows=rows,
+            tolerance=tolerance,
+        )
+        return {**options, "repetitions": plan.repetitions, "calls": plan.calls}
+
+    def cost(self, plan: Mapping[str, Any]) -> int:
+        """Network calls."""
+        calls = self.steps if plan["calls"] is None else min(plan["calls"], self.steps)
+        return int(plan["repetitions"] * calls)
+
+    @torch.no_grad()
+    def score(
+        self,
+        x: Tensor,
+        context: Tensor | None,
+        ids: Tensor,
+        seed: int,
+        on_calls: Callable[[int], None],
+        plan: Mapping[str, Any],
+    ) -> LogLikelihood:
+        """The mean of the repetitions."""
+        wanted = 2 if plan.get("repetitions") is None else int(plan["repetitions"])
+        if wanted < 2:
+            raise InputError(f"an error bar needs at least 2 repetitions, got {wanted}")
+        chosen = Plan(wanted, self._calls(plan.get("calls", 4)), self.proposal)
+        costs = estimate(self.bound, x, ids, chosen, Noise(seed, "vlb"), context=context, on_calls=on_calls)
+        return LogLikelihood(
+            value=-costs.total.mean(0),
+            kind="lower bound",
+            measure=self.space.measure,
+            of=f"ancestral, T = {'∞' if math.isinf(self.steps) else int(self.steps)}"
+            + (f", {self.grid} grid" if self.grid != "time" else ""),
+            method="vlb",
+            event_shape=tuple(x.shape[1:]),
+            stderr=costs.total.std(0) / math.sqrt(wanted),
+            terms={
+                "prior": -costs.prior,
+                "diffusion": -costs.diffusion.mean(0),
+                "reconstruction": -costs.reconstruction.mean(0),
+            },
+            diagnostics={"repetitions": wanted, "network_calls_per_example": chosen.calls_per_example(), "seed": seed},
+            precision="float32",
+        )
+
+    def _calls(self, calls: int | None) -> int | None:
+        if calls is None and math.isinf(self.steps):
+            raise InputError("in continuous time there is no end of terms to look at every one; give calls, such as 16")
+        if calls is not None and calls < 2:
+            raise InputError(f"calls must be at least 2 (one for L_0, one for the other terms), got {calls}")
+        return calls
+
+
+@dataclass(frozen=True)
+class Ode(Method):
+    """The density of the probability flow."""
+
+    own = ("repetitions", "probes", "ode_tolerance", "ode_steps", "divergence", "dequantisation")
+
+    reverse: ReverseProcess
+    space: Space
+
+    @property
+    def likelihood(self) -> FlowLikelihood:
+        """Of the flow."""
+        return FlowLikelihood(self.reverse, self.space)
+
+    def plan(self, few: Batch, rows: int, tolerance: float, seed: int, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Repetitions where they are left open, what they cost, and how accurate the solution is."""
+        settings = self._settings(few.x, options)
+        if options.get("repetitions") is not None:
+            self._refuse_one(settings)
+        tried = pilot(self.likelihood, few.x, few.id, settings, Noise(seed, "ode", "pilot"), few.context)
+        if not math.isfinite(tried.variance):
+            raise FitError(
+                "the flow is not finite on the pilot's rows: the network diverged; fit again with a lower lr"
+            )
+        wanted = options.get("repetitions")
+        if wanted is None and self.likelihood.drawn(settings):
+            enough = math.ceil(tried.variance / (rows * tolerance**2))
+            wanted = min(max(2, enough), MOST_REPETITIONS)
+        return {**options, "repetitions": 1 if wanted is None else wanted, "accuracy": tried.told}
+
+    def cost(self, plan: Mapping[str, Any]) -> int:
+        """A row at a time."""
+        return 1
+
+    def score(
+        self,
+        x: Tensor,
+        context: Tensor | None,
+        ids: Tensor,
+        seed: int,
+        on_calls: Callable[[int], None],
+        plan: Mapping[str, Any],
+    ) -> LogLikelihood:
+        """The mean of the repetitions."""
+        settings, flow = self._settings(x, plan), self.likelihood
+        drawn = flow.drawn(settings)
+        self._refuse_one(settings)
+        found = flow.estimate(x, ids, settings, Noise(seed, "ode"), context=context, on_calls=on_calls)
+        high, low = flow.ends
+        ending = "the nearest level" if isinstance(self.space, Levels) else "x/α"
+        kind: Any = "lower bound" if isinstance(self.space, Levels) else "exact" if not drawn else "estimate"
+        return LogLikelihood(
+            value=found.total.mean(0),
+            kind=kind,
+            measure=self.space.measure,
+            of=f"probability flow from N(0, I) at log-SNR {low:g} to {high:.3g}, ending in {ending}",
+            method="ode",
+            event_shape=tuple(x.shape[1:]),
+            stderr=found.total.std(0) / math.sqrt(settings.repetitions) if drawn else None,
+            terms={name: values.mean(0) for name, values in found.terms.items()},
+            diagnostics={
+                "repetitions": settings.repetitions,
+                "probes": settings.probes or "every dimension",
+                "network_calls": found.calls,
+                "tolerance": settings.accuracy.tolerance if settings.accuracy.steps is None else None,
+                "steps": settings.accuracy.steps,
+                "end_prior_nats": self.reverse.prior_term(x),
+                "seed": seed,
+                **({"dequantisation": settings.dequantisation} if isinstance(self.space, Levels) else {}),
+                **plan.get("accuracy", {}),
+            },
+            precision="float32 network, float64 solver",
+        )
+
+    def _refuse_one(self, settings: Settings) -> None:
+        if self.likelihood.drawn(settings) and settings.repetitions < 2:
+            raise InputError(f"an error bar needs at least 2 repetitions, got {settings.repetitions}")
+
+    def _settings(self, x: Tensor, options: Mapping[str, Any]) -> Settings:
+        """Checked, with defaults."""
+        given = {name: value for name, value in options.items() if value is not None}
+        exact = {"exact": True, "hutchinson": False, "auto": x[0].numel() <= FEW_DIMS}
+        word, probes = given.get("divergence", "auto"), given.get("probes", 1)
+        if word not in exact:
+            raise InputError(f"divergence must be exact, hutchinson or auto, got {word!r}")
+        if exact[word] and "probes" in given:
+            raise InputError(
+                f"the exact divergence has no probes, got probes={probes}; leave it out, or say divergence=hutchinson"
+            )
+        tolerance, steps = given.get("ode_tolerance", TOLERANCE), given.get("ode_steps")
+        dequantisation = given.get("dequantisation", "truncated-normal")
+        if not 1e-12 <= tolerance <= 1:
+            raise InputError(f"ode_tolerance must be from 1e-12 to 1, got {tolerance}")
+        for name, value, most in (("probes", probes, 10_000), ("ode_steps", steps, 100_000)):
+            if value is not None and not 1 <= value <= most:
+                raise InputError(f"{name} must be from 1 to {most:,}, got {value}")
+        if dequantisation not in DEQUANTISATIONS:
+            near = did_you_mean(dequantisation, DEQUANTISATIONS)
+            raise InputError(f"unknown dequantisation {dequantisation!r}; {near}known are {', '.join(DEQUANTISATIONS)}")
+        if "dequantisation" in given and not isinstance(self.space, Levels):
+            raise InputError(
+                f"dequantisation is for levels, and these are real values, got {dequantisation}; leave it out"
+            )
+        accuracy = Accuracy(float(tolerance), None if steps is None else int(steps))
+        return Settings(
+            int(given.get("repetitions", 1)), None if exact[word] else int(probes), accuracy, dequantisation
+        )
+
+
+METHODS: dict[str, type[Method]] = {"vlb": Vlb, "ode": Ode}
+
+
+def refuse_others(word: str, options: Mapping[str, Any]) -> None:
+    """Refuse an option of another method: it would change nothing."""
+    known = {name for method in METHODS.values() for name in method.own}
+    for name in options:
+        if name in known and name not in METHODS[word].own:
+            raise InputError(f"{name} is no option of method={word}; it has {', '.join(METHODS[word].own)}")

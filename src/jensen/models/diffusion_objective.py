@@ -1,0 +1,111 @@
+"""What a diffusion model is trained on: a weighted squared error at one random step of the chain for each row, or a term of the bound.
+
+The step is stratified over the batch: row b looks at i = F⁻¹(u + b/B mod 1), u uniform, F the distribution function of q. With `adaptive`
+q(i) follows p(i) sqrt(E loss_i²), the second moments learned on the way in bins of steps, and the loss is multiplied by p(i)/q(i), so that its
+mean is what it was and its variance the least (Nichol and Dhariwal 2021, section 3.3; Kingma and Gao 2023, section F).
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from jensen.data.examples import Batch
+from jensen.diffusion.denoiser import NetworkDenoiser
+from jensen.diffusion.parametrisation import Eps
+from jensen.diffusion.process import diffuse
+from jensen.diffusion.reverse import ReverseProcess
+from jensen.diffusion.weighting import weighting_from
+from jensen.distributions.picking import picked
+from jensen.noise import Noise
+from jensen.training.fitter import Objective
+
+PARTS = 8  # of the chain, for held-out terms
+BINS = 64  # whose second moments are learned
+MEMORY, UNIFORM = 0.99, 0.1
+WIDTH = 2.5  # of the emphasis, in λ
+
+
+class DDPMObjective(Objective):
+    """The objective of `jensen.diffusion.weighting` that a word stands for, a dimension: of "bound" T times a random term of the bound.
+
+    Args:
+        reverse: the process whose denoiser is trained.
+        loss: the word.
+        emphasis: q(i) ∝ 1 + emphasis · exp(-λ_i²/(2·2.5²)), for "simple". It is not divided out again: it is a weight, like the one by which
+            "simple" differs from the bound anyway.
+        adaptive: learn q(i) on the way, and divide it out.
+        spread: the standard deviation of the data, for "edm".
+    """
+
+    second_moments: Tensor
+
+    def __init__(
+        self, reverse: ReverseProcess, loss: str, emphasis: float = 0.0, *, adaptive: bool = False, spread: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.reverse, self.loss, self.adaptive = reverse, loss, adaptive
+        log_snr, denoiser = reverse.chain.log_snr, reverse.denoiser
+        target = denoiser.parametrisation if isinstance(denoiser, NetworkDenoiser) else Eps()
+        self.weighting = None if loss == "bound" else weighting_from(loss, target, spread)
+        shares = torch.full_like(log_snr, 1 / len(log_snr)) if self.weighting is None else self.weighting.steps(log_snr)
+        bump = emphasis * torch.exp(-0.5 * (log_snr / WIDTH).square())
+        self.shares = shares * (1 + bump) / (shares * (1 + bump)).sum()
+        bins = min(BINS, len(log_snr))
+        self.bin = torch.arange(len(log_snr)) * bins // len(log_snr)
+        if adaptive:
+            self.register_buffer("second_moments", torch.zeros(bins, dtype=torch.float64))
+
+    def forward(self, batch: Batch, noise: Noise) -> Tensor:
+        """The loss of each row."""
+        x_0 = batch.x
+        place = (noise.at("t").uniform([0])[0] + torch.arange(len(x_0)).double() / len(x_0)) % 1.0
+        q = self._proposal() if self.adaptive else self.shares
+        at = picked(q, place)
+        eps = noise.at("eps").normal(batch.id, tuple(x_0.shape[1:])).to(x_0)
+        loss = self._loss(x_0, 1 + at, eps)
+        if not self.adaptive:
+            return loss
+        if self.training:
+            self._learn(self.bin[at], loss.detach().double().cpu())
+        return loss * (self.shares[at] / q[at]).to(loss)
+
+    def _loss(self, x_0: Tensor, i: Tensor, eps: Tensor) -> Tensor:
+        if self.weighting is None:
+            return self.reverse.chain.steps * self.reverse.term(x_0, i, eps) / x_0[0].numel()
+        log_snr = self.reverse.chain.log_snr[i - 1]
+        error = x_0 - self.reverse.denoise(diffuse(x_0, eps, log_snr), i)
+        return self.weighting.weight(log_snr).to(error) * error.square().flatten(1).mean(1)
+
+    def _proposal(self) -> Tensor:
+        """q(i): that of the objective until every bin was seen."""
+        moments = self.second_moments.cpu()
+        if bool((moments == 0).any()):
+            return self.shares
+        shaped = self.shares * moments.sqrt()[self.bin]
+        return (1 - UNIFORM) * shaped / shaped.sum() + UNIFORM * self.shares
+
+    def _learn(self, bins: Tensor, loss: Tensor) -> None:
+        """Running means of loss² in the bins that were seen, the first as it is."""
+        finite = loss.isfinite()
+        bins, squares = bins[finite], loss[finite].square()
+        count = torch.bincount(bins, minlength=len(self.second_moments))
+        mean = torch.bincount(bins, squares, minlength=len(self.second_moments)) / count.clamp(min=1)
+        old = self.second_moments.cpu()
+        kept = torch.where(old == 0, 0.0, MEMORY)
+        self.second_moments.copy_(torch.where(count > 0, kept * old + (1 - kept) * mean.clamp(min=1e-30), old))
+
+    def held_out(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """The bound of each row from L_0 and one step in each of eight equal parts of the rest; minus the costs."""
+        steps, event = self.reverse.chain.steps, tuple(batch.x.shape[1:])
+        edges = torch.linspace(1, steps, min(PARTS, steps - 1) + 1).round().long().tolist()
+        first = torch.ones(len(batch.x), dtype=torch.int64)
+        eps = noise.at("first").normal(batch.id, event).to(batch.x)
+        terms = {"prior": -self.reverse.prior_term(batch.x), "step 1": -self.reverse.term(batch.x, first, eps)}
+        for number, (low, high) in enumerate(pairwise(edges)):
+            stream = noise.at("part", number)
+            u = stream.at("t").uniform(batch.id)
+            i = 1 + low + ((high - low) * u).long().clamp(max=high - low - 1)
+            eps = stream.at("eps").normal(batch.id, event).to(batch.x)
+            terms[f"steps {low + 1}-{high}"] = -(high - low) * self.reverse.term(batch.x, i, eps)
+        return terms

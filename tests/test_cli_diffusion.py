@@ -1,0 +1,185 @@
+"""The commands of diffusion models: continuous time, the flow's density, calibration anew."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+import jensen
+from jensen.__main__ import main
+from jensen.noise import Noise
+from jensen.training.run import Run
+
+TINY: dict[str, Any] = {
+    "timesteps": 20,
+    "size": "tiny",
+    "batch_size": 20,
+    "precision": "float32",
+    "progress": False,
+    "steps": 5,
+}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real values in two columns, and small images on four levels."""
+    path = tmp_path_factory.mktemp("diffusion")
+    g = np.random.default_rng(0)
+    np.savetxt(path / "t.csv", g.normal(size=(60, 2)) * [1.0, 3.0], delimiter=",", header="a,b", comments="")
+    np.save(path / "images.npy", g.integers(0, 4, (80, 4, 5)).astype(np.uint8))
+    jensen.fit(str(path / "t.csv"), "diffusion", run=path / "reals", **TINY)
+    jensen.fit(jensen.load_data(str(path / "images.npy"), levels=4), "diffusion", run=path / "levels", **TINY)
+    jensen.fit(str(path / "t.csv"), "gaussian", run=path / "table", progress=False)
+    return path
+
+
+@pytest.fixture
+def run(world: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    monkeypatch.chdir(world)
+
+    def command(*words: str) -> tuple[int, str, str]:
+        code = main(list(words))
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return command
+
+
+def scored(run: Any, *words: str) -> dict[str, Any]:
+    code, out, err = run("evaluate", *words, "--json")
+    assert code == 0, err
+    found: dict[str, Any] = json.loads(out)["log_likelihood"]
+    return found
+
+
+def test_continuous_time_has_a_word(run: Any):
+    limit, long = (scored(run, "reals", "--steps", t, "--tolerance", "0.3") for t in ("inf", "2000"))
+    assert limit["of"] == "ancestral, T = ∞"
+    assert long["of"] == "ancestral, T = 2000"
+    error = 4 * (limit["stderr_monte_carlo_nats"] + long["stderr_monte_carlo_nats"])
+    assert abs(limit["mean_nats"] - long["mean_nats"]) < error + 0.02
+
+
+def test_the_flow_is_exact_on_reals_and_a_bound_on_levels(run: Any):
+    found = scored(run, "reals", "--method", "ode", "--set", "ode_steps=40")
+    assert (found["kind"], found["measure"]) == ("exact", "Lebesgue")
+    assert found["of"].startswith("probability flow from N(0, I) at log-SNR -9 to 9, ending in x/α")
+    assert found["stderr_monte_carlo_nats"] is None
+    assert found["diagnostics"]["halved_tolerance_change_nats"] < 0.5
+    assert set(found["terms"]) == {"flow", "scale", "units"}
+    options = ["--set", "divergence=hutchinson", "--set", "probes=4", "--set", "ode_steps=40"]
+    rough = scored(run, "reals", "--method", "ode", *options, "--tolerance", "1")
+    assert rough["kind"] == "estimate"
+    assert abs(rough["mean_nats"] - found["mean_nats"]) < 5 * rough["stderr_monte_carlo_nats"] + 1e-3
+    levels = scored(run, "levels", "--method", "ode", "-n", "4", "--set", "ode_steps=8", "--tolerance", "1")
+    assert (levels["kind"], levels["measure"], levels["examples"]) == ("lower bound", "counting", 4)
+    assert levels["diagnostics"]["steps"] == 8
+    assert sum(term["mean_nats"] for term in levels["terms"].values()) == pytest.approx(levels["mean_nats"])
+
+
+def test_calibrating_anew_is_kept_and_used(run: Any, world: Path):
+    """The bound at T = 10 is that of the printed table after it, in a fresh process's eyes; weights are left alone."""
+    shutil.copytree(world / "levels", world / "anew", dirs_exist_ok=True)
+    before = (world / "anew" / "model.safetensors").read_bytes()
+    (world / "anew" / "evaluation.json").write_text("{}")
+    code, out, err = run("calibrate", "anew", "--variance", "by-state", "-n", "4")
+    assert code == 0, err
+    assert "reverse variance: by-state, measured on 4 validation rows (seed 0)" in out
+    assert "T = 10" in out
+    assert not (world / "anew" / "evaluation.json").exists()
+    assert (world / "anew" / "model.safetensors").read_bytes() == before
+    pipeline = jensen.load(world / "anew")
+    assert type(pipeline.model.reverse.variance).__name__ == "ByState"
+    assert float(pipeline.model.reverse.variance.share.max()) <= 1
+    table = json.loads(run("calibrate", "anew", "--variance", "diagonal", "-n", "4", "--json")[1])
+    assert [row["steps"] for row in table["bounds"]] == [10, 20]
+    assert table["calibration"] == {"by": "diagonal", "rows": 4, "seed": 0}
+    split = jensen.load_data(str(world / "images.npy"), levels=4)
+    rows = split.valid.take(Noise(0, "calibrate").permutation(len(split.valid))[4:])
+    again = jensen.load(world / "anew").log_likelihood(rows, timesteps=10, calls=10, repetitions=4)
+    assert table["bounds"][0]["after"]["mean_nats"] == pytest.approx(again.mean, abs=1e-9)
+
+
+def test_a_grid_of_the_bound_is_named(run: Any):
+    assert (
+        scored(run, "reals", "--steps", "6", "--set", "grid=optimised", "--tolerance", "1")["of"]
+        == "ancestral, T = 6, optimised grid"
+    )
+
+
+def test_samples_on_the_optimised_grid(run: Any):
+    code, out, _ = run("sample", "reals", "-o", "x.npy", "-n", "3", "--steps", "6", "--grid", "optimised")
+    assert code == 0
+    assert "levels by optimised" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["evaluate", "reals", "--steps", "2.5"], "must be a whole number between 2 and 100000, got 2.5"),
+        (["evaluate", "reals", "--steps", "inf", "--every-step"], "there is no end of terms"),
+        (
+            ["evaluate", "reals", "--steps", "inf", "--set", "grid=karras"],
+            "continuous time has no grid, got grid=karras",
+        ),
+        (["evaluate", "reals", "--set", "probes=2"], "probes is no option of method=vlb"),
+        (["evaluate", "reals", "--method", "ode", "--set", "grid=time"], "grid is no option of method=ode"),
+        (["evaluate", "reals", "--method", "ode", "--steps", "inf"], "--steps, the length of the chain"),
+        (
+            ["evaluate", "reals", "--method", "ode", "--set", "ode_tolerance=0"],
+            "ode_tolerance must be from 1e-12 to 1, got 0",
+        ),
+        (
+            ["evaluate", "reals", "--method", "ode", "--set", "dequantisation=uniform"],
+            "these are real values, got uniform",
+        ),
+        (
+            ["evaluate", "reals", "--method", "ode", "--set", "probes=2"],
+            "the exact divergence has no probes, got probes=2",
+        ),
+        (["evaluate", "levels", "--method", "ode", "--set", "repetitions=1"], "at least 2 repetitions, got 1"),
+        (["calibrate", "table"], "is for diffusion models, and this run's model is 'gaussian'"),
+        (["calibrate", "reals", "--variance", "by-state"], "needs parametrisation=levels"),
+        (["calibrate", "reals", "--variance", "diagnoal"], "did you mean 'diagonal'?"),
+        (["calibrate", "reals", "-n", "1000"], "must be from 2 to 6, got 1000"),
+    ],
+)
+def test_mistakes_are_told_in_a_line(words: list[str], message: str, run: Any, world: Path):
+    before = sorted(str(path) for path in world.rglob("*"))
+    code, out, err = run(*words)
+    assert (code, out) == (2, "")
+    assert message in err.splitlines()[-1]
+    assert sorted(str(path) for path in world.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda tensors, how: (tensors, None), "does not say how it was made"),
+        (lambda tensors, how: (tensors, '{"by": "sorcery"}'), "there is no such calibration of this model"),
+        (
+            lambda tensors, how: ({**tensors, "proposal": tensors["proposal"][:3].clone()}, how),
+            "tensor 'proposal' has shape (3,)",
+        ),
+        (lambda tensors, how: ({**tensors, "proposal": -tensors["proposal"]}, how), "proposal must be positive"),
+    ],
+)
+def test_a_damaged_calibration_is_an_error(change: Any, message: str, run: Any, world: Path, tmp_path: Path):
+    folder = tmp_path / "damaged"
+    shutil.copytree(world / "reals", folder)
+    model = jensen.load(folder).model
+    model.calibrated_by("diagonal")
+    Run(folder).write_calibration(model.calibration(), {"by": "diagonal"})
+    path = folder / "calibration.safetensors"
+    with safe_open(path, "pt") as file:
+        how = file.metadata()["how"]
+    tensors, how = change(load_file(path), how)
+    save_file(tensors, path, {} if how is None else {"how": how})
+    code, _, err = run("evaluate", str(folder))
+    assert code == 2
+    assert message in err.splitlines()[-1]
