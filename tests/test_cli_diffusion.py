@@ -66,19 +66,19 @@ def test_continuous_time_has_a_word(run: Any):
 
 
 def test_the_flow_is_exact_on_reals_and_a_bound_on_levels(run: Any):
-    found = scored(run, "reals", "--method", "ode", "--set", "ode_steps=40")
+    found = scored(run, "reals", "--method", "ode", "--set", "ode_steps=10")
     assert (found["kind"], found["measure"]) == ("exact", "Lebesgue")
     assert found["of"].startswith("probability flow from N(0, I) at log-SNR -9 to 9, ending in x/α")
     assert found["stderr_monte_carlo_nats"] is None
     assert found["diagnostics"]["halved_tolerance_change_nats"] < 0.5
     assert set(found["terms"]) == {"flow", "scale", "units"}
-    options = ["--set", "divergence=hutchinson", "--set", "probes=4", "--set", "ode_steps=40"]
+    options = ["--set", "divergence=hutchinson", "--set", "probes=4", "--set", "ode_steps=10"]
     rough = scored(run, "reals", "--method", "ode", *options, "--tolerance", "1")
     assert rough["kind"] == "estimate"
     assert abs(rough["mean_nats"] - found["mean_nats"]) < 5 * rough["stderr_monte_carlo_nats"] + 1e-3
-    levels = scored(run, "levels", "--method", "ode", "-n", "4", "--set", "ode_steps=8", "--tolerance", "1")
+    levels = scored(run, "levels", "--method", "ode", "-n", "4", "--set", "ode_steps=5", "--tolerance", "1")
     assert (levels["kind"], levels["measure"], levels["examples"]) == ("lower bound", "counting", 4)
-    assert levels["diagnostics"]["steps"] == 8
+    assert levels["diagnostics"]["steps"] == 5
     assert sum(term["mean_nats"] for term in levels["terms"].values()) == pytest.approx(levels["mean_nats"])
 
 

@@ -262,7 +262,7 @@ class Seeing(Exact):
         self.factor = factor
 
     def moments(
-        self, x_t: torch.Tensor, log_snr: torch.Tensor, context: torch.Tensor | None = None
+        self, x_t: torch.Tensor, log_snr: torch.Tensor, context: torch.Tensor | None = None, *, spread: bool = True
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """By enumerating the levels."""
         assert isinstance(self.world, LevelsWorld)

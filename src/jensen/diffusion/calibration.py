@@ -52,14 +52,15 @@ def measure(
             eps = stream.normal(ids[rows], tuple(x_0.shape[1:])).to(x_0)
             level = log_snr.expand(len(rows))
             given = None if context is None else context[rows]
-            parts.append(reverse.look(diffuse(x_0[rows], eps, level), level, given))
+            noisy, seen = diffuse(x_0[rows], eps, level), reverse.variance.learns_by_state
+            parts.append(reverse.denoiser.moments(noisy, level, given, spread=seen))
             on_calls(len(rows))
         denoised = torch.cat([mean for mean, _ in parts])
-        seen = [spread for _, spread in parts if spread is not None]
+        spreads = [spread for _, spread in parts if spread is not None]
         squares = (x_0.double() - denoised.double()).square().cpu()
         errors.append(squares.flatten(1).mean(1))
         first = denoised if i == 1 else first
-        on_knot(float(log_snr), squares, torch.cat(seen).cpu() if seen else None)
+        on_knot(float(log_snr), squares, torch.cat(spreads).cpu() if spreads else None)
     return Residuals(steps, torch.stack(errors), first)
 
 

@@ -32,9 +32,14 @@ class Denoiser(nn.Module, ABC):
         """
 
     def moments(
-        self, x_t: Float[Tensor, "B *event"], log_snr: Float[Tensor, " B"], context: Tensor | None = None
+        self,
+        x_t: Float[Tensor, "B *event"],
+        log_snr: Float[Tensor, " B"],
+        context: Tensor | None = None,
+        *,
+        spread: bool,
     ) -> tuple[Float[Tensor, "B *event"], Float[Tensor, "B *event"] | None]:
-        """x̂_0, and Var[x_0 | x_t] of each cell where the denoiser sees one; that is not differentiable."""
+        """x̂_0, and if so asked Var[x_0 | x_t] of each cell where the denoiser sees one; that is not differentiable."""
         return self(x_t, log_snr, context), None
 
     def __call__(self, x_t: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
@@ -91,13 +96,20 @@ class LevelsDenoiser(Denoiser):
         return self._mean(features, x_t, log_snr)
 
     def moments(
-        self, x_t: Float[Tensor, "B *event"], log_snr: Float[Tensor, " B"], context: Tensor | None = None
-    ) -> tuple[Float[Tensor, "B *event"], Float[Tensor, "B *event"]]:
+        self,
+        x_t: Float[Tensor, "B *event"],
+        log_snr: Float[Tensor, " B"],
+        context: Tensor | None = None,
+        *,
+        spread: bool,
+    ) -> tuple[Float[Tensor, "B *event"], Float[Tensor, "B *event"] | None]:
         """The mean and the variance of p(v | x_t)."""
+        if not spread:
+            return self(x_t, log_snr, context), None
         features = _run(self.network, x_t, log_snr, context)
         with torch.no_grad():
-            spread = self.head.variance(features, x_t, expand(alpha(log_snr), x_t), expand(sigma(log_snr), x_t))
-        return self._mean(features, x_t, log_snr), spread
+            seen = self.head.variance(features, x_t, expand(alpha(log_snr), x_t), expand(sigma(log_snr), x_t))
+        return self._mean(features, x_t, log_snr), seen
 
     def _mean(self, features: Tensor, x_t: Tensor, log_snr: Tensor) -> Tensor:
         mean = self.head(features, x_t, expand(alpha(log_snr), x_t), expand(sigma(log_snr), x_t))

@@ -66,9 +66,7 @@ class ReverseProcess(nn.Module):
         self, x: Float[Tensor, "B *event"], log_snr: Float[Tensor, " B"], context: Tensor | None = None
     ) -> tuple[Float[Tensor, "B *event"], Float[Tensor, "B *event"] | None]:
         """x̂_0, and where the variance goes by the state Var[x_0 | x_t] as the denoiser sees it."""
-        if self.variance.by_state:
-            return self.denoiser.moments(x, log_snr, context)
-        return self.denoiser(x, log_snr, context), None
+        return self.denoiser.moments(x, log_snr, context, spread=self.variance.by_state)
 
     def mean(
         self, x_i: Float[Tensor, "B *event"], i: Int[Tensor, " B"], context: Tensor | None = None

@@ -34,10 +34,15 @@ class ReverseVariance(nn.Module, ABC):
     """σ² of reverse steps.
 
     Attributes:
-        by_state: whether it looks at the variance of x_0 that the denoiser itself sees in x_t.
+        learns_by_state: whether calibration must be told the variance of x_0 that the denoiser itself sees in x_t.
     """
 
-    by_state = False
+    learns_by_state = False
+
+    @property
+    def by_state(self) -> bool:
+        """Whether steps must be told of it as well."""
+        return False
 
     @abstractmethod
     def forward(
@@ -172,7 +177,7 @@ class ByState(Measured):
     For denoisers that see a variance, such as those of levels. w is chosen as in `Diagonal`.
     """
 
-    by_state = True
+    learns_by_state = True
     log_scale: Tensor
     log_spread: Tensor
     share: Tensor
@@ -184,6 +189,11 @@ class ByState(Measured):
         self.register_buffer("log_spread", self.log_error.clone())
         self.register_buffer("share", torch.ones_like(self.log_snr))
         self.register_buffer("log_quantiles", self.log_error[:, None].expand(-1, QUANTILES).clone())
+
+    @property
+    def by_state(self) -> bool:
+        """Once it is calibrated."""
+        return bool((self.share < 1).any())
 
     def rules(self) -> dict[str, Rule]:
         """Logarithms whose exponentials float32 can hold, a share."""

@@ -79,8 +79,8 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         adaptive: whether training learns which steps to look at most, and divides it out again.
         emphasis: how much more often "simple" trains at noise levels around α = σ, where shapes are decided, than at the
             others; None for 0, which trains all alike. A fit chooses 3 on images and 0 on vectors.
-        reverse_variance: measured on validation rows, "calibrated" (one a step), "diagonal" (one a cell) or, on levels, "by-state" (one
-            a cell and state); fixed, "beta", "beta-hat", or the weight of log β between them, 0 to 1.
+        reverse_variance: measured on validation rows, "calibrated" (one a step), "diagonal" (one a cell) or, with parametrisation "levels",
+            "by-state" (one a cell and state), which a fit chooses there; fixed, "beta", "beta-hat", or the weight of log β between them, 0 to 1.
         network: "unet" or "dit" (a transformer) for images, "mlp" for anything.
         size: "tiny", "small" or "base".
         dropout: in the network; None for 0. A fit chooses 0.1 where there are few images.
@@ -166,6 +166,8 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
             "log_snr_end": _default_end(space),
         }
         given = {name: value for name, value in settings.items() if value not in ("auto", None)}
+        if {**chosen, **given}["parametrisation"] == "levels":
+            chosen["reverse_variance"] = "by-state"
         return {**chosen, **given}
 
     @classmethod
@@ -424,7 +426,7 @@ def _default_end(space: Space) -> float:
 
 
 def _check_seen(variance: ReverseVariance, denoiser: Denoiser) -> None:
-    if variance.by_state and not isinstance(denoiser, LevelsDenoiser):
+    if variance.learns_by_state and not isinstance(denoiser, LevelsDenoiser):
         raise InputError(
             "reverse_variance=by-state needs parametrisation=levels, which sees a variance; use diagonal or calibrated"
         )

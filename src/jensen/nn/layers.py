@@ -29,7 +29,9 @@ __all__ = [
     "ResidualBlock",
     "VectorBlock",
     "group_norm",
+    "largest_divisor",
     "pad_to_multiple",
+    "self_attention",
     "zero_init",
 ]
 
@@ -42,10 +44,14 @@ def zero_init(layer: nn.Linear | nn.Conv2d) -> nn.Linear | nn.Conv2d:
     return layer
 
 
+def largest_divisor(n: int, most: int) -> int:
+    """The largest divisor of n that is not above `most`."""
+    return max(d for d in range(1, min(most, n) + 1) if n % d == 0)
+
+
 def group_norm(channels: int, group_size: int = 16) -> nn.GroupNorm:
     """GroupNorm with groups of `group_size` channels, or of the largest divisor of `channels` below that."""
-    size = max(d for d in range(1, min(group_size, channels) + 1) if channels % d == 0)
-    return nn.GroupNorm(channels // size, channels, eps=1e-5)
+    return nn.GroupNorm(channels // largest_divisor(channels, group_size), channels, eps=1e-5)
 
 
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
@@ -156,6 +162,23 @@ class ResidualBlock(nn.Module):
         return h + self.conv2(self.dropout(F.silu(out)))
 
 
+def self_attention(qkv: Tensor, head: int) -> Tensor:
+    """Each token's mean of the values, weighted by softmax(query · key / √head): qkv (B, N, 3 · C) → (B, N, C).
+
+    Args:
+        qkv: query, key and value of each token, one after the other, each with its heads one after the other.
+        head: numbers per head.
+    """
+    batch, tokens, width = qkv.shape
+    heads = qkv.view(batch, tokens, 3, width // (3 * head), head)
+    query, key, value = heads.permute(2, 0, 3, 1, 4).unbind(0)
+    if tokens <= 256:  # PyTorch's fused kernel spends longer than this in its CPU backward pass
+        mixed = torch.softmax(query * head**-0.5 @ key.mT, dim=-1) @ value
+    else:  # and does not store the tokens² weights
+        mixed = F.scaled_dot_product_attention(query, key, value)
+    return mixed.transpose(1, 2).reshape(batch, tokens, width // 3)
+
+
 class Attention(nn.Module):
     """h + multi-head self-attention over all positions.
 
@@ -166,8 +189,7 @@ class Attention(nn.Module):
 
     def __init__(self, channels: int, head: int = 32) -> None:
         super().__init__()
-        size = max(d for d in range(1, min(head, channels) + 1) if channels % d == 0)
-        self.heads, self.scale = channels // size, size**-0.5
+        self.head = largest_divisor(channels, head)
         self.norm = group_norm(channels)
         self.qkv = nn.Linear(channels, 3 * channels, bias=False)
         self.out = zero_init(nn.Linear(channels, channels))
@@ -176,13 +198,7 @@ class Attention(nn.Module):
         """h (B, C, H, W) → (B, C, H, W)."""
         batch, channels, height, width = h.shape
         tokens = self.norm(h).permute(0, 2, 3, 1).reshape(batch, height * width, channels)
-        qkv = self.qkv(tokens).view(batch, height * width, 3, self.heads, channels // self.heads)
-        query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        if height * width <= 256:  # PyTorch's fused kernel spends longer than this in its CPU backward pass
-            mixed = torch.softmax(query * self.scale @ key.mT, dim=-1) @ value
-        else:  # and does not store the tokens² weights
-            mixed = F.scaled_dot_product_attention(query, key, value)
-        mixed = self.out(mixed.transpose(1, 2).reshape(batch, height, width, channels))
+        mixed = self.out(self_attention(self.qkv(tokens), self.head)).view(batch, height, width, channels)
         return h + mixed.permute(0, 3, 1, 2)
 
 
