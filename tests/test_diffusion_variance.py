@@ -12,7 +12,15 @@ from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.sampler import sample
 from jensen.diffusion.schedule import Linear, LogSNRUniform, Schedule
 from jensen.diffusion.solvers.ancestral import Ancestral
-from jensen.diffusion.variance import ByState, Calibrated, Diagonal, Interpolated, ReverseVariance, interpolate
+from jensen.diffusion.variance import (
+    ByState,
+    Calibrated,
+    Diagonal,
+    Interpolated,
+    Learned,
+    ReverseVariance,
+    interpolate,
+)
 from jensen.errors import InputError
 from jensen.noise import Noise
 
@@ -356,3 +364,50 @@ def test_a_sampled_step_has_the_variance_of_its_cells():
     ratio = residual.var(0) / reverse.variances()[1]
     assert bool(((ratio - 1).abs() < 5 * (2 / 20_000) ** 0.5).all())
     assert float(reverse.variances()[1].max() / reverse.variances()[1].min()) > 2
+
+
+class Weighing(Exact):
+    """An exact denoiser with a number w to learn."""
+
+    def __init__(self) -> None:
+        super().__init__(WORLD)
+        self.w = torch.nn.Parameter(torch.zeros((), dtype=F64))
+
+    def moments(
+        self, x_t: torch.Tensor, log_snr: torch.Tensor, context: torch.Tensor | None = None, *, spread: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same w everywhere."""
+        return self(x_t, log_snr), self.w.expand(x_t.shape)
+
+
+def test_a_learned_variance_comes_to_the_optimum():
+    """Newton's steps on the mean of a term by w alone end where σ² is E (x_s - μ)² of the same rows (law 15)."""
+    chain = Chain(LogSNRUniform(6.0, -5.0), 8)
+    reverse = ReverseProcess(chain, Weighing(), Learned(), Emission(Real(), 0.1))
+    rows, _ = rows_of(200, 0)
+    eps = torch.randn(rows.shape, generator=torch.Generator().manual_seed(1), dtype=F64)
+    assert isinstance(reverse.denoiser, Weighing)
+    for i in (3, 6):
+        index, w = torch.full((200,), i), reverse.denoiser.w
+        with torch.no_grad():
+            w.zero_()
+        for _ in range(12):
+            (slope,) = torch.autograd.grad(reverse.term(rows, index, eps).mean(), w, create_graph=True)
+            (curve,) = torch.autograd.grad(slope, w)
+            with torch.no_grad():
+                w -= (slope / curve.abs()).clamp(-1, 1)
+        log_snr = chain.log_snr[index - 1]
+        with torch.no_grad():
+            squares = (rows - WORLD.denoised(diffuse(rows, eps, log_snr), log_snr)).square().mean()
+            found = reverse.variance_at(index, w.expand(rows.shape))[0, 0]
+        best = chain.bridge.variance[i - 1] + chain.bridge.from_data[i - 1] ** 2 * squares
+        assert float(found) == pytest.approx(float(best), rel=1e-6)
+
+
+def test_a_learned_variance_lies_between_the_brackets():
+    chain = Chain(LogSNRUniform(6.0, -5.0), 3)
+    far = torch.tensor([-60.0, 0.0, 60.0], dtype=F64).expand(3, 3)
+    got = Learned()(chain.transition, chain.bridge, chain.log_snr, far)[1:]
+    high, low = chain.transition.variance[1:], chain.bridge.variance[1:]
+    torch.testing.assert_close(got, torch.stack([low, (high * low).sqrt(), high], 1), rtol=1e-10, atol=0)
+    torch.testing.assert_close(Learned()(chain.transition, chain.bridge, chain.log_snr)[1:], (high * low).sqrt())

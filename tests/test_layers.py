@@ -34,6 +34,7 @@ INSIDE_MODELS = {
     "context": 0,
     "chain": 1,
     "mixture_objective": 1,
+    "diffusion_objective": 1,
     "dequantised": 1,
     "scored_by_draws": 1,
     "latents": 2,

@@ -181,3 +181,39 @@ def test_a_plan_looks_at_no_more_terms_than_there_are(steps: int, most: int) -> 
 def test_log_snrs_beyond_float32_are_refused() -> None:
     with pytest.raises(InputError, match="within ±40, got start = 1000"):
         DDPM((2,), Real(), log_snr_start=1000.0)
+
+
+@pytest.mark.parametrize("word", ["levels", "eps"])
+def test_learning_the_variance_leaves_the_mean_alone(word: str) -> None:
+    """With `simple`, the gradient of what puts out the mean is that of a model with a fixed variance and the same weights; the further output
+    gets a gradient of its own, by the bound.
+    """
+    options = {"timesteps": 20, "parametrisation": word, "size": "tiny", "loss": "simple"}
+    torch.manual_seed(0)
+    model = DDPM((1, 4, 4), Levels(5, -1.0, 0.5), reverse_variance="learned", **options)  # type: ignore[arg-type]
+    denoiser = model.reverse.denoiser
+    network = denoiser.network
+    with torch.no_grad():
+        network.head.weight.normal_(std=0.1)
+    batch = Batch(torch.randint(0, 5, (16, 1, 4, 4)).float() * 0.5 - 1, torch.arange(16))
+
+    def slopes() -> Tensor:
+        (found,) = torch.autograd.grad(model.objective()(batch, Noise(0)).mean(), network.head.weight)
+        return found
+
+    learned = slopes()
+    model.reverse.variance = Interpolated(0.5)
+    fixed = slopes()
+    outputs = fixed.shape[0]
+    torch.testing.assert_close(learned[: outputs - 1], fixed[: outputs - 1])
+    assert float(fixed[-1].abs().max()) == 0
+    assert float(learned[-1].abs().max()) > 0
+
+
+def test_a_learned_variance_is_sampled_and_scored() -> None:
+    model = DDPM((2,), Real(), timesteps=10, reverse_variance="learned", size="tiny")
+    assert model.sample(3).shape == (3, 2)
+    found = model.log_likelihood(torch.zeros(4, 2), repetitions=2)
+    assert bool(found.value.isfinite().all())
+    with pytest.raises(InputError, match="needs parametrisation=levels"):
+        model.calibrated_by("by-state")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from jensen.nn import unet
-from jensen.nn.dit import PRESETS, AdaptiveNorm, DiT
+from jensen.nn.dit import PRESETS, AdaptiveNorm, DiT, Perceptron
 from jensen.nn.layers import self_attention
 
 SHAPES = [(1, 8, 8), (3, 9, 6), (2, 2, 3), (1, 1, 13)]
@@ -144,6 +144,19 @@ def test_only_dropout_is_random_and_only_in_training():
     assert torch.equal(network(x, log_snr), network(x, log_snr))
     network.train()
     assert not torch.equal(network(x, log_snr), network(x, log_snr))
+
+
+def test_other_sizes_are_padded_by_repeating_the_border():
+    network = shaken()
+    x, log_snr = rows((1, 9, 6))
+    padded = torch.nn.functional.pad(x, (0, 2, 0, 3), mode="replicate")
+    assert torch.equal(network(x, log_snr), network(padded, log_snr)[..., :9, :6])
+
+
+def test_a_perceptron_is_not_linear():
+    network = Perceptron(8, 0.0).double()
+    h = torch.ones(1, 1, 8, dtype=torch.float64)
+    assert (network(h) + network(-h) - 2 * network(0 * h)).abs().max().item() > 1e-3
 
 
 def test_a_token_answers_for_its_own_pixels():

@@ -54,18 +54,22 @@ class ReverseProcess(nn.Module):
         self, x_i: Float[Tensor, "B *event"], i: Int[Tensor, " B"], context: Tensor | None = None
     ) -> tuple[Float[Tensor, "B *event"], Float64[Tensor, "B *cells"]]:
         """x̂_0(x_i), and σ² of p(x_{i-1} | x_i) for i ≥ 2: one a row, or one a row and cell."""
-        log_snr, at = self.chain.log_snr[i - 1], i - 1
-        denoised, spread = self.look(x_i, log_snr, context)
-        link, forward = self.chain.bridge, self.chain.transition
+        denoised, spread = self.look(x_i, self.chain.log_snr[i - 1], context)
+        return denoised, self.variance_at(i, spread)
+
+    def variance_at(self, i: Int[Tensor, " B"], spread: Tensor | None) -> Float64[Tensor, "B *cells"]:
+        """σ² of p(x_{i-1} | x_i) for i ≥ 2, from what the denoiser says of the variance."""
+        at, link, forward = i - 1, self.chain.bridge, self.chain.transition
         bridge = Bridge(link.from_data[at], link.from_noisy[at], link.variance[at])
-        variance = self.variance(Transition(forward.scale[at], forward.variance[at]), bridge, log_snr, spread)
+        transition = Transition(forward.scale[at], forward.variance[at])
+        variance = self.variance(transition, bridge, self.chain.log_snr[at], spread)
         assert isinstance(variance, Tensor)
-        return denoised, variance
+        return variance
 
     def look(
         self, x: Float[Tensor, "B *event"], log_snr: Float[Tensor, " B"], context: Tensor | None = None
     ) -> tuple[Float[Tensor, "B *event"], Float[Tensor, "B *event"] | None]:
-        """x̂_0, and where the variance goes by the state Var[x_0 | x_t] as the denoiser sees it."""
+        """x̂_0, and where the variance goes by the state what the denoiser says of it."""
         return self.denoiser.moments(x, log_snr, context, spread=self.variance.by_state)
 
     def mean(
@@ -110,15 +114,22 @@ class ReverseProcess(nn.Module):
     ) -> Float[Tensor, " B"]:
         """L_{i-1} of each row for its own i in 1 … T, at x_i = α_i x_0 + σ_i ε; float64 nats."""
         denoised, variance = self.step(diffuse(x_0, eps, self.chain.log_snr[i - 1]), i, context)
-        difference, link = (x_0.double() - denoised.double()).flatten(1), self.chain.bridge
-        from_data, least = link.from_data[i - 1], link.variance[i - 1]
-        if variance.ndim == 1:
-            divergence = kl_isotropic(
-                from_data.square() * difference.square().sum(1).cpu(), least, variance, x_0[0].numel()
-            )
-        else:
-            divergence = kl_diagonal(from_data[:, None] * difference.cpu(), least, variance.flatten(1))
+        divergence = self.divergence(x_0, denoised, variance, i)
         last = i == 1
         if bool(last.any()):
             divergence[last] = -self.emission(denoised[last]).log_prob(x_0[last].double()).cpu()
         return divergence
+
+    def divergence(
+        self,
+        x_0: Float[Tensor, "B *event"],
+        denoised: Float[Tensor, "B *event"],
+        variance: Float64[Tensor, "B *cells"],
+        i: Int[Tensor, " B"],
+    ) -> Float[Tensor, " B"]:
+        """KL(q(x_{i-1} | x_i, x_0) ‖ p(x_{i-1} | x_i)) of each row from x̂_0(x_i) and σ², for i ≥ 2; float64 nats."""
+        difference, link = (x_0.double() - denoised.double()).flatten(1), self.chain.bridge
+        from_data, least = link.from_data[i - 1], link.variance[i - 1]
+        if variance.ndim == 1:
+            return kl_isotropic(from_data.square() * difference.square().sum(1).cpu(), least, variance, x_0[0].numel())
+        return kl_diagonal(from_data[:, None] * difference.cpu(), least, variance.flatten(1))

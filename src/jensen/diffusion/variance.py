@@ -34,14 +34,14 @@ class ReverseVariance(nn.Module, ABC):
     """σ² of reverse steps.
 
     Attributes:
-        learns_by_state: whether calibration must be told the variance of x_0 that the denoiser itself sees in x_t.
+        learns_by_state: whether calibration must be told Var[x_0 | x_t] as the denoiser sees it.
     """
 
     learns_by_state = False
 
     @property
     def by_state(self) -> bool:
-        """Whether steps must be told of it as well."""
+        """Whether a step must be told what the denoiser says of its variance."""
         return False
 
     @abstractmethod
@@ -58,7 +58,8 @@ class ReverseVariance(nn.Module, ABC):
             transition: q(x_t | x_s) of each step.
             bridge: q(x_s | x_t, x_0) of each step.
             log_snr: λ_t of each step.
-            spread: Var[x_0 | x_t] as the denoiser sees it, for those that go by the state; what is known without it if None.
+            spread: for those that go by the state what the denoiser says of the variance, Var[x_0 | x_t] or an output of the network; what is
+                known without it if None.
         """
 
 
@@ -76,6 +77,28 @@ class Interpolated(ReverseVariance):
     ) -> Float[Tensor, " n"]:
         """β^w β̂^(1-w)."""
         return torch.exp(self.weight * transition.variance.log() + (1 - self.weight) * bridge.variance.log())
+
+
+class Learned(ReverseVariance):
+    """σ² = β^w β̂^(1-w) in every cell and state, w a further output of the network (Nichol and Dhariwal 2021, equation 15).
+
+    It is trained by the bound, whose gradient stops before the mean unless the mean is trained by the bound as well (their equation 16).
+    """
+
+    @property
+    def by_state(self) -> bool:
+        """Always."""
+        return True
+
+    def forward(
+        self, transition: Transition, bridge: Bridge, log_snr: Float[Tensor, " n"], spread: Tensor | None = None
+    ) -> Float[Tensor, "n *cells"]:
+        """β^w β̂^(1-w), w the logistic function of what the network puts out; without it the geometric mean."""
+        if spread is None:
+            return (transition.variance * bridge.variance).sqrt()
+        w = torch.sigmoid(spread.double().cpu())
+        high, low = (v.log().reshape(-1, *[1] * (w.ndim - 1)) for v in (transition.variance, bridge.variance))
+        return torch.exp(w * high + (1 - w) * low)
 
 
 class Measured(ReverseVariance, Ruled):
@@ -267,14 +290,16 @@ MEASURED: dict[str, Callable[[Tensor, tuple[int, ...]], Measured]] = {
 
 
 def variance_from(word: str | float, log_snr: Float[Tensor, " n"], event: tuple[int, ...] = ()) -> ReverseVariance:
-    """The rule a word stands for: "beta", "beta-hat", a weight between their logs, or one of `MEASURED` with these knots: "calibrated"
+    """The rule a word stands for: "beta", "beta-hat", a weight between their logs, "learned", or one of `MEASURED` with these knots: "calibrated"
     has one error a step, "diagonal" one a cell, "by-state" one a cell and state.
     """
     if word in MEASURED:
         return MEASURED[str(word)](log_snr, event)
+    if word == "learned":
+        return Learned()
     fixed = {"beta": 1.0, "beta-hat": 0.0}
     if isinstance(word, str) and word not in fixed:
-        known = ", ".join((*MEASURED, *fixed))
+        known = ", ".join((*MEASURED, "learned", *fixed))
         raise InputError(f"reverse_variance must be {known} or a number in [0, 1], got {word!r}")
     return Interpolated(fixed[word] if isinstance(word, str) else word)
 

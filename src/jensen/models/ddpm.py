@@ -30,7 +30,7 @@ from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.sampler import Sampler, Watcher, sample
 from jensen.diffusion.schedule import Schedule, schedule_from
 from jensen.diffusion.solvers.words import SAMPLERS, sampler_from
-from jensen.diffusion.variance import MEASURED, ReverseVariance, variance_from
+from jensen.diffusion.variance import MEASURED, Learned, ReverseVariance, variance_from
 from jensen.distributions.conditional import Conditional
 from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood
@@ -55,6 +55,7 @@ from jensen.training.fitter import Objective, Rows, TrainingSettings
 
 CALIBRATION_ROWS = 256
 MOST_LEVELS_FOR_HEAD = 256
+MOST_POWER = 12
 SPREAD_OF_LEVELS = 0.5  # of images on [-1, 1], as Karras et al. 2022 have it; real values are standardised
 MOST_STEPS = 100_000
 
@@ -80,10 +81,11 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         emphasis: how much more often "simple" trains at noise levels around α = σ, where shapes are decided, than at the
             others; None for 0, which trains all alike. A fit chooses 3 on images and 0 on vectors.
         reverse_variance: measured on validation rows, "calibrated" (one a step), "diagonal" (one a cell) or, with parametrisation "levels",
-            "by-state" (one a cell and state), which a fit chooses there; fixed, "beta", "beta-hat", or the weight of log β between them, 0 to 1.
+            "by-state" (one a cell and state), which a fit chooses there; "learned", a further output of the network; fixed, "beta", "beta-hat", or the weight of log β between them, 0 to 1.
         network: "unet" or "dit" (a transformer) for images, "mlp" for anything.
         size: "tiny", "small" or "base".
         dropout: in the network; None for 0. A fit chooses 0.1 where there are few images.
+        fourier: numbers n, such as [6, 7], whose waves sin(2ⁿ π x_t) and cos(2ⁿ π x_t) the network is shown beside x_t.
         head_features: numbers a dimension that the network hands to the levels head; None for 8. A fit chooses 16 for grey
             images of more than 16 pixels a side.
     """
@@ -114,6 +116,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         network: Literal["auto", "unet", "dit", "mlp"] = "auto",
         size: Literal["auto", "tiny", "small", "base"] = "auto",
         dropout: float | None = None,
+        fourier: list[int] | None = None,
         head_features: int | None = None,
     ) -> None:
         super().__init__(event_shape, space)
@@ -132,8 +135,11 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
             chain = Chain(chosen, timesteps)
             variance = variance_from(reverse_variance, chain.log_snr[knots(timesteps) - 1], self.event_shape)
             emission = Emission(space, _first_scale(space, chain))
-        shape = NetworkShape(self.event_shape, network, size, dropout or 0.0, head_features or 8)
-        denoiser = _denoiser(shape, space, chain, parametrisation)
+        waves = tuple(fourier or ())
+        if not all(0 <= n <= MOST_POWER for n in waves):
+            raise InputError(f"fourier must be whole numbers from 0 to {MOST_POWER}, got {fourier}")
+        shape = NetworkShape(self.event_shape, network, size, dropout or 0.0, head_features or 8, waves)
+        denoiser = _denoiser(shape, space, chain, parametrisation, weighs=isinstance(variance, Learned))
         _check_seen(variance, denoiser)
         self.reverse = ReverseProcess(chain, denoiser, variance, emission)
         self.register_buffer("proposal", uniform_proposal(timesteps))
@@ -426,22 +432,23 @@ def _default_end(space: Space) -> float:
 
 
 def _check_seen(variance: ReverseVariance, denoiser: Denoiser) -> None:
-    if variance.learns_by_state and not isinstance(denoiser, LevelsDenoiser):
+    if variance.learns_by_state and not (isinstance(denoiser, LevelsDenoiser) and not denoiser.weighs):
         raise InputError(
             "reverse_variance=by-state needs parametrisation=levels, which sees a variance; use diagonal or calibrated"
         )
 
 
-def _denoiser(shape: NetworkShape, space: Space, chain: Chain, parametrisation: str) -> Denoiser:
+def _denoiser(shape: NetworkShape, space: Space, chain: Chain, parametrisation: str, *, weighs: bool) -> Denoiser:
     word = _default_parametrisation(space) if parametrisation == "auto" else parametrisation
     if word != "levels":
-        return NetworkDenoiser(shape.build(1), _parametrisation(word, chain, space))
+        return NetworkDenoiser(shape.build(1 + weighs), _parametrisation(word, chain, space), weighs=weighs)
     if not isinstance(space, Levels) or space.k > MOST_LEVELS_FOR_HEAD:
         raise InputError(
             f"parametrisation=levels needs data on at most {MOST_LEVELS_FOR_HEAD} levels, got {space}; use v"
         )
     values = space.values().float()
-    return LevelsDenoiser(shape.build(shape.head_features), LevelsHead(shape.head_features, values))
+    head = LevelsHead(shape.head_features, values)
+    return LevelsDenoiser(shape.build(shape.head_features + weighs), head, weighs=weighs)
 
 
 def _parametrisation(word: str, chain: Chain, space: Space) -> Parametrisation:

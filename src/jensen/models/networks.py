@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from jensen.errors import InputError
@@ -26,9 +27,15 @@ class NetworkShape:
     size: str
     dropout: float
     head_features: int
+    fourier: tuple[int, ...] = ()
 
     def build(self, features: int) -> nn.Module:
-        """A network that puts out `features` numbers a dimension."""
+        """A network that puts out `features` numbers a dimension; it is shown waves of its input beside it where there are `fourier` numbers."""
+        if not self.fourier:
+            return self._build(self.event[0], features)
+        return WithWaves(self._build(self.event[0] * (1 + 2 * len(self.fourier)), features), self.fourier)
+
+    def _build(self, channels: int, features: int) -> nn.Module:
         image = len(self.event) == 3
         word = ("unet" if image else "mlp") if self.network == "auto" else self.network
         if word in OF_IMAGES:
@@ -36,10 +43,33 @@ class NetworkShape:
                 raise InputError(f"network={word} needs images (C, H, W), got rows of shape {self.event}; use mlp")
             kind, presets = OF_IMAGES[word]
             preset = presets["small" if self.size == "auto" else self.size]
-            return kind(self.event[0], features * self.event[0], **vars(preset), dropout=self.dropout)
+            return kind(channels, features * self.event[0], **vars(preset), dropout=self.dropout)
         dims = math.prod(self.event)
+        shown = dims * channels // self.event[0]
         width, depth = {"tiny": (64, 2), "base": (256, 4)}.get(self.size, (128, 3))
-        return Flat(MLP(dims, features * dims, width=width, depth=depth, dropout=self.dropout), self.event, features)
+        return Flat(MLP(shown, features * dims, width=width, depth=depth, dropout=self.dropout), self.event, features)
+
+
+class WithWaves(nn.Module):
+    """A network that is shown x_t and sin(2ⁿ π x_t), cos(2ⁿ π x_t): differences of a level that its own arithmetic would lose (Kingma et al.
+    2021, "Variational diffusion models", appendix C).
+
+    Args:
+        network: of `1 + 2·len(powers)` times the channels.
+        powers: n.
+    """
+
+    def __init__(self, network: nn.Module, powers: tuple[int, ...]) -> None:
+        super().__init__()
+        self.network, self.powers = network, powers
+
+    def forward(self, x: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
+        """`(B, C, …)` → what the network says."""
+        angles = [2**n * math.pi * x for n in self.powers]
+        shown = torch.cat([x, *(wave for a in angles for wave in (a.sin(), a.cos()))], 1)
+        out = self.network(shown, log_snr, context)
+        assert isinstance(out, Tensor)
+        return out
 
 
 class Flat(nn.Module):
