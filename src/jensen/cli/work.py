@@ -44,7 +44,8 @@ def drawn(
                 "only diffusion models have samplers, steps and grids; leave out --sampler, --steps, --grid and --set"
             )
         return pipeline.sample(n, context, seed=seed), model.draws
-    solver, count = model.sampler(sampler, **options), model.chain(steps).steps
+    count = model.chain(steps).steps
+    solver = model.sampler(sampler or model.best_sampler(count), **options)
     chosen: dict[str, Any] = {"sampler": solver, "steps": steps, "grid": "time" if grid is None else grid}
     model.levels(steps, chosen["grid"])  # refused before the bar, if at all
     with bar("sampling", count * -(-n // pipeline.sampling_batch())) as shown:

@@ -79,5 +79,6 @@ def draw(
             frames.append(Frame(i, float(chain.log_snr[i - 1]), *pair))
         on_step(1)
 
-    samples = pipeline.sample(count, seed=SEED, steps=steps, watch=watch)
-    return Drawing(samples, f"{model.sampler().describe(steps)}, seed {SEED}", frames)
+    sampler = model.sampler()  # of the chain, whose bound the report tells
+    samples = pipeline.sample(count, seed=SEED, sampler=sampler, steps=steps, watch=watch)
+    return Drawing(samples, f"{sampler.describe(steps)}, seed {SEED}", frames)

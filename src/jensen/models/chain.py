@@ -19,7 +19,7 @@ class ChainModel(LatentModel):
     """A latent-variable model with a chain of latents.
 
     Class attributes:
-        samplers: words of the solvers that can sample it; the first is the default.
+        samplers: words of the solvers that can sample it; the first draws from the chain that the bound is about.
     """
 
     samplers: ClassVar[tuple[str, ...]]
@@ -34,7 +34,11 @@ class ChainModel(LatentModel):
 
     @abstractmethod
     def sampler(self, word: str | None = None, /, **options: Any) -> Sampler:
-        """The solver a word stands for, the default if None."""
+        """The solver a word stands for; that of the chain itself if None."""
+
+    @abstractmethod
+    def best_sampler(self, steps: int) -> str:
+        """The word of the solver that is taken where none is named, by the number of steps."""
 
     @abstractmethod
     def sample(
@@ -49,7 +53,7 @@ class ChainModel(LatentModel):
         grid: str = "time",
         watch: Watcher = unwatched,
     ) -> Tensor:
-        """As `Model.sample`; by the default sampler in the model's own number of steps unless told otherwise.
+        """As `Model.sample`; in the model's own number of steps and by the best sampler for that number unless told otherwise.
 
         Args:
             n: how many rows.

@@ -29,7 +29,7 @@ from jensen.diffusion.process import Chain
 from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.sampler import Sampler, Watcher, sample
 from jensen.diffusion.schedule import Schedule, schedule_from
-from jensen.diffusion.solvers.words import SAMPLERS, sampler_from
+from jensen.diffusion.solvers.words import SAMPLERS, best_for, sampler_from
 from jensen.diffusion.variance import MEASURED, Learned, ReverseVariance, variance_from
 from jensen.distributions.conditional import Conditional
 from jensen.errors import InputError
@@ -327,15 +327,18 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         grid: str = "time",
         watch: Watcher = unwatched,
     ) -> Tensor:
-        """Draw rows; by default ancestrally in all T steps."""
+        """Draw rows; by default in all T steps, by the solver that is best in so many."""
         self.eval()
+        sampler = sampler or self.sampler(self.best_sampler(self.chain(steps).steps))
         reverse, _ = self._process(steps)
         levels = self.levels(steps, grid)
         ids, noise = sample_ids(n, start), sample_noise(seed)
         like = next(self.parameters())
-        return sample(
-            reverse, self.event_shape, ids, noise, sampler or self.sampler(), levels=levels, like=like, watch=watch
-        )
+        return sample(reverse, self.event_shape, ids, noise, sampler, levels=levels, like=like, watch=watch)
+
+    def best_sampler(self, steps: int) -> str:
+        """By the number of steps alone."""
+        return best_for(steps)
 
     @torch.no_grad()
     def cost_per_step(self, x: Tensor, ids: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:

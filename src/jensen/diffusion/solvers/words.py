@@ -46,6 +46,14 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
 }
 
 
+FEW = 100  # steps, up to which a solver of the flow is nearer to the long chain than a short chain is
+
+
+def best_for(steps: int) -> str:
+    """The word of the sampler that is best in so many steps, as measured on MNIST (docs/theory/note3.md)."""
+    return "dpm-2m" if steps <= FEW else "ancestral"
+
+
 def sampler_from(word: str, options: Mapping[str, Any]) -> Sampler:
     """The sampler a word stands for.
 

@@ -21,6 +21,7 @@ from jensen.evaluation.two_sample.gauge import ROWS, Gauge, enough
 from jensen.evaluation.two_sample.measure import Measure, as_dict, measures_from
 from jensen.evaluation.two_sample.memory import likelihood_gap
 from jensen.fitting import fit
+from jensen.models.chain import ChainModel
 from jensen.models.model import DensityModel
 from jensen.models.pipeline import Pipeline
 
@@ -185,7 +186,9 @@ def most_rows(pipeline: Pipeline) -> int:
 @torch.no_grad()
 def draw_rows(pipeline: Pipeline, count: int, seed: int) -> tuple[Tensor, str]:
     """Samples, and how they were drawn."""
-    steps = drawing_steps(pipeline)
-    if steps is None:
-        return pipeline.sample(count, seed=seed), f"{pipeline.model.draws}, seed {seed}"
-    return pipeline.sample(count, seed=seed, steps=steps), f"drawn in {steps} steps, seed {seed}"
+    steps, model = drawing_steps(pipeline), pipeline.model
+    if steps is None or not isinstance(model, ChainModel):
+        return pipeline.sample(count, seed=seed), f"{model.draws}, seed {seed}"
+    sampler = model.sampler(model.best_sampler(steps))
+    rows = pipeline.sample(count, seed=seed, sampler=sampler, steps=steps)
+    return rows, f"drawn by {sampler.describe(steps)}, seed {seed}"
