@@ -78,14 +78,14 @@ def test_the_cheapest_plan_takes_more_strata_where_they_pay_and_keeps_its_word()
     reverse.emission.log_scale.fill_(0.0)  # a quiet L_0, which is seen once in a repetition whatever its calls
     proposal = uniform_proposal(100)  # fits badly, so that the terms of one repetition differ much and strata pay
     find = lambda choices: cheapest_plan(  # noqa: E731
-        reverse, batch.x, batch.id, proposal, Noise(0), choices=choices, rows=8, tolerance=0.2
+        reverse, batch.x, batch.id, proposal, Noise(0), choices=choices, rows=8, tolerance=0.4
     )
     few, chosen = find([4]), find([4, 16, 64])
     assert chosen.calls_per_example() <= few.calls_per_example()
     assert chosen.calls is not None
     assert chosen.calls > 4
     means = torch.stack([estimate(reverse, batch.x, batch.id, chosen, Noise(5, k)).total.mean() for k in range(60)])
-    assert float(means.std()) < 0.2 * 1.4  # the pilot's own variance has a relative sd of about 0.3
+    assert float(means.std()) < 0.4 * 1.4  # the pilot's own variance has a relative sd of about 0.3
 
 
 @pytest.mark.parametrize("word", ["x", "eps", "v", "score", "mu", "levels"])
@@ -169,7 +169,7 @@ def test_a_chain_is_not_cut_to_one_step() -> None:
 def test_a_plan_looks_at_no_more_terms_than_there_are(steps: int, most: int) -> None:
     model = DDPM((2,), Real(), timesteps=steps)
     x = Noise(1).normal(range(30), (2,))
-    plan = model.plan(Batch(x, torch.arange(30)), 30, tolerance=0.05, seed=0)
+    plan = model.plan(Batch(x, torch.arange(30)), 30, tolerance=0.3, seed=0)
     calls = plan["calls"] or steps
     assert calls <= most
     assert model.cost(plan) == plan["repetitions"] * calls

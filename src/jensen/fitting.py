@@ -180,6 +180,7 @@ def problem_of(path: str | Path) -> str | None:
     run = Run(path)
     try:
         run.check_model(skeleton(run.config(), path))
+        run.calibration()
     except InputError as error:
         return str(error)
     return None

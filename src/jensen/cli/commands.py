@@ -525,13 +525,24 @@ def info(run: RunFolder, as_json: Json = False) -> None:
     config = folder.config()
     result = folder.evaluation()
     problem = problem_of(run) if folder.finished else None
+    how = folder.calibration() if problem is None else None
     if as_json:
         finished = folder.finished and problem is None
-        print_json({"config": config, "finished": finished, "problem": problem, "evaluation": result})
+        print_json(
+            {
+                "config": config,
+                "calibration": how,
+                "finished": finished,
+                "problem": problem,
+                "evaluation": result,
+            }
+        )
         return
     for name in ("data", "model", "training", "versions"):
         for key, value in (config.get(name) or {}).items():
             typer.echo(f"{name}.{key}: {json.dumps(value, ensure_ascii=False)}")
+    if how is not None:
+        typer.echo(f"calibration: {json.dumps(how, ensure_ascii=False)}")
     state = "finished" if folder.finished else "not finished; the same `jensen fit` command goes on"
     typer.echo(f"state: {f'damaged: {problem}' if problem else state}")
     if result:
