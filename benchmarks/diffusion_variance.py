@@ -61,7 +61,7 @@ def main() -> None:
             model.calibrate_on(batch, 0)
         for steps in options.steps:
             score(name, "time", steps)
-            if name in model.calibrations and steps <= 256:
+            if name in model.calibrations and steps <= 128:
                 score(name, "optimised", steps)
     score("any", "time", math.inf)
     options_told = {

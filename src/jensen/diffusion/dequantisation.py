@@ -33,7 +33,7 @@ def _truncated_normal(x: Tensor, u: Tensor, space: Levels, scale: float) -> tupl
     low = torch.where(level > 0, -half, -math.inf).to(x)
     high = torch.where(level < space.k - 1, half, math.inf).to(x)
     below, above = torch.special.ndtr(low), torch.special.ndtr(high)
-    z = torch.special.ndtri(below + u.clamp(min=1e-16) * (above - below))
+    z = torch.special.ndtri(below + u.clamp(1e-16, 1 - 1e-15) * (above - below))
     z = torch.minimum(torch.maximum(z, low), high)
     log_q = -0.5 * z.square() - 0.5 * math.log(2 * math.pi) - math.log(scale) - (above - below).log()
     return x + scale * z, log_q.sum(1)

@@ -19,7 +19,7 @@ from jensen.diffusion.variance import Measured, ReverseVariance
 from jensen.errors import InputError, did_you_mean
 
 RHO = 7.0
-PLACES, MOST_OPTIMISED = 512, 256  # levels to choose from, and how many may be chosen
+PLACES, MOST_OPTIMISED = 256, 128  # levels to choose from, and how many may be chosen
 
 
 def _uniform(chain: Chain) -> Tensor:
