@@ -38,7 +38,9 @@ def reference(pipeline: Pipeline, count: int, folder: Path) -> torch.Tensor:
         if not path.is_file():
             began = time.perf_counter()
             assert isinstance(pipeline.model, DDPM)
-            drawn = pipeline.decode(pipeline.model.sample(100, seed=1000, start=start))
+            drawn = pipeline.decode(
+                pipeline.model.sample(100, seed=1000, start=start, sampler=pipeline.model.sampler())
+            )
             np.save(path, drawn.numpy())
             print(f"reference {start + 100}/{count}: {time.perf_counter() - began:.0f} s", flush=True)
         parts.append(torch.from_numpy(np.load(path)))

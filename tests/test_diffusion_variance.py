@@ -221,8 +221,8 @@ def uneven(steps: int = 6) -> ReverseProcess:
 
 
 def test_the_diagonal_is_the_error_of_every_cell_and_its_bound_the_best():
-    """Each cell's e against Monte Carlo over fresh rows to 4 %; no cell's variance can be changed for the better on the rows of calibration
-    (where w is small: 4,000 rows); the bound is better than with one error for all by what the theory says, the mean of logs.
+    """Each cell's e against Monte Carlo over fresh rows to a tenth; the bound is better than with one error for all by what the theory says, the
+    mean of logs.
     """
     reverse, world = uneven(), Uneven(mixture_1d())
     rows, ids = world.cells(4000, 0), torch.arange(4000)

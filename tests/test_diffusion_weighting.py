@@ -166,7 +166,7 @@ def batch(n: int = 64) -> Batch:
 
 @pytest.mark.parametrize("loss", ["x-like", "bound"])
 def test_an_adaptive_proposal_keeps_the_mean_and_lowers_the_variance(loss: str):
-    """The mean over a batch by learned and by even steps: |z| < 4.5; its variance is less than half of it. `min-snr` stands for a weight that
+    """The mean over a batch by learned and by even steps: |z| < 4.5; its variance is less than three fifths of it. `min-snr` stands for a weight that
     leaves most of the loss at few levels.
     """
     word = "min-snr" if loss == "x-like" else loss

@@ -3,6 +3,7 @@
 from typing import Any
 
 from jensen.data import Examples, Split
+from jensen.data.examples import Batch
 from jensen.errors import InputError, did_you_mean
 from jensen.evaluation.likelihood import difference_dict, summary
 from jensen.likelihood import BITS, LogLikelihood, plus_minus
@@ -19,7 +20,7 @@ MOST_ROWS, SCORED, CALLS, REPETITIONS = 1024, 64, 16, 4
 
 
 def calibrated_anew(
-    folder: Run, pipeline: Pipeline, split: Split, by: str, count: int | None, seed: int
+    folder: Run, pipeline: Pipeline, split: Split, by: str | None, count: int | None, seed: int
 ) -> dict[str, Any]:
     """Measure on `count` validation rows (None: up to 1024, at most three quarters), score others before and after, and keep it in the run.
 
@@ -30,6 +31,8 @@ def calibrated_anew(
     if not isinstance(model, DDPM):
         word = pipeline.config["model"]["word"]
         raise InputError(f"jensen calibrate is for diffusion models, and this run's model is {word!r}")
+    old = model.reverse.variance.word
+    by = by or (old if old in model.calibrations else "calibrated")
     if by not in model.calibrations:
         near = did_you_mean(by, model.calibrations)
         raise InputError(f"unknown --variance {by!r}; {near}known are {', '.join(model.calibrations)}")
@@ -39,21 +42,27 @@ def calibrated_anew(
     model.variance_by(by)  # refused before any work, if at all
     order = Noise(seed, "calibrate").permutation(len(split.valid))
     others = split.valid.take(order[count:][: enough_rows(split.event_shape, SCORED)])
-    before = _bounds(pipeline, others, seed)
-    with folder.locked():
+    batch = pipeline.encoded(split.valid).batch(order[:count])
+    _calibrate(model, batch, seed)  # as it was, on the same rows, so that both are strangers to the others
+    before = after = _bounds(pipeline, others, seed)
+    if by != old:
         model.calibrated_by(by)
-        batch = pipeline.encoded(split.valid).batch(order[:count])
-        with bar("calibrating", model.calibration_calls(count, most=count)) as shown:
-            model.calibrate_on(batch, seed, shown.advance)
-        how = {"by": by, "rows": count, "seed": seed}
+        _calibrate(model, batch, seed)
+        after = _bounds(pipeline, others, seed)
+    how = {"by": by, "rows": count, "seed": seed}
+    with folder.locked():
         folder.write_calibration(model.calibration(), how)
-    after = _bounds(pipeline, others, seed)
     table = [
         {"steps": steps, "before": summary(before[steps]), "after": summary(after[steps])}
         | {"difference": difference_dict(after[steps] - before[steps])}
         for steps in before
     ]
-    return {"calibration": how, "scored_rows": len(others), "bounds": table}
+    return {"calibration": how, "was": old, "scored_rows": len(others), "bounds": table}
+
+
+def _calibrate(model: DDPM, batch: Batch, seed: int) -> None:
+    with bar("calibrating", model.calibration_calls(len(batch.x), most=len(batch.x))) as shown:
+        model.calibrate_on(batch, seed, shown.advance)
 
 
 def _bounds(pipeline: Pipeline, rows: Examples, seed: int) -> dict[int, LogLikelihood]:
@@ -80,9 +89,9 @@ def lines(record: dict[str, Any]) -> list[str]:
     told = [f"reverse variance: {how['by']}, measured on {how['rows']} validation rows (seed {how['seed']})"]
     if not table:
         return [*told, "there are no other validation rows to score; give a smaller -n to see what it does"]
-    told.append(
-        f"the bound on {record['scored_rows']} other validation rows, before → after (± of the paired difference):"
-    )
+    told.append(f"the bound on {record['scored_rows']} other validation rows" + _change(record) + ":")
+    if record["was"] == how["by"]:
+        return told + [f"  T = {row['steps']:<6} {row['after']['quote']}" for row in table]
     for row in table:
         old, new, difference = row["before"], row["after"], row["difference"]
         in_bits = difference["mean_bits_per_dim"] is not None
@@ -95,3 +104,9 @@ def lines(record: dict[str, Any]) -> list[str]:
         change = plus_minus(-gained if in_bits else gained, error, sign=True)
         told.append(f"  T = {row['steps']:<6} {sign} {first:.4f} → {sign} {last:.4f} {unit}  ({change})")
     return told
+
+
+def _change(record: dict[str, Any]) -> str:
+    """What the two numbers of a line are, where there are two."""
+    old, new = record["was"], record["calibration"]["by"]
+    return "" if old == new else f", {old} → {new} (± of the paired difference)"

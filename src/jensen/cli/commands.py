@@ -204,8 +204,7 @@ def evaluate(
     check_redraws(pipeline, redraw, count)
     check_anomaly(pipeline, data, against, count)
     rows = rows_to_score(pipeline, data, size, levels, layout, label)
-    count = count_or_default(rows, count, method)
-    rows = some_of(rows, count)
+    rows = some_of(rows, count_or_default(rows, count, method))
     ll = scored(pipeline, rows, seed=seed, **options)
     if output:
         keep_scores(output, pipeline, rows, ll, seed)
@@ -458,12 +457,12 @@ def encode(
 def calibrate(
     run: RunFolder,
     by: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--variance",
-            help="One error a step (calibrated), a cell (diagonal), or a cell and state (by-state; on levels).",
+            help="One error a step (calibrated), a cell (diagonal), or a cell and state (by-state; on levels). Default: as the run has it.",
         ),
-    ] = "diagonal",
+    ] = None,
     count: Annotated[
         int | None, typer.Option("-n", help="Validation rows to measure on (default: up to 1024, at most 3/4 of them).")
     ] = None,
@@ -499,7 +498,7 @@ def calibrate(
 def report(run: RunFolder) -> None:
     """Write the run's report.html again: one self-contained page with pictures."""
     from jensen.cli.inputs import own_data
-    from jensen.cli.work import evaluated, pictured, write_page
+    from jensen.cli.work import evaluated, keep_picture, pictured, write_page
     from jensen.fitting import load
     from jensen.training.run import Run
 
@@ -509,6 +508,7 @@ def report(run: RunFolder) -> None:
     for line in filter(None, (problem and f"some panels are left out: {problem}", folder.history_problem())):
         print(line, file=sys.stderr)
     drawing = pictured(pipeline)
+    keep_picture(folder, pipeline, drawing)
     if split is not None and folder.evaluation() is None:
         evaluated(folder, pipeline, split, drawing.samples)
     typer.echo(f"report: {write_page(folder, split, problem, drawing)}")

@@ -84,10 +84,16 @@ def finish(folder: Run, pipeline: Pipeline, split: Split) -> dict[str, Any]:
     if result and all(folder.file(name).is_file() for name in ("samples.png", "report.html")):
         return result
     drawing = pictured(pipeline)
-    save_grid(drawing.samples, pipeline.space, folder.file("samples.png"), names=split.facts.get("columns"))
+    keep_picture(folder, pipeline, drawing)
     result = result or evaluated(folder, pipeline, split, drawing.samples)
     write_page(folder, split, None, drawing)
     return result
+
+
+def keep_picture(folder: Run, pipeline: Pipeline, drawing: Drawing) -> None:
+    """samples.png of a run."""
+    names = pipeline.config["data"]["facts"].get("columns")
+    save_grid(drawing.samples, pipeline.space, folder.file("samples.png"), names=names)
 
 
 def pictured(pipeline: Pipeline) -> Drawing:

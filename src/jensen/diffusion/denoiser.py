@@ -120,12 +120,10 @@ class LevelsDenoiser(Denoiser):
         features, second = _run(self.network, x_t, log_snr, context), None
         if self.weighs:
             features, second = _parted(features, x_t, self.head.features)
-        mean = self._mean(features, x_t, log_snr)
         if not spread or self.weighs:
-            return mean, second if spread else None
-        with torch.no_grad():
-            seen = self.head.variance(features, x_t, expand(alpha(log_snr), x_t), expand(sigma(log_snr), x_t))
-        return mean, seen
+            return self._mean(features, x_t, log_snr), second if spread else None
+        mean, seen = self.head.moments(features, x_t, expand(alpha(log_snr), x_t), expand(sigma(log_snr), x_t))
+        return self._mean(features, x_t, log_snr) if torch.is_grad_enabled() else mean, seen
 
     def _mean(self, features: Tensor, x_t: Tensor, log_snr: Tensor) -> Tensor:
         mean = self.head(features, x_t, expand(alpha(log_snr), x_t), expand(sigma(log_snr), x_t))

@@ -23,7 +23,7 @@ from torch.nn.functional import softplus
 from jensen.diffusion.denoiser import Denoiser
 from jensen.diffusion.process import expand
 from jensen.diffusion.runge_kutta import Slope, Solution, solve, solve_in_steps
-from jensen.diffusion.schedule import alpha
+from jensen.diffusion.schedule import alpha, sigma
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Accuracy:
     """How the equation is solved.
 
     Attributes:
-        tolerance: the most that a step may be wrong: so much a cell of x (root mean square) and so much times √d of log p.
+        tolerance: the most that a step may be wrong: so many σ(λ) a cell of x (root mean square) and so much times √d of log p.
         steps: equal steps in λ instead, whatever their error.
     """
 
@@ -119,7 +119,7 @@ class ProbabilityFlow:
             for number, v in enumerate(directions.to(given).unbind(1)):
                 more = number + 1 < directions.shape[1]
                 (pulled,) = torch.autograd.grad(denoised, given, v, retain_graph=more)
-                trace += (pulled.double() * v.double()).sum(1)
+                trace += (pulled.double() * v.double()).sum(1).to(trace)
         return _along(log_snr, x, denoised.detach()), trace if signs is None else trace / signs.shape[1]
 
     def _denoised(self, log_snr: Tensor, x: Tensor, rows: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ class ProbabilityFlow:
 
 
 def _along(log_snr: Tensor, x: Tensor, denoised: Tensor) -> Tensor:
-    """½ (α x̂_0 - α² x), float64."""
+    """½ (α x̂_0 - α² x), float64, where x is: the solver's state stays on the CPU."""
     a = expand(alpha(log_snr), x)
     return 0.5 * a * (denoised.to(x) - a * x)
 
@@ -139,11 +139,11 @@ def _solved(
     if accuracy.steps is not None:
         return solve_in_steps(slope, y, start, end, accuracy.steps)
 
-    def size(error: Tensor, now: Tensor) -> Tensor:
-        if not carries:
-            return error.square().mean(1).sqrt() / accuracy.tolerance
-        cells, density = error[:, :-1], error[:, -1]
-        allowed = accuracy.tolerance * cells.shape[1] ** 0.5
-        return torch.maximum(cells.square().mean(1).sqrt() / accuracy.tolerance, density.abs() / allowed)
+    def size(error: Tensor, log_snr: Tensor) -> Tensor:
+        cells = error[:, :-1] if carries else error
+        away = cells.square().mean(1).sqrt() / sigma(log_snr)
+        if carries:
+            away = torch.maximum(away, error[:, -1].abs() / cells.shape[1] ** 0.5)
+        return away / accuracy.tolerance
 
     return solve(slope, y, start, end, size)

@@ -23,7 +23,10 @@ from jensen.noise import Noise
 
 FEW_STEPS = 64  # up to here looking at every term is among the plans
 FEW_DIMS = 8  # up to here the trace is exact
-TOLERANCE = 1e-3  # of a step of the equation
+TOLERANCE, FINE = 1e-2, 1e-5  # of a step of the equation; where the trace is exact
+SETTLED = (
+    0.1  # of the Monte-Carlo error asked for: the most that a halved tolerance may move log p of what is called a bound
+)
 MOST_REPETITIONS = 10_000
 
 
@@ -81,7 +84,7 @@ class Vlb(Method):
     def plan(self, few: Batch, rows: int, tolerance: float, seed: int, options: Mapping[str, Any]) -> dict[str, Any]:
         """Repetitions, and the calls in each where that is left open."""
         if options.get("repetitions") is not None:
-            return dict(options)
+            return {"calls": 4, **options}
         offered = [*(c for c in (4, 16, 64) if c < self.steps), *([None] if self.steps <= FEW_STEPS else [])]
         plan = cheapest_plan(
             self.bound,
@@ -97,8 +100,7 @@ class Vlb(Method):
 
     def cost(self, plan: Mapping[str, Any]) -> int:
         """Network calls."""
-        calls = self.steps if plan["calls"] is None else min(plan["calls"], self.steps)
-        return int(plan["repetitions"] * calls)
+        return Plan(int(plan["repetitions"]), plan["calls"], self.proposal).calls_per_example()
 
     @torch.no_grad()
     def score(
@@ -120,8 +122,7 @@ class Vlb(Method):
             value=-costs.total.mean(0),
             kind="lower bound",
             measure=self.space.measure,
-            of=f"ancestral, T = {'∞' if math.isinf(self.steps) else int(self.steps)}"
-            + (f", {self.grid} grid" if self.grid != "time" else ""),
+            of=self._of,
             method="vlb",
             event_shape=tuple(x.shape[1:]),
             stderr=costs.total.std(0) / math.sqrt(wanted),
@@ -134,6 +135,15 @@ class Vlb(Method):
             precision="float32",
         )
 
+    @property
+    def _of(self) -> str:
+        """T; and the variance and the grid, where they are not the plain ones."""
+        if isinstance(self.bound, ContinuousTime):
+            return "ancestral, T = ∞"
+        word = self.bound.variance.word
+        variance = "" if word == "calibrated" else f", variance {word}"
+        return f"ancestral, T = {int(self.steps)}{variance}" + (f", {self.grid} grid" if self.grid != "time" else "")
+
     def _calls(self, calls: int | None) -> int | None:
         if calls is None and math.isinf(self.steps):
             raise InputError("in continuous time there is no end of terms to look at every one; give calls, such as 16")
@@ -144,7 +154,9 @@ class Vlb(Method):
 
 @dataclass(frozen=True)
 class Ode(Method):
-    """The density of the probability flow."""
+    """The density of the probability flow, up to the solver's error: on real values an estimate, however exact the trace; on levels a lower
+    bound where a pilot finds that error small beside the Monte-Carlo error that was asked for.
+    """
 
     own = ("repetitions", "probes", "ode_tolerance", "ode_steps", "divergence", "dequantisation")
 
@@ -170,7 +182,9 @@ class Ode(Method):
         if wanted is None and self.likelihood.drawn(settings):
             enough = math.ceil(tried.variance / (rows * tolerance**2))
             wanted = min(max(2, enough), MOST_REPETITIONS)
-        return {**options, "repetitions": 1 if wanted is None else wanted, "accuracy": tried.told}
+        settled = tried.told["halved_tolerance_change_nats"] <= SETTLED * tolerance
+        told = {**tried.told, "settled": settled}
+        return {**options, "repetitions": 1 if wanted is None else wanted, "accuracy": told}
 
     def cost(self, plan: Mapping[str, Any]) -> int:
         """A row at a time."""
@@ -192,10 +206,11 @@ class Ode(Method):
         found = flow.estimate(x, ids, settings, Noise(seed, "ode"), context=context, on_calls=on_calls)
         high, low = flow.ends
         ending = "the nearest level" if isinstance(self.space, Levels) else "x/α"
-        kind: Any = "lower bound" if isinstance(self.space, Levels) else "exact" if not drawn else "estimate"
+        told = plan.get("accuracy", {})
+        bound = isinstance(self.space, Levels) and told.get("settled", False)
         return LogLikelihood(
             value=found.total.mean(0),
-            kind=kind,
+            kind="lower bound" if bound else "estimate",  # the solver's error has no sign
             measure=self.space.measure,
             of=f"probability flow from N(0, I) at log-SNR {low:g} to {high:.3g}, ending in {ending}",
             method="ode",
@@ -211,7 +226,7 @@ class Ode(Method):
                 "end_prior_nats": self.reverse.prior_term(x),
                 "seed": seed,
                 **({"dequantisation": settings.dequantisation} if isinstance(self.space, Levels) else {}),
-                **plan.get("accuracy", {}),
+                **told,
             },
             precision="float32 network, float64 solver",
         )
@@ -222,6 +237,8 @@ class Ode(Method):
 
     def _settings(self, x: Tensor, options: Mapping[str, Any]) -> Settings:
         """Checked, with defaults."""
+        if self.reverse.chain.steps < 2:
+            raise InputError("the flow needs two noise levels to go between, and this chain has 1 step")
         given = {name: value for name, value in options.items() if value is not None}
         exact = {"exact": True, "hutchinson": False, "auto": x[0].numel() <= FEW_DIMS}
         word, probes = given.get("divergence", "auto"), given.get("probes", 1)
@@ -231,11 +248,12 @@ class Ode(Method):
             raise InputError(
                 f"the exact divergence has no probes, got probes={probes}; leave it out, or say divergence=hutchinson"
             )
-        tolerance, steps = given.get("ode_tolerance", TOLERANCE), given.get("ode_steps")
+        tolerance = given.get("ode_tolerance", FINE if exact[word] else TOLERANCE)
+        steps = given.get("ode_steps")
         dequantisation = given.get("dequantisation", "truncated-normal")
         if not 1e-12 <= tolerance <= 1:
             raise InputError(f"ode_tolerance must be from 1e-12 to 1, got {tolerance}")
-        for name, value, most in (("probes", probes, 10_000), ("ode_steps", steps, 100_000)):
+        for name, value, most in (("probes", probes, 1000), ("ode_steps", steps, 100_000)):
             if value is not None and not 1 <= value <= most:
                 raise InputError(f"{name} must be from 1 to {most:,}, got {value}")
         if dequantisation not in DEQUANTISATIONS:
@@ -246,9 +264,9 @@ class Ode(Method):
                 f"dequantisation is for levels, and these are real values, got {dequantisation}; leave it out"
             )
         accuracy = Accuracy(float(tolerance), None if steps is None else int(steps))
-        return Settings(
-            int(given.get("repetitions", 1)), None if exact[word] else int(probes), accuracy, dequantisation
-        )
+        drawn = not exact[word] or isinstance(self.space, Levels)
+        repetitions = int(given.get("repetitions", 1 + drawn))
+        return Settings(repetitions, None if exact[word] else int(probes), accuracy, dequantisation)
 
 
 METHODS: dict[str, type[Method]] = {"vlb": Vlb, "ode": Ode}

@@ -92,7 +92,7 @@ class FlowLikelihood:
     ) -> FlowEstimate:
         """log p of rows `(B, *event)`."""
         parts = []
-        for rows in torch.arange(len(x)).split(TOGETHER):
+        for rows in torch.arange(len(x)).split(max(1, TOGETHER // (settings.probes or 1))):
             given = None if context is None else context[rows]
             found = [
                 self._repetition(x[rows], ids[rows], settings, noise.at("repetition", k), given)
@@ -128,7 +128,7 @@ class FlowLikelihood:
         self, x: Tensor, ids: Tensor, settings: Settings, noise: Noise
     ) -> tuple[Float64[Tensor, "B d"], dict[str, Tensor]]:
         """x_{λ_1}, and what its density is to be multiplied with."""
-        high, flat = torch.tensor(self.ends[0], dtype=torch.float64), x.double().flatten(1)
+        high, flat = torch.tensor(self.ends[0], dtype=torch.float64), x.double().flatten(1).cpu()
         log_alpha = -0.5 * torch.nn.functional.softplus(-high)
         scale = {"scale": (flat.shape[1] * log_alpha).expand(len(x))}
         if not isinstance(self.space, Levels):
@@ -165,7 +165,7 @@ def pilot(
     found = likelihood.estimate(x, ids, replace(settings, repetitions=count), noise, context=context)
     finer = replace(settings, repetitions=1, accuracy=halved(settings.accuracy))
     moved = likelihood.estimate(x, ids, finer, noise, context=context).total[0] - found.total[0]
-    told = {
+    told: dict[str, Any] = {
         "halved_tolerance_change_nats": float(moved.abs().mean()),
         "halved_tolerance_change_most_nats": float(moved.abs().max()),
         "round_trip": _round_trip(likelihood, x, ids, settings, noise, context),

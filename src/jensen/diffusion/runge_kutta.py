@@ -56,7 +56,7 @@ def solve(
         y: at the start.
         start: where.
         end: up or down from there.
-        size: error of a step `(n, D)` and y `(n, D)` → how large it is `(n,)`; 1 is the most that is allowed.
+        size: error of a step `(n, D)` and its t `(n,)` → how large it is `(n,)`; 1 is the most that is allowed.
         first: the first step, as a share of the way.
 
     Raises:
@@ -74,7 +74,7 @@ def solve(
         step = torch.where(last, end - t[rows], h[rows])
         new, error, there = _step(slope, t[rows], y[rows], here[rows], step, rows)
         slopes[rows] += len(_A)
-        ratio = size(error, y[rows]).nan_to_num(nan=1e9, posinf=1e9)
+        ratio = size(error, t[rows]).nan_to_num(nan=1e9, posinf=1e9)
         good, taken = ratio <= 1, rows[ratio <= 1]
         y[taken], here[taken] = new[good], there[good]
         t[taken] = torch.where(last[good], torch.full_like(t[taken], end), t[taken] + step[good])

@@ -63,12 +63,14 @@ class Sampler(ABC):
         ending: what its last x is, in a few words.
         calls: network calls a step.
         memory: how many points of earlier steps it looks at.
+        uses_spread: whether its steps have the reverse variance, and so may want what the denoiser says of it.
     """
 
     name: str
     ending: str = "x̂_0 (on levels, the nearest)"
     calls: int = 1
     memory: int = 0
+    uses_spread: bool = False
 
     @abstractmethod
     def step(self, now: Point, leap: Leap) -> Float[Tensor, "B *event"]:
@@ -130,13 +132,18 @@ def sample(
     def denoise(x: Tensor, log_snr: Tensor) -> Tensor:
         return reverse.denoiser(x, log_snr.expand(len(x)), context)
 
+    def looked(x: Tensor, log_snr: Tensor) -> tuple[Tensor, Tensor | None]:
+        if sampler.uses_spread:
+            return reverse.look(x, log_snr.expand(len(x)), context)
+        return denoise(x, log_snr), None
+
     def drawing(i: int) -> Callable[[int], Tensor]:
         stream = noise.at("step", i)
         return lambda n: (stream.at(n) if n else stream).normal(ids, event).to(like)
 
     x, log_snr = sampler.init(ids, event, noise).to(like), levels[-1]
     for i in range(len(levels), 1, -1):
-        now = Point(log_snr, x, *reverse.look(x, log_snr.expand(len(x)), context))
+        now = Point(log_snr, x, *looked(x, log_snr))
         watch(i, x, now.denoised)
         now, draw = sampler.correct(now, past), drawing(i)
         leap = Leap(reverse, levels[i - 2], denoise, draw, past)

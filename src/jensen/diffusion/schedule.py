@@ -14,7 +14,9 @@ straight lines of flow matching are schedules by their names:
 
     vp       log a² = -∫β, β from 0.1 to 20, a² + b² = 1                     sub-vp   the same a, b = 1 - a²
     ve       a = 1, b from sigma_min to sigma_max in even ratios: λ falls in a straight line
-    flow     a = 1 - t, b = t Everything is float64. Symbols: our α_t² is the ᾱ_t of Ho et al. 2020 and the α_t of
+    flow     a = 1 - t, b = t
+
+Of "ve" the ends are given as log-SNRs, λ = -2 log b. Everything is float64. Symbols: our α_t² is the ᾱ_t of Ho et al. 2020 and the α_t of
 note 3; our σ_t is the standard deviation of the noise in x_t, not of the reverse step.
 """
 

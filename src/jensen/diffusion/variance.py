@@ -34,9 +34,11 @@ class ReverseVariance(nn.Module, ABC):
     """σ² of reverse steps.
 
     Attributes:
+        word: its name.
         learns_by_state: whether calibration must be told Var[x_0 | x_t] as the denoiser sees it.
     """
 
+    word: str
     learns_by_state = False
 
     @property
@@ -71,6 +73,7 @@ class Interpolated(ReverseVariance):
             raise InputError(f"the weight between β̂ (0) and β (1) must lie in [0, 1], got {weight}")
         super().__init__()
         self.weight = float(weight)
+        self.word = {0.0: "beta-hat", 1.0: "beta"}.get(self.weight, f"β^{weight:g} β̂^{1 - weight:g}")
 
     def forward(
         self, transition: Transition, bridge: Bridge, log_snr: Float[Tensor, " n"], spread: Tensor | None = None
@@ -84,6 +87,8 @@ class Learned(ReverseVariance):
 
     It is trained by the bound, whose gradient stops before the mean unless the mean is trained by the bound as well (their equation 16).
     """
+
+    word = "learned"
 
     @property
     def by_state(self) -> bool:
@@ -166,6 +171,8 @@ class Measured(ReverseVariance, Ruled):
 class Calibrated(Measured):
     """One error for all cells."""
 
+    word = "calibrated"
+
     def _take(self, knot: int, squares: Tensor, spread: Tensor | None, least: float) -> None:
         self.log_error[knot] = squares.mean().clamp(min=least).log()
 
@@ -179,6 +186,8 @@ class Diagonal(Measured):
         log_snr: `(n,)` the knots.
         event: the shape of a row.
     """
+
+    word = "diagonal"
 
     def __init__(self, log_snr: Float[Tensor, " n"], event: tuple[int, ...]) -> None:
         super().__init__(log_snr, event)
@@ -200,6 +209,7 @@ class ByState(Measured):
     For denoisers that see a variance, such as those of levels. w is chosen as in `Diagonal`.
     """
 
+    word = "by-state"
     learns_by_state = True
     log_scale: Tensor
     log_spread: Tensor

@@ -306,7 +306,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         if word == "ode":
             return Ode(self.reverse, self.space)
         timesteps = options.get("timesteps")
-        if timesteps is not None and math.isinf(timesteps):
+        if timesteps == math.inf:
             if options.get("grid"):
                 raise InputError(f"continuous time has no grid, got grid={options['grid']}; leave it out")
             return Vlb(ContinuousTime(self.reverse), self.proposal.cpu(), math.inf, self.space)
@@ -373,10 +373,11 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         own = self.reverse.chain
         if timesteps in (None, own.steps) and grid == "time":
             return self.reverse, self.proposal.cpu()
-        steps = own.steps if timesteps is None else int(timesteps)
+        wanted = own.steps if timesteps is None else timesteps
         least = min(2, own.steps)  # one step would leave x_1 pure noise, and the emission is not for that
-        if not least <= steps <= MOST_STEPS:
-            raise InputError(f"steps must be between {least} and {MOST_STEPS}, got {steps}")
+        if not (least <= wanted <= MOST_STEPS and wanted == int(wanted)):
+            raise InputError(f"steps must be between {least} and {MOST_STEPS}, got {wanted:g}")
+        steps = int(wanted)
         chain = own.resized(steps)
         chain = chain if grid == "time" else chain.through(self.levels(steps, grid))
         return self.reverse.along(chain), resized_proposal(self.proposal.cpu(), own.log_snr, chain.log_snr)

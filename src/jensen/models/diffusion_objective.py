@@ -88,15 +88,19 @@ class DDPMObjective(Objective):
         return isinstance(self.reverse.variance, Learned)
 
     def _of_variance(self, x_0: Tensor, i: Tensor, denoised: Tensor, said: Tensor | None) -> Tensor:
-        """T times the term of the bound a dimension, whose gradient reaches the variance alone; 0 for L_0, which has an emission."""
+        """The sum of the bound's terms a dimension, by one of them over how often it is looked at; its gradient reaches the variance alone. 0 for
+        L_0, which has an emission.
+        """
         divergence = self.reverse.divergence(x_0, denoised.detach(), self.reverse.variance_at(i, said), i)
-        return torch.where(i > 1, self.reverse.chain.steps * divergence / x_0[0].numel(), 0.0)
+        return torch.where(i > 1, divergence / (self.shares[i - 1] * x_0[0].numel()), 0.0)
 
     def _proposal(self) -> Tensor:
-        """q(i): that of the objective until every bin was seen."""
+        """q(i); a bin that was not seen yet counts as the mean of those that were."""
         moments = self.second_moments.cpu()
-        if bool((moments == 0).any()):
+        seen = moments > 0
+        if not bool(seen.any()):
             return self.shares
+        moments = torch.where(seen, moments, moments[seen].mean())
         shaped = self.shares * moments.sqrt()[self.bin]
         return (1 - UNIFORM) * shaped / shaped.sum() + UNIFORM * self.shares
 

@@ -113,16 +113,23 @@ def posterior_mean(features: Tensor, u: Tensor, snr: Tensor, weight: Tensor, bia
         return _PosteriorMean.apply(flat, *arguments).view(u.shape)
 
 
-def posterior_variance(
+@torch.no_grad()
+def posterior_moments(
     features: Tensor, u: Tensor, snr: Tensor, weight: Tensor, bias: Tensor, values: Tensor
-) -> Tensor:
-    """Var[y | x_t] (...), as `posterior_mean`; not differentiable."""
+) -> tuple[Tensor, Tensor]:
+    """E[y | x_t] and Var[y | x_t] (...), as `posterior_mean`, in one pass; not differentiable."""
     dtype = torch.promote_types(u.dtype, torch.float32)
-    flat = features.to(dtype).reshape(-1, features.shape[-1])
-    rows, snr = u.to(dtype).reshape(-1, 1), snr.to(dtype).expand_as(u).reshape(-1, 1)
-    posterior = _Posterior(flat, (0.5 * snr).sqrt(), rows, weight.to(dtype), bias.to(dtype), values.to(dtype))
-    slopes = torch.cat([posterior.slope(chunk, posterior(chunk)) for chunk in _chunks(len(rows))])
-    return (slopes / snr).clamp(min=0).view(u.shape)
+    with torch.autocast(u.device.type, enabled=False):
+        flat = features.to(dtype).reshape(-1, features.shape[-1])
+        rows, snr = u.to(dtype).reshape(-1, 1), snr.to(dtype).expand_as(u).reshape(-1, 1)
+        weight, bias, values = (t.to(dtype) for t in (weight, bias, values))
+        posterior = _Posterior(flat, (0.5 * snr).sqrt(), rows, weight, bias, values)
+        mean, slope = torch.empty_like(rows), torch.empty_like(rows)
+        for chunk in _chunks(len(rows)):
+            p = posterior(chunk)
+            torch.mm(p, values[:, None], out=mean[chunk])
+            slope[chunk] = posterior.slope(chunk, p)
+    return mean.view(u.shape), (slope / snr).clamp(min=0).view(u.shape)
 
 
 class LevelsHead(nn.Module, Ruled):
@@ -157,10 +164,10 @@ class LevelsHead(nn.Module, Ruled):
         f = self._last(features, x_t)
         return posterior_mean(f, x_t / alpha, (alpha / sigma) ** 2, self.weight, self.bias, self.values)
 
-    def variance(self, features: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> Tensor:
-        """As forward → Var[x_0 | x_t] (B, C, …)."""
+    def moments(self, features: Tensor, x_t: Tensor, alpha: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """As forward → E[x_0 | x_t] and Var[x_0 | x_t] (B, C, …), not differentiable."""
         f = self._last(features, x_t)
-        return posterior_variance(f, x_t / alpha, (alpha / sigma) ** 2, self.weight, self.bias, self.values)
+        return posterior_moments(f, x_t / alpha, (alpha / sigma) ** 2, self.weight, self.bias, self.values)
 
     def _last(self, features: Tensor, x_t: Tensor) -> Tensor:
         """(B, C·c, …) → (B, C, …, c)."""

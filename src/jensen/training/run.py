@@ -157,7 +157,7 @@ class Run:
 
     def write_calibration(self, tensors: dict[str, Tensor], how: dict[str, Any]) -> None:
         """Write calibration.safetensors; what was computed without it is dropped first."""
-        for name in ("evaluation.json", "report.html"):
+        for name in ("evaluation.json", "report.html", "samples.png"):
             try:
                 self.file(name).unlink(missing_ok=True)
             except OSError as error:

@@ -22,6 +22,7 @@ class Ancestral(Sampler):
     """Draws from p(x_{i-1} | x_i), and at last from p(x_0 | x_1)."""
 
     name, ending = "ancestral", "a draw from the emission"
+    uses_spread = True
 
     def step(self, now: Point, leap: Leap) -> Tensor:
         """A draw from p(x_s | x_t)."""

@@ -33,6 +33,7 @@ class Around(Sampler):
                 f"noise is put back around a solver of single steps, such as heun or ddim, got {inner.name}"
             )
         self.inner, self.calls, self.name, self.ending = inner, inner.calls, inner.name, inner.ending
+        self.uses_spread = inner.uses_spread
 
     def init(self, ids: Int[Tensor, " B"], event: tuple[int, ...], noise: Noise) -> Tensor:
         """Its start."""
