@@ -86,7 +86,20 @@ def test_the_flow_is_an_estimate_and_on_levels_a_bound_where_its_solver_is_settl
     assert levels["diagnostics"]["settled"] == settled
     assert (levels["kind"] == "lower bound") == settled
     assert (levels["measure"], levels["examples"]) == ("counting", 4)
-    coarse = scored(run, "levels", "--method", "ode", "-n", "4", "--set", "ode_steps=1", "--tolerance", "0.001")
+    coarse = scored(
+        run,
+        "levels",
+        "--method",
+        "ode",
+        "-n",
+        "4",
+        "--set",
+        "ode_steps=1",
+        "--set",
+        "repetitions=2",
+        "--tolerance",
+        "0.001",
+    )
     assert coarse["kind"] == "estimate"
     assert levels["diagnostics"]["steps"] == 5
     assert sum(term["mean_nats"] for term in levels["terms"].values()) == pytest.approx(levels["mean_nats"])
@@ -100,7 +113,7 @@ def test_calibrating_anew_is_kept_and_used(run: Any, world: Path):
     code, out, err = run("calibrate", "anew", "--variance", "by-state", "-n", "4")
     assert code == 0, err
     assert "reverse variance: by-state, measured on 4 validation rows (seed 0)" in out
-    assert "the bound on 2 other validation rows:" in out  # by-state it was, measured anew
+    assert "the bound on 4 other validation rows:" in out  # by-state it was, measured anew
     assert "T = 10" in out
     assert not (world / "anew" / "evaluation.json").exists()
     assert (world / "anew" / "model.safetensors").read_bytes() == before

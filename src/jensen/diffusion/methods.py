@@ -27,7 +27,7 @@ TOLERANCE, FINE = 1e-2, 1e-5  # of a step of the equation; where the trace is ex
 SETTLED = (
     0.1  # of the Monte-Carlo error asked for: the most that a halved tolerance may move log p of what is called a bound
 )
-MOST_REPETITIONS = 10_000
+MOST_CALLS = 20_000  # of the flow's network, a row; where they do not reach the tolerance, the error bar says so
 
 
 class Method(ABC):
@@ -181,7 +181,7 @@ class Ode(Method):
         wanted = options.get("repetitions")
         if wanted is None and self.likelihood.drawn(settings):
             enough = math.ceil(tried.variance / (rows * tolerance**2))
-            wanted = min(max(2, enough), MOST_REPETITIONS)
+            wanted = max(2, min(enough, int(MOST_CALLS / tried.calls)))
         settled = tried.told["halved_tolerance_change_nats"] <= SETTLED * tolerance
         told = {**tried.told, "settled": settled}
         return {**options, "repetitions": 1 if wanted is None else wanted, "accuracy": told}
