@@ -129,7 +129,7 @@ def test_models_and_data_are_listed(run: Any):
         (["fit", "digits", "-o", "x", "--set", "timestep=5"], "did you mean 'timesteps'? it has "),
         (["fit", "digit", "-o", "x", "-m", "gaussian"], "did you mean 'digits'? give one of these words or the path"),
         (["sample", "chain", "-o", "x.npy", "--sampler", "dim"], "did you mean 'ddim'? known samplers are "),
-        (["fit", "digits", "-o", "x", "--set", "bogus=1"], "has no setting 'bogus'; it has batch_size, "),
+        (["fit", "digits", "-o", "x", "--set", "bogus=1"], "has no setting 'bogus'; it has adaptive, batch_size, "),
         (["fit", "digits", "-o", "x", "--set", "steps=5"], "has no setting 'steps'"),
         (["fit", "digits", "-o", "x", "--set", "lr=fast"], "setting lr must be a finite number, got 'fast'"),
         (["fit", "digits", "-o", "x", "--set", "lr=NaN"], "setting lr must be a finite number, got nan"),
@@ -386,7 +386,7 @@ def test_options_of_sample_reach_the_sampler(run: Any, world: Path):
     wanted = pipeline.sample(2, seed=4, sampler=DDIM(0.5), steps=3, grid="karras")
     np.testing.assert_array_equal(np.load(world / "e.npy"), wanted)
     refused = {
-        "the sampler ancestral has no setting 'eta'; it has none": ["--set", "eta=0.5"],
+        "the sampler dpm-2m has no setting 'eta'; it has none": ["--set", "eta=0.5"],
         "setting rounds must be a whole number, got 0.5": ["--sampler", "langevin", "--set", "rounds=0.5"],
         "the sampler ddim has no setting 'word'": ["--sampler", "ddim", "--set", "word=1"],
         "unknown sampler ''": ["--sampler", ""],

@@ -45,7 +45,7 @@ def drawn(
             )
         return pipeline.sample(n, context, seed=seed), model.draws
     count = model.chain(steps).steps
-    solver = model.sampler(sampler or model.best_sampler(count), **options)
+    solver = model.sampler(model.best_sampler(count) if sampler is None else sampler, **options)
     chosen: dict[str, Any] = {"sampler": solver, "steps": steps, "grid": "time" if grid is None else grid}
     model.levels(steps, chosen["grid"])  # refused before the bar, if at all
     with bar("sampling", count * -(-n // pipeline.sampling_batch())) as shown:
