@@ -46,11 +46,13 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
 }
 
 
-FEW = 100  # steps, up to which a solver of the flow is nearer to the long chain than a short chain is
+FEW = 100  # steps, up to which a solver of the flow is taken
 
 
 def best_for(steps: int) -> str:
-    """The word of the sampler that is best in so many steps, as measured on MNIST (docs/theory/note3.md)."""
+    """The word of the sampler for so many steps: of second order along the flow where they are few (the published ranking of few-step samplers; no
+    table of ours stands behind it yet), the chain itself where they are many.
+    """
     return "dpm-2m" if steps <= FEW else "ancestral"
 
 
