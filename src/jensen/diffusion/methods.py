@@ -24,10 +24,29 @@ from jensen.noise import Noise
 FEW_STEPS = 64  # up to here looking at every term is among the plans
 FEW_DIMS = 8  # up to here the trace is exact
 TOLERANCE, FINE = 1e-2, 1e-5  # of a step of the equation; where the trace is exact
-SETTLED = (
-    0.1  # of the Monte-Carlo error asked for: the most that a halved tolerance may move log p of what is called a bound
-)
+SETTLED = 0.1  # of the Monte-Carlo error asked for: the most that a halved tolerance may move log p of a bound
 MOST_CALLS = 20_000  # of the flow's network, a row; where they do not reach the tolerance, the error bar says so
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Rows to be scored: `x (B, *event)` in the model's units and what goes with them, by which plan.
+
+    Attributes:
+        x: the rows.
+        context: what they are conditioned on.
+        ids: theirs, which key their noise.
+        seed: of the noise.
+        on_calls: told how many rows a call held, or how many are done.
+        plan: the method's options.
+    """
+
+    x: Tensor
+    context: Tensor | None
+    ids: Tensor
+    seed: int
+    on_calls: Callable[[int], None]
+    plan: Mapping[str, Any]
 
 
 class Method(ABC):
@@ -48,15 +67,7 @@ class Method(ABC):
         """How many calls a row is told of."""
 
     @abstractmethod
-    def score(
-        self,
-        x: Tensor,
-        context: Tensor | None,
-        ids: Tensor,
-        seed: int,
-        on_calls: Callable[[int], None],
-        plan: Mapping[str, Any],
-    ) -> LogLikelihood:
+    def score(self, asked: Asked) -> LogLikelihood:
         """log p of rows in the model's units."""
 
 
@@ -103,28 +114,29 @@ class Vlb(Method):
         return Plan(int(plan["repetitions"]), plan["calls"], self.proposal).calls_per_example()
 
     @torch.no_grad()
-    def score(
-        self,
-        x: Tensor,
-        context: Tensor | None,
-        ids: Tensor,
-        seed: int,
-        on_calls: Callable[[int], None],
-        plan: Mapping[str, Any],
-    ) -> LogLikelihood:
+    def score(self, asked: Asked) -> LogLikelihood:
         """The mean of the repetitions."""
+        plan, seed = asked.plan, asked.seed
         wanted = 2 if plan.get("repetitions") is None else int(plan["repetitions"])
         if wanted < 2:
             raise InputError(f"an error bar needs at least 2 repetitions, got {wanted}")
         chosen = Plan(wanted, self._calls(plan.get("calls", 4)), self.proposal)
-        costs = estimate(self.bound, x, ids, chosen, Noise(seed, "vlb"), context=context, on_calls=on_calls)
+        costs = estimate(
+            self.bound,
+            asked.x,
+            asked.ids,
+            chosen,
+            Noise(seed, "vlb"),
+            context=asked.context,
+            on_calls=asked.on_calls,
+        )
         return LogLikelihood(
             value=-costs.total.mean(0),
             kind="lower bound",
             measure=self.space.measure,
             of=self._of,
             method="vlb",
-            event_shape=tuple(x.shape[1:]),
+            event_shape=tuple(asked.x.shape[1:]),
             stderr=costs.total.std(0) / math.sqrt(wanted),
             terms={
                 "prior": -costs.prior,
@@ -190,20 +202,15 @@ class Ode(Method):
         """A row at a time."""
         return 1
 
-    def score(
-        self,
-        x: Tensor,
-        context: Tensor | None,
-        ids: Tensor,
-        seed: int,
-        on_calls: Callable[[int], None],
-        plan: Mapping[str, Any],
-    ) -> LogLikelihood:
+    def score(self, asked: Asked) -> LogLikelihood:
         """The mean of the repetitions."""
+        x, plan, seed = asked.x, asked.plan, asked.seed
         settings, flow = self._settings(x, plan), self.likelihood
         drawn = flow.drawn(settings)
         self._refuse_one(settings)
-        found = flow.estimate(x, ids, settings, Noise(seed, "ode"), context=context, on_calls=on_calls)
+        found = flow.estimate(
+            x, asked.ids, settings, Noise(seed, "ode"), context=asked.context, on_calls=asked.on_calls
+        )
         high, low = flow.ends
         ending = "the nearest level" if isinstance(self.space, Levels) else "x/α"
         told = plan.get("accuracy", {})

@@ -1,6 +1,6 @@
 """A model's samples for pictures and for the self-check, drawn once.
 
-A chain model is sampled by its default solver in at most 250 steps, fewer where rows are large, and the states of the
+A chain model is sampled by the solver of its chain in at most 250 steps, fewer where rows are large, and the states of the
 first few samples are kept on the way for the film strip.
 """
 

@@ -23,7 +23,7 @@ from jensen.diffusion.denoiser import Denoiser, LevelsDenoiser, NetworkDenoiser
 from jensen.diffusion.emission import Emission
 from jensen.diffusion.grid import grid_from
 from jensen.diffusion.likelihood import resized_proposal, uniform_proposal
-from jensen.diffusion.methods import METHODS, Method, Ode, Vlb, refuse_others
+from jensen.diffusion.methods import METHODS, Asked, Method, Ode, Vlb, refuse_others
 from jensen.diffusion.parametrisation import PARAMETRISATIONS, Mu, Parametrisation, Preconditioned
 from jensen.diffusion.process import Chain
 from jensen.diffusion.reverse import ReverseProcess
@@ -277,7 +277,8 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
             timesteps: vlb: the length of the chain, `math.inf` for continuous time; another length is another model.
             grid: vlb: the noise levels of the chain, a word of `jensen.diffusion.grid`; "time" if None.
             probes: ode: random vectors a repetition, for Hutchinson's estimate of the divergence; 1 if None.
-            ode_tolerance: ode: of a step: so much a cell of x, so much times √d of log p; 1e-3 if None.
+            ode_tolerance: ode: of a step: so many σ(λ) a cell of x, so much times √d of log p; if None 1e-2, and 1e-5 where the divergence is
+                exact.
             ode_steps: ode: equal steps in log-SNR of six network calls each, whatever their error.
             divergence: ode: "exact", "hutchinson"; by default exact in up to 8 dimensions.
             dequantisation: ode, on levels: "truncated-normal" (if None) or "uniform".
@@ -296,7 +297,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         own = {name: value for name, value in asked.items() if value is not None}
         chosen = self._method(method, own)
         looks = {"calls": calls} if "calls" in chosen.own else {}
-        return chosen.score(x, context, row_ids(x, ids), seed, on_calls, {**plan, **own, **looks})
+        return chosen.score(Asked(x, context, row_ids(x, ids), seed, on_calls, {**plan, **own, **looks}))
 
     def _method(self, word: str | None, options: Mapping[str, Any]) -> Method:
         """A way to score rows, of this model as it is."""

@@ -24,9 +24,7 @@ from jensen.training.fitter import Objective
 PARTS = 8  # of the chain, for held-out terms
 BINS = 64  # whose second moments are learned
 MEMORY, UNIFORM = 0.99, 0.1
-HYBRID = (
-    1e-3  # the bound's share of the loss where the network learns the variance (Nichol and Dhariwal 2021, section 3.1)
-)
+HYBRID = 1e-3  # the bound's share where the network learns the variance (Nichol and Dhariwal 2021, section 3.1)
 WIDTH = 2.5  # of the emphasis, in λ
 
 
