@@ -186,12 +186,19 @@ def test_mistakes_are_told_in_a_line(words: list[str], message: str, run: Any, w
     ("change", "message"),
     [
         (lambda tensors, how: (tensors, None), "does not say how it was made"),
-        (lambda tensors, how: (tensors, '{"by": "sorcery"}'), "there is no such calibration of this model"),
+        (
+            lambda tensors, how: (tensors, how.replace("diagonal", "sorcery")),
+            "there is no such calibration of this model",
+        ),
         (
             lambda tensors, how: ({**tensors, "proposal": tensors["proposal"][:3].clone()}, how),
             "tensor 'proposal' has shape (3,)",
         ),
         (lambda tensors, how: ({**tensors, "proposal": -tensors["proposal"]}, how), "proposal must be positive"),
+        (
+            lambda tensors, how: (tensors, how.replace('"weights": "', '"weights": "0')),
+            "was measured of other weights than model.safetensors",
+        ),
     ],
 )
 def test_a_damaged_calibration_is_an_error(change: Any, message: str, run: Any, world: Path, tmp_path: Path):
@@ -208,3 +215,23 @@ def test_a_damaged_calibration_is_an_error(change: Any, message: str, run: Any, 
     code, _, err = run("evaluate", str(folder))
     assert code == 2
     assert message in err.splitlines()[-1]
+
+
+def test_a_comparison_scores_a_run_anew_that_was_calibrated_in_it(run: Any, world: Path):
+    told = ["diffusion.timesteps=20", "diffusion.size=tiny", "diffusion.reverse_variance=beta"]
+    words = ["compare", "t.csv", "-m", "diffusion", "-o", "side", "--steps", "5", "--json"]
+    words += [part for setting in told for part in ("--set", setting)]
+
+    def numbers() -> dict[str, float]:
+        code, out, err = run(*words)
+        assert code == 0, err
+        return {row["model"]: row["log_likelihood"]["mean_nats"] for row in json.loads(out)["models"]}
+
+    first = numbers()
+    assert numbers() == first
+    assert run("calibrate", "side/runs/diffusion-0", "--variance", "diagonal", "-n", "4")[0] == 0
+    second = numbers()
+    pipeline = jensen.load(world / "side" / "runs" / "diffusion-0")
+    assert second["diffusion"] == pytest.approx(pipeline.log_likelihood(jensen.load_data("t.csv").test).mean, abs=1e-9)
+    assert second["diffusion"] != first["diffusion"]
+    assert {**second, "diffusion": 0} == {**first, "diffusion": 0}

@@ -19,16 +19,15 @@ from jensen.data.space import Levels, Space
 from jensen.diffusion import latent
 from jensen.diffusion.calibration import calibrate, knots
 from jensen.diffusion.continuous import ContinuousTime
-from jensen.diffusion.denoiser import Denoiser, LevelsDenoiser, NetworkDenoiser
+from jensen.diffusion.denoiser import LevelsDenoiser
 from jensen.diffusion.emission import Emission
 from jensen.diffusion.grid import grid_from
 from jensen.diffusion.likelihood import resized_proposal, uniform_proposal
 from jensen.diffusion.methods import METHODS, Asked, Method, Ode, Vlb, refuse_others
-from jensen.diffusion.parametrisation import PARAMETRISATIONS, Mu, Parametrisation, Preconditioned
 from jensen.diffusion.process import Chain
 from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.sampler import Sampler, Watcher, sample
-from jensen.diffusion.schedule import Schedule, schedule_from
+from jensen.diffusion.schedule import schedule_from
 from jensen.diffusion.solvers.words import SAMPLERS, best_for, sampler_from
 from jensen.diffusion.variance import MEASURED, Learned, ReverseVariance, variance_from
 from jensen.distributions.conditional import Conditional
@@ -36,6 +35,17 @@ from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood
 from jensen.models.chain import ChainModel, unwatched
 from jensen.models.diffusion_objective import DDPMObjective
+from jensen.models.diffusion_parts import (
+    MOST_STEPS,
+    check_seen,
+    check_settings,
+    default_end,
+    default_parametrisation,
+    default_start,
+    denoiser_from,
+    first_scale,
+    spread_of,
+)
 from jensen.models.model import (
     Calibratable,
     GradientModel,
@@ -47,17 +57,13 @@ from jensen.models.model import (
     sample_noise,
 )
 from jensen.models.networks import NetworkShape
-from jensen.nn.levels import LevelsHead
 from jensen.nn.unet import dropout_for, preset_for
 from jensen.noise import Noise
 from jensen.rules import POSITIVE, Rule, Ruled, probabilities
 from jensen.training.fitter import Objective, Rows, TrainingSettings
 
 CALIBRATION_ROWS = 256
-MOST_LEVELS_FOR_HEAD = 256
 MOST_POWER = 12
-SPREAD_OF_LEVELS = 0.5  # of images on [-1, 1], as Karras et al. 2022 have it; real values are standardised
-MOST_STEPS = 100_000
 
 
 class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
@@ -120,27 +126,27 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         head_features: int | None = None,
     ) -> None:
         super().__init__(event_shape, space)
-        _check(timesteps, dropout, betas, schedule, emphasis, loss)
+        check_settings(timesteps, dropout, betas, schedule, emphasis, loss)
         self.loss, self.emphasis, self.adaptive = loss, emphasis or 0.0, adaptive
-        self.spread = _spread_of(space)
+        self.spread = spread_of(space)
         with torch.device("cpu"):  # schedules are small and always here, also when only shapes are wanted (meta)
             chosen = schedule_from(
                 schedule if schedule != "auto" else "betas" if betas else "log-snr",
-                start=_default_start(space) if log_snr_start is None else log_snr_start,
-                end=_default_end(space) if log_snr_end is None else log_snr_end,
+                start=default_start(space) if log_snr_start is None else log_snr_start,
+                end=default_end(space) if log_snr_end is None else log_snr_end,
                 beta_start=beta_start,
                 beta_end=beta_end,
                 betas=betas,
             )
             chain = Chain(chosen, timesteps)
             variance = variance_from(reverse_variance, chain.log_snr[knots(timesteps) - 1], self.event_shape)
-            emission = Emission(space, _first_scale(space, chain))
+            emission = Emission(space, first_scale(space, chain))
         waves = tuple(fourier or ())
         if not all(0 <= n <= MOST_POWER for n in waves):
             raise InputError(f"fourier must be whole numbers from 0 to {MOST_POWER}, got {fourier}")
         shape = NetworkShape(self.event_shape, network, size, dropout or 0.0, head_features or 8, waves)
-        denoiser = _denoiser(shape, space, chain, parametrisation, weighs=isinstance(variance, Learned))
-        _check_seen(variance, denoiser)
+        denoiser = denoiser_from(shape, space, chain, parametrisation, weighs=isinstance(variance, Learned))
+        check_seen(variance, denoiser)
         self.reverse = ReverseProcess(chain, denoiser, variance, emission)
         self.register_buffer("proposal", uniform_proposal(timesteps))
 
@@ -161,15 +167,15 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         image = len(split.event_shape) == 3
         chosen: dict[str, Any] = {
             "schedule": "betas" if settings.get("betas") else "log-snr",
-            "parametrisation": _default_parametrisation(space),
+            "parametrisation": default_parametrisation(space),
             "network": "unet" if image else "mlp",
             "size": preset_for(split.event_shape, len(split.train)) if image else "small",
             "emphasis": 3.0 if image and settings.get("loss", "simple") == "simple" else 0.0,
             "dropout": dropout_for(len(split.train)) if image else 0.0,
             "timesteps": len(settings["betas"]) if settings.get("betas") else 1000,
             "head_features": 16 if image and split.event_shape[0] == 1 and max(split.event_shape) > 16 else 8,
-            "log_snr_start": _default_start(space),
-            "log_snr_end": _default_end(space),
+            "log_snr_start": default_start(space),
+            "log_snr_end": default_end(space),
         }
         given = {name: value for name, value in settings.items() if value not in ("auto", None)}
         if {**chosen, **given}["parametrisation"] == "levels":
@@ -225,7 +231,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         chain = self.reverse.chain
         with torch.device("cpu"):
             variance = variance_from(word, chain.log_snr[knots(chain.steps) - 1], self.event_shape)
-        _check_seen(variance, self.reverse.denoiser)
+        check_seen(variance, self.reverse.denoiser)
         return variance
 
     def calibration(self) -> dict[str, Tensor]:
@@ -397,80 +403,3 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
     def posterior(self) -> Conditional:
         """q(x_1, …, x_T | x_0)."""
         return latent.Posterior(self.reverse)
-
-
-def _check(
-    timesteps: int, dropout: float | None, betas: list[float] | None, schedule: str, emphasis: float | None, loss: str
-) -> None:
-    """Refuse settings that cannot be, or not together."""
-    if not 1 <= timesteps <= MOST_STEPS:
-        raise InputError(f"timesteps must be between 1 and {MOST_STEPS}, got {timesteps}")
-    if dropout is not None and not 0 <= dropout < 1:
-        raise InputError(f"dropout must lie in [0, 1), got {dropout}")
-    if betas and schedule not in ("betas", "auto"):
-        raise InputError(f"betas go with schedule=betas, got schedule={schedule}; leave one of the two out")
-    if emphasis is not None and not 0 <= emphasis <= 100:
-        raise InputError(f"emphasis must lie in [0, 100], got {emphasis}")
-    if emphasis and loss != "simple":
-        raise InputError(
-            f"emphasis is a weight of loss=simple, got {emphasis} with loss={loss}; leave one of the two out"
-        )
-
-
-def schedule_named(word: str, space: Space) -> Schedule:
-    """The schedule a word stands for, with the defaults for a space of data units."""
-    return schedule_from(word, start=_default_start(space), end=_default_end(space))
-
-
-def _default_parametrisation(space: Space) -> str:
-    return "levels" if isinstance(space, Levels) and space.k <= MOST_LEVELS_FOR_HEAD else "v"
-
-
-def _default_start(space: Space) -> float:
-    """λ(0) at which levels in [-1, 1] are three standard deviations apart from their bin's edge; 9 for real values."""
-    return max(6.0, 2 * math.log(3 * (space.k - 1))) if isinstance(space, Levels) else 9.0
-
-
-def _default_end(space: Space) -> float:
-    """λ(1) at which levels in [-1, 1], or standardised real values (which may have far outliers), are lost in noise."""
-    return -7.0 if isinstance(space, Levels) else -9.0
-
-
-def _check_seen(variance: ReverseVariance, denoiser: Denoiser) -> None:
-    if variance.learns_by_state and not (isinstance(denoiser, LevelsDenoiser) and not denoiser.weighs):
-        raise InputError(
-            "reverse_variance=by-state needs parametrisation=levels, which sees a variance; use diagonal or calibrated"
-        )
-
-
-def _denoiser(shape: NetworkShape, space: Space, chain: Chain, parametrisation: str, *, weighs: bool) -> Denoiser:
-    word = _default_parametrisation(space) if parametrisation == "auto" else parametrisation
-    if word != "levels":
-        return NetworkDenoiser(shape.build(1 + weighs), _parametrisation(word, chain, space), weighs=weighs)
-    if not isinstance(space, Levels) or space.k > MOST_LEVELS_FOR_HEAD:
-        raise InputError(
-            f"parametrisation=levels needs data on at most {MOST_LEVELS_FOR_HEAD} levels, got {space}; use v"
-        )
-    values = space.values().float()
-    head = LevelsHead(shape.head_features, values)
-    return LevelsDenoiser(shape.build(shape.head_features + weighs), head, weighs=weighs)
-
-
-def _parametrisation(word: str, chain: Chain, space: Space) -> Parametrisation:
-    if word not in PARAMETRISATIONS:
-        raise InputError(f"unknown parametrisation {word!r}; known are levels, {', '.join(PARAMETRISATIONS)}")
-    match word:
-        case "mu":
-            return Mu(chain)
-        case "edm":
-            return Preconditioned(_spread_of(space))
-    return PARAMETRISATIONS[word]()
-
-
-def _spread_of(space: Space) -> float:
-    return SPREAD_OF_LEVELS if isinstance(space, Levels) else 1.0
-
-
-def _first_scale(space: Space, chain: Chain) -> float:
-    noise = math.exp(-0.5 * float(chain.log_snr[0]))
-    return max(noise, 0.3 * space.step) if isinstance(space, Levels) else noise

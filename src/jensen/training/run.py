@@ -12,6 +12,7 @@ No pickle anywhere: tensors are safetensors, the rest is JSON. Each file is writ
 """
 
 import contextlib
+import hashlib
 import json
 import re
 from collections.abc import Iterator
@@ -38,6 +39,13 @@ FILES = (
     "report.html",
     "config.json",
 )
+WITHOUT_CALIBRATION = (
+    "evaluation.json",
+    "report.html",
+    "samples.png",
+    "scores.safetensors",
+    "samples.json",
+)  # the last two in a comparison
 CHECKPOINTS_KEPT = 2
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 
@@ -156,14 +164,19 @@ class Run:
             _check_header(path, file, expected)
 
     def write_calibration(self, tensors: dict[str, Tensor], how: dict[str, Any]) -> None:
-        """Write calibration.safetensors; what was computed without it is dropped first."""
-        for name in ("evaluation.json", "report.html", "samples.png"):
+        """Write calibration.safetensors, of these weights only; what was computed without it is dropped first."""
+        for name in WITHOUT_CALIBRATION:
             try:
                 self.file(name).unlink(missing_ok=True)
             except OSError as error:
                 raise InputError(cannot_write(self.file(name), error)) from error
         with written_whole(self.file("calibration.safetensors")) as aside:
-            _save(tensors, aside, {"how": json.dumps(how)})
+            _save(tensors, aside, {"how": json.dumps({**how, "weights": self._weights()})})
+
+    def _weights(self) -> str:
+        """SHA-256 of model.safetensors."""
+        with self.file("model.safetensors").open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
 
     def calibration(self) -> dict[str, Any] | None:
         """How a finished run was calibrated later; None if it was not."""
@@ -176,6 +189,10 @@ class Run:
         if how is None:
             raise InputError(
                 f"{str(path)!r} is damaged: it does not say how it was made; remove it, or run jensen calibrate again"
+            )
+        if how.pop("weights", None) != self._weights():
+            raise InputError(
+                f"{str(path)!r} was measured of other weights than model.safetensors; remove it, then run jensen calibrate"
             )
         return how
 

@@ -1,0 +1,99 @@
+"""The parts of a diffusion model from words, and what a fit takes where no word is given."""
+
+import math
+
+from jensen.data.space import Levels, Space
+from jensen.diffusion.denoiser import Denoiser, LevelsDenoiser, NetworkDenoiser
+from jensen.diffusion.parametrisation import PARAMETRISATIONS, Mu, Parametrisation, Preconditioned
+from jensen.diffusion.process import Chain
+from jensen.diffusion.schedule import Schedule, schedule_from
+from jensen.diffusion.variance import ReverseVariance
+from jensen.errors import InputError
+from jensen.models.networks import NetworkShape
+from jensen.nn.levels import LevelsHead
+
+MOST_LEVELS_FOR_HEAD = 256
+SPREAD_OF_LEVELS = 0.5  # of images on [-1, 1], as Karras et al. 2022 have it; real values are standardised
+MOST_STEPS = 100_000
+
+
+def check_settings(
+    timesteps: int, dropout: float | None, betas: list[float] | None, schedule: str, emphasis: float | None, loss: str
+) -> None:
+    """Refuse settings that cannot be, or not together."""
+    if not 1 <= timesteps <= MOST_STEPS:
+        raise InputError(f"timesteps must be between 1 and {MOST_STEPS}, got {timesteps}")
+    if dropout is not None and not 0 <= dropout < 1:
+        raise InputError(f"dropout must lie in [0, 1), got {dropout}")
+    if betas and schedule not in ("betas", "auto"):
+        raise InputError(f"betas go with schedule=betas, got schedule={schedule}; leave one of the two out")
+    if emphasis is not None and not 0 <= emphasis <= 100:
+        raise InputError(f"emphasis must lie in [0, 100], got {emphasis}")
+    if emphasis and loss != "simple":
+        raise InputError(
+            f"emphasis is a weight of loss=simple, got {emphasis} with loss={loss}; leave one of the two out"
+        )
+
+
+def schedule_named(word: str, space: Space) -> Schedule:
+    """The schedule a word stands for, with the defaults for a space of data units."""
+    return schedule_from(word, start=default_start(space), end=default_end(space))
+
+
+def default_parametrisation(space: Space) -> str:
+    """A prior over the levels where there are few enough of them to put one out."""
+    return "levels" if isinstance(space, Levels) and space.k <= MOST_LEVELS_FOR_HEAD else "v"
+
+
+def default_start(space: Space) -> float:
+    """λ(0) at which levels in [-1, 1] are three standard deviations apart from their bin's edge; 9 for real values."""
+    return max(6.0, 2 * math.log(3 * (space.k - 1))) if isinstance(space, Levels) else 9.0
+
+
+def default_end(space: Space) -> float:
+    """λ(1) at which levels in [-1, 1], or standardised real values (which may have far outliers), are lost in noise."""
+    return -7.0 if isinstance(space, Levels) else -9.0
+
+
+def check_seen(variance: ReverseVariance, denoiser: Denoiser) -> None:
+    """Refuse a reverse variance that asks more than the network says."""
+    if variance.learns_by_state and not (isinstance(denoiser, LevelsDenoiser) and not denoiser.weighs):
+        raise InputError(
+            "reverse_variance=by-state needs parametrisation=levels, which sees a variance; use diagonal or calibrated"
+        )
+
+
+def denoiser_from(shape: NetworkShape, space: Space, chain: Chain, parametrisation: str, *, weighs: bool) -> Denoiser:
+    """The network and how its output is read; one that `weighs` puts out the weight of the learned variance besides."""
+    word = default_parametrisation(space) if parametrisation == "auto" else parametrisation
+    if word != "levels":
+        return NetworkDenoiser(shape.build(1 + weighs), _parametrisation(word, chain, space), weighs=weighs)
+    if not isinstance(space, Levels) or space.k > MOST_LEVELS_FOR_HEAD:
+        raise InputError(
+            f"parametrisation=levels needs data on at most {MOST_LEVELS_FOR_HEAD} levels, got {space}; use v"
+        )
+    values = space.values().float()
+    head = LevelsHead(shape.head_features, values)
+    return LevelsDenoiser(shape.build(shape.head_features + weighs), head, weighs=weighs)
+
+
+def _parametrisation(word: str, chain: Chain, space: Space) -> Parametrisation:
+    if word not in PARAMETRISATIONS:
+        raise InputError(f"unknown parametrisation {word!r}; known are levels, {', '.join(PARAMETRISATIONS)}")
+    match word:
+        case "mu":
+            return Mu(chain)
+        case "edm":
+            return Preconditioned(spread_of(space))
+    return PARAMETRISATIONS[word]()
+
+
+def spread_of(space: Space) -> float:
+    """The standard deviation of the data that preconditioning counts on."""
+    return SPREAD_OF_LEVELS if isinstance(space, Levels) else 1.0
+
+
+def first_scale(space: Space, chain: Chain) -> float:
+    """The emission's scale before it is measured: the noise of x_1, on levels at least 0.3 of a step."""
+    noise = math.exp(-0.5 * float(chain.log_snr[0]))
+    return max(noise, 0.3 * space.step) if isinstance(space, Levels) else noise
