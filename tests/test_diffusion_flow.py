@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from analytic import Exact, LevelsWorld, LinearGaussian, Mixture, levels_of, mixture_2d, mixture_3d, ppca
+from scipy import stats
 from torch import Tensor
 
 from jensen.data.space import Levels, Real
@@ -77,6 +78,27 @@ def test_hutchinson_over_all_signs_is_the_trace_and_its_variance_the_laws():
     expected = 2 * (m.square().sum() - m.diag().square().sum())
     assert float(expected) > 0.1
     assert float(found.log_density.var(correction=0)) == pytest.approx(float(expected), rel=1e-4)
+
+
+@pytest.mark.parametrize("repetitions", [2, 6])
+def test_student_intervals_cover_the_value_with_the_exact_trace(repetitions: int):
+    """95 % intervals value ± t_{K-1} sd/√K of single rows cover it in 93–97 % of 1500 rows that differ in their ids alone (law 24); seed K.
+
+    With the same steps the exact trace is the mean over signs without error of the solver. Twelve dimensions, because an estimate by signs
+    of three takes four values only.
+    """
+    loadings = torch.randn(12, 12, generator=torch.Generator().manual_seed(3), dtype=F64)
+    world = LinearGaussian(loadings / 2, torch.zeros(12, dtype=F64), 0.5)
+    x, steps = world.sample(1, torch.Generator().manual_seed(1)).expand(1500, 12), Accuracy(1.0, 6)
+    likelihood = likelihood_of(world, -8.0)
+    truth = likelihood.estimate(x[:1], torch.arange(1), Settings(1, None, steps, "uniform"), Noise(0)).total
+    values = likelihood.estimate(
+        x, torch.arange(1500), Settings(repetitions, 1, steps, "uniform"), Noise(repetitions)
+    ).total
+    error = values.std(0) / repetitions**0.5
+    assert float(error.mean()) > 0.1
+    covered = (values.mean(0) - truth).abs() < stats.t.ppf(0.975, repetitions - 1) * error
+    assert 0.93 < float(covered.double().mean()) < 0.97
 
 
 def test_probes_are_averaged():
