@@ -5,8 +5,8 @@
 
 theirs     UNet2DModel of 1.1 million parameters, T = 1000 linear betas, squared error of ε, AdamW 1e-4, cosine rate after 500 steps of warm-up,
            gradient norm 1, batch 64, float32: the recipe of its own training example, in the loop its documentation shows
-ours       `jensen.fit(mnist, "diffusion")`, its defaults
-same       their U-Net (with as many outputs as ours has features) trained by our loop, in our precision, for our objective
+ours       `jensen.fit(mnist, "diffusion")`, its defaults, for a tenth of that time
+same       their U-Net (with as many outputs as ours has features) trained by our loop, in our precision, for our objective, as long as ours
 
 Each is trained for its minutes by the clock (steps are timed first), kept in DIR, and loaded from there when the command is given again. Then
 each network, behind one interface, gets its reverse variance and its emission from the same validation rows and is scored on the same test rows
@@ -46,7 +46,7 @@ from jensen.models.pipeline import Pipeline
 from jensen.noise import Noise
 from jensen.training.device import precision
 from jensen.training.fitter import GradientFitter, TrainingSettings
-from jensen.training.loop import Loop
+from jensen.training.loop import Loop, evaluation_interval
 
 BATCH, CHANNELS, LAYERS = 64, (32, 64, 64), 1
 CALIBRATED_ON, REPETITIONS, CALLS = 512, 4, 16
@@ -153,7 +153,7 @@ def train_same(pipeline: Pipeline, split: Split, minutes: float) -> tuple[nn.Mod
         objective = DDPMObjective(model.reverse, "simple", options["emphasis"])
         held = pipeline.encoded(split.valid.take(torch.arange(256)))
         fitter = GradientFitter(objective, settings, precision(), steps=steps, held_out=held, seed=0)
-        return Loop(fitter, rows, seed=0, every=max(1, steps // 10))
+        return Loop(fitter, rows, seed=0, every=evaluation_interval(steps, fitter.evaluation_cost))
 
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     steps = steps_for(minutes, loop(10_000).try_out)
@@ -223,12 +223,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--minutes", type=float, default=20)
-    parser.add_argument("--ours", default="2m")
+    parser.add_argument("--ours", type=float, default=2)
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--samples", type=int, default=1000)
     options = parser.parse_args()
     split = jensen.load_data("mnist")
-    ours = jensen.fit(split, "diffusion", budget=options.ours, run=options.folder / "ours")
+    ours = jensen.fit(split, "diffusion", budget=f"{60 * options.ours:g}s", run=options.folder / "ours")
     options.gauge = Gauge(split, options.samples)
     theirs, told = kept(
         options.folder, "theirs", lambda: train_theirs(ours, split, options.minutes), lambda: TheirNetwork(1)
@@ -236,7 +236,7 @@ def main() -> None:
     same, same_told = kept(
         options.folder,
         "same",
-        lambda: train_same(ours, split, options.minutes),
+        lambda: train_same(ours, split, options.ours),
         lambda: same_model(split, ours).reverse.denoiser,
     )
     assert isinstance(ours.model, DDPM)
@@ -249,7 +249,7 @@ def main() -> None:
         "theirs": {**told, **scored("theirs", NetworkDenoiser(theirs, Eps()), ends["theirs"], ours, split, options)},
         "same": {**same_told, **scored("same", same, ends["ours"], ours, split, options)},
         "ours": {
-            "budget": options.ours,
+            "minutes": options.ours,
             "steps": ours.config["training"]["steps"],
             **scored("ours", ours.model.reverse.denoiser, ends["ours"], ours, split, options),
         },

@@ -109,7 +109,7 @@ def test_a_budget_is_turned_into_steps_once_and_written_before_the_first(
 ):
     calls: list[float] = []
 
-    def timed(seconds: float, step: Any, evaluate: Any) -> int:
+    def timed(seconds: float, step: Any, evaluate: Any, cost: float) -> int:
         calls.append(seconds)
         step(0)
         return 6

@@ -488,6 +488,19 @@ def test_evaluations_are_twenty_a_run():
     assert [evaluation_interval(steps) for steps in (1, 19, 400, 1999)] == [1, 19, 25, 99]
 
 
+def test_evaluations_that_cost_much_are_fewer(monkeypatch: pytest.MonkeyPatch):
+    """One that costs 30 steps is made every 150 at least; the budget counts those that there will be."""
+    assert [evaluation_interval(steps, 30.0) for steps in (100, 1000, 30_000)] == [100, 150, 1500]
+    now = [0.0]
+
+    def passes(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(loop_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    count = steps_within(100.0, lambda number: passes(0.1), lambda: passes(3.0), 30.0)
+    assert count * 0.1 + 3 * (1 + count // 150) == pytest.approx(100, abs=3)
+
+
 # kill -9
 
 SCRIPT = """

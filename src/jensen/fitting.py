@@ -311,7 +311,7 @@ def _training(
         split,
     )
     loop = Loop(trial[0], trial[1], seed=request["seed"], every=TRIAL)
-    count = steps_within(seconds(budget), loop.try_out, lambda: trial[0].evaluate(0))
+    count = steps_within(seconds(budget), loop.try_out, lambda: trial[0].evaluate(0), trial[0].evaluation_cost)
     return {**resolved, "steps": count}
 
 
@@ -352,7 +352,9 @@ def _learn(pipeline: Pipeline, config: dict[str, Any], split: Split, run: Run | 
     assert isinstance(model, Trained)
     fitter, rows = _fitter(pipeline, config["training"], split)
     steps = config["training"]["steps"]
-    loop = Loop(fitter, rows, seed=config["training"]["seed"], every=evaluation_interval(steps), run=run)
+    loop = Loop(
+        fitter, rows, seed=config["training"]["seed"], every=evaluation_interval(steps, fitter.evaluation_cost), run=run
+    )
     damaged = run and run.history_problem()
     if damaged:
         say(f"note: {damaged}")

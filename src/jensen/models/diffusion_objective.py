@@ -40,6 +40,7 @@ class DDPMObjective(Objective):
         spread: the standard deviation of the data, for "edm".
     """
 
+    looks = 1 + PARTS
     second_moments: Tensor
 
     def __init__(

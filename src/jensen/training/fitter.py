@@ -21,6 +21,8 @@ from jensen.training.device import Precision
 from jensen.training.optim import EMA, Stages
 from jensen.training.soap import SOAP
 
+PASSES = 3  # forward, that a step with its gradient takes as long as
+
 
 class Loss(nn.Module, ABC):
     """A loss to minimise, with its parameters."""
@@ -35,9 +37,11 @@ class Objective(Loss):
 
     Attributes:
         watched: what the terms of `held_out` sum to: "bound", of the log-likelihood if not the log-likelihood itself, or another word.
+        looks: how often `held_out` passes a row through the network.
     """
 
     watched: str = "bound"
+    looks: int = 1
 
     @abstractmethod
     def held_out(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
@@ -58,10 +62,12 @@ class Fitter(ABC):
     Attributes:
         batch_size: rows a step.
         skipped: steps that were left out because loss or gradient was not finite.
+        evaluation_cost: what an evaluation costs, in steps, roughly.
     """
 
     batch_size: int
     skipped: int
+    evaluation_cost: float = 0.0
 
     @abstractmethod
     def step(self, number: int, batch: Batch) -> dict[str, float]:
@@ -161,6 +167,7 @@ class GradientFitter(Fitter):
     ) -> None:
         self.objective, self.settings, self.precision = objective, settings, precision
         self.batch_size, self.seed, self.rows = settings.batch_size, seed, held_out
+        self.evaluation_cost = len(held_out) * objective.looks / (PASSES * settings.batch_size)
         self.average = copy.deepcopy(objective).requires_grad_(False).eval()
         self.best = _snapshot(self.average)
         self.ema = EMA(objective, self.average, settings.ema * steps)

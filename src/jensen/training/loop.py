@@ -22,7 +22,7 @@ from jensen.training.interrupt import held_back
 from jensen.training.progress import Bar, Silent
 from jensen.training.run import Run
 
-EVALUATIONS = 20
+EVALUATIONS, SHARE = 20, 0.2
 TRIAL, GOLDEN = 1000, (math.sqrt(5) - 1) / 2
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 SKIPS_BEFORE_STOP = 20
@@ -178,9 +178,15 @@ class Loop:
             self.run.append_history({k: _plain(v) for k, v in record.items()})
 
 
-def evaluation_interval(steps: int) -> int:
-    """Steps between evaluations: twenty a run, but never so close that the stop rule would judge a handful of steps."""
-    return max(min(25, steps), steps // EVALUATIONS)
+def evaluation_interval(steps: int, cost: float = 0.0) -> int:
+    """Steps between evaluations: twenty a run, but never so close that the stop rule would judge a handful of steps, nor that they would
+    take more than a fifth as long as the steps.
+
+    Args:
+        steps: of the run.
+        cost: of an evaluation, in steps (`Fitter.evaluation_cost`).
+    """
+    return max(1, min(steps, max(25, steps // EVALUATIONS, math.ceil(cost / SHARE))))
 
 
 def spread(count: int) -> int:
@@ -188,7 +194,7 @@ def spread(count: int) -> int:
     return int(TRIAL * ((count + 1) * GOLDEN % 1))
 
 
-def steps_within(seconds: float, step: Callable[[int], Any], evaluate: Callable[[], Any]) -> int:
+def steps_within(seconds: float, step: Callable[[int], Any], evaluate: Callable[[], Any], cost: float = 0.0) -> int:
     """The number of steps that fit a budget, from the time of a few steps that are thrown away.
 
     They are taken from all over a run of `TRIAL` steps, since later steps may cost more than the first; multiples of the
@@ -197,7 +203,8 @@ def steps_within(seconds: float, step: Callable[[int], Any], evaluate: Callable[
     Args:
         seconds: the budget.
         step: takes a step, of a number below `TRIAL`, on something disposable.
-        evaluate: one held-out evaluation, of which a run has twenty.
+        evaluate: one held-out evaluation, of which a run has as many as `evaluation_interval` says.
+        cost: for that.
     """
     if not 1 <= seconds <= 30 * 86400:
         raise InputError(f"a budget must lie between 1s and 30 days, got {seconds:g} s")
@@ -211,8 +218,11 @@ def steps_within(seconds: float, step: Callable[[int], Any], evaluate: Callable[
     began = time.monotonic()
     evaluate()
     an_evaluation = time.monotonic() - began
-    left = seconds - an_evaluation * (EVALUATIONS + 1)
-    return max(EVALUATIONS, int(max(left, 0.3 * seconds) / a_step))
+    count = seconds / a_step
+    for _ in range(20):
+        evaluations = 1 + count // evaluation_interval(int(count), cost)
+        count = max(seconds - an_evaluation * evaluations, 0.3 * seconds) / a_step
+    return max(EVALUATIONS, int(count))
 
 
 def _plain(value: Any) -> Any:
