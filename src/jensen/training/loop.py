@@ -218,11 +218,11 @@ def steps_within(seconds: float, step: Callable[[int], Any], evaluate: Callable[
     began = time.monotonic()
     evaluate()
     an_evaluation = time.monotonic() - began
-    count = seconds / a_step
+    steps = int(seconds / a_step)
     for _ in range(20):
-        evaluations = 1 + count // evaluation_interval(int(count), cost)
-        count = max(seconds - an_evaluation * evaluations, 0.3 * seconds) / a_step
-    return max(EVALUATIONS, int(count))
+        evaluations = 1 + steps // evaluation_interval(steps, cost)
+        steps = int(max(seconds - an_evaluation * evaluations, 0.3 * seconds) / a_step)
+    return max(EVALUATIONS, steps)
 
 
 def _plain(value: Any) -> Any:
