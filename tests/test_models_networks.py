@@ -1,5 +1,7 @@
 """Networks from words."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -44,6 +46,64 @@ def test_networks_of_images_refuse_vectors(word: str):
         InputError, match=rf"network={word} needs images \(C, H, W\), got rows of shape \(6,\); use mlp"
     ):
         NetworkShape((6,), word, "tiny", 0.0, 8).build(1)
+
+
+def test_patch_and_attention_are_the_settings_of_a_u_net():
+    """Attention at the stages named, on the way down and up; a patch of 4 sees an image of 8 as 2 x 2; both change what is computed."""
+
+    def stages(attention: tuple[int, ...] | None) -> list[int]:
+        network = NetworkShape((1, 8, 8), "unet", "small", 0.0, 8, attention=attention).build(1)
+        assert isinstance(network, UNet)
+        return [len(stage.attentions) for stage in (*network.down, *network.up)]
+
+    assert stages(None) == stages((1,)) == [0, 3, 0]
+    assert stages((0, 1)) == [2, 3, 2]
+    assert stages(()) == [0, 0, 0]
+    network = NetworkShape((1, 8, 8), "unet", "small", 0.0, 8, patch=4).build(1)
+    seen: list[torch.Size] = []
+    assert isinstance(network, UNet)
+    network.stem.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
+    assert network(torch.zeros(2, 1, 8, 8), torch.zeros(2)).shape == (2, 1, 8, 8)
+    assert seen == [(2, 16, 2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"network": "dit", "attention": [1]}, "attention is a setting of network=unet, got network=dit; leave it out"),
+        ({"network": "mlp", "patch": 2}, "patch is a setting of network=unet or dit, got network=mlp"),
+        ({"network": "unet", "patch": 9}, r"patch must be from 1 to 8 on images of shape \(1, 8, 8\), got 9"),
+        ({"network": "dit", "patch": 0}, "patch must be from 1 to 8"),
+        ({"network": "unet", "attention": [2]}, r"from 0 to 1 at this size, got \[2\]"),
+        ({"network": "unet", "attention": [-1]}, r"from 0 to 1 at this size, got \[-1\]"),
+    ],
+)
+def test_settings_that_a_network_does_not_have_are_refused(settings: dict[str, Any], message: str):
+    with pytest.raises(InputError, match=message):
+        DDPM((1, 8, 8), Real(), size="small", **settings)
+
+
+@pytest.mark.parametrize("network", ["unet", "dit"])
+def test_networks_of_images_look_at_each_row_alone_at_every_cell_and_at_the_noise(network: str):
+    """One row moved leaves the others' to the bit; one cell far away, or λ, moves every cell's output."""
+    torch.manual_seed(0)
+    net = NetworkShape((2, 9, 13), network, "tiny", 0.0, 8).build(3)
+    assert isinstance(net, (UNet, DiT))
+    x, levels = torch.randn(3, 2, 9, 13), torch.tensor([0.0, 1.0, 2.0])
+    assert float(net(x, levels).abs().max()) == 0
+    torch.nn.init.normal_(net.head.weight, std=0.1)
+    for parameter in net.parameters():
+        if float(parameter.abs().max()) == 0:
+            torch.nn.init.normal_(parameter, std=0.1)
+    before = net(x, levels).detach()
+    other = x.clone()
+    other[1, 0, 0, 0] += 1
+    moved = (net(other, levels) - before).detach().abs()
+    assert float(moved[[0, 2]].max()) == 0
+    assert float(moved[1].amax(0).min()) > 0
+    hotter = (net(x, levels + torch.tensor([0.0, 0.5, 0.0])) - before).detach().abs()
+    assert float(hotter[[0, 2]].max()) == 0
+    assert float(hotter[1].amax(0).min()) > 0
 
 
 @pytest.mark.parametrize("event", [(2, 5, 7), (6,), (4, 5)])

@@ -90,6 +90,8 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
             "by-state" (one a cell and state), which a fit chooses there; "learned", a further output of the network; fixed, "beta", "beta-hat", or the weight of log β between them, 0 to 1.
         network: "unet" or "dit" (a transformer) for images, "mlp" for anything.
         size: "tiny", "small" or "base".
+        patch: the side of the squares that "unet" and "dit" cut an image into; None for the size's own.
+        attention: the stages of "unet", such as [0, 1], with self-attention; 0 is the finest, each further one half as fine; None for the last alone.
         dropout: in the network; None for 0. A fit chooses 0.1 where there are few images.
         fourier: numbers n, such as [6, 7], whose waves sin(2ⁿ π x_t) and cos(2ⁿ π x_t) the network is shown beside x_t.
         head_features: numbers a dimension that the network hands to the levels head; None for 8. A fit chooses 16 for grey
@@ -121,6 +123,8 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         reverse_variance: str | float = "calibrated",
         network: Literal["auto", "unet", "dit", "mlp"] = "auto",
         size: Literal["auto", "tiny", "small", "base"] = "auto",
+        patch: int | None = None,
+        attention: list[int] | None = None,
         dropout: float | None = None,
         fourier: list[int] | None = None,
         head_features: int | None = None,
@@ -144,7 +148,8 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         waves = tuple(fourier or ())
         if not all(0 <= n <= MOST_POWER for n in waves):
             raise InputError(f"fourier must be whole numbers from 0 to {MOST_POWER}, got {fourier}")
-        shape = NetworkShape(self.event_shape, network, size, dropout or 0.0, head_features or 8, waves)
+        looking = None if attention is None else tuple(attention)
+        shape = NetworkShape(self.event_shape, network, size, dropout or 0.0, head_features or 8, waves, patch, looking)
         denoiser = denoiser_from(shape, space, chain, parametrisation, weighs=isinstance(variance, Learned))
         check_seen(variance, denoiser)
         self.reverse = ReverseProcess(chain, denoiser, variance, emission)

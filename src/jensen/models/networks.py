@@ -16,11 +16,24 @@ OF_IMAGES: Mapping[str, tuple[type[nn.Module], Mapping[str, Any]]] = {
     "unet": (unet.UNet, unet.PRESETS),
     "dit": (dit.DiT, dit.PRESETS),
 }
+HAVING = {"patch": tuple(OF_IMAGES), "attention": ("unet",)}
+MOST_PATCH = 16
 
 
 @dataclass(frozen=True)
 class NetworkShape:
-    """What a network is built from."""
+    """What a network is built from.
+
+    Attributes:
+        event: (C, H, W), or any other shape of a row.
+        network: "unet", "dit" or "mlp"; "auto" by the shape.
+        size: a preset.
+        dropout: inside it.
+        head_features: numbers a dimension for a head that comes after.
+        fourier: of `WithWaves`, none if empty.
+        patch: the side of the squares an image is cut into, instead of the preset's.
+        attention: the stages of a U-Net that have self-attention, the finest 0; None for the last.
+    """
 
     event: tuple[int, ...]
     network: str
@@ -28,6 +41,8 @@ class NetworkShape:
     dropout: float
     head_features: int
     fourier: tuple[int, ...] = ()
+    patch: int | None = None
+    attention: tuple[int, ...] | None = None
 
     def build(self, features: int) -> nn.Module:
         """A network that puts out `features` numbers a dimension; it is shown waves of its input beside it where there are `fourier` numbers."""
@@ -42,12 +57,34 @@ class NetworkShape:
             if not image:
                 raise InputError(f"network={word} needs images (C, H, W), got rows of shape {self.event}; use mlp")
             kind, presets = OF_IMAGES[word]
-            preset = presets["small" if self.size == "auto" else self.size]
-            return kind(channels, features * self.event[0], **vars(preset), dropout=self.dropout)
+            preset = {**vars(presets["small" if self.size == "auto" else self.size]), **self._chosen(word)}
+            return kind(channels, features * self.event[0], **preset, dropout=self.dropout)
+        self._chosen(word)
         dims = math.prod(self.event)
         shown = dims * channels // self.event[0]
         width, depth = {"tiny": (64, 2), "base": (256, 4)}.get(self.size, (128, 3))
         return Flat(MLP(shown, features * dims, width=width, depth=depth, dropout=self.dropout), self.event, features)
+
+    def _chosen(self, word: str) -> dict[str, Any]:
+        """What was told beside the preset, where the network has it."""
+        chosen = {"patch": self.patch, "attention": self.attention}
+        told = {name: value for name, value in chosen.items() if value is not None}
+        for name in told:
+            if word not in HAVING[name]:
+                raise InputError(
+                    f"{name} is a setting of network={' or '.join(HAVING[name])}, got network={word}; leave it out"
+                )
+        if self.patch is not None and not 1 <= self.patch <= min(MOST_PATCH, *self.event[1:]):
+            raise InputError(
+                f"patch must be from 1 to {min(MOST_PATCH, *self.event[1:])} on images of shape {self.event}, got {self.patch}"
+            )
+        if self.attention is not None:
+            stages = len(unet.PRESETS["small" if self.size == "auto" else self.size].channels)
+            if not all(0 <= stage < stages for stage in self.attention):
+                raise InputError(
+                    f"attention must name stages of the U-Net, from 0 to {stages - 1} at this size, got {list(self.attention)}"
+                )
+        return told
 
 
 class WithWaves(nn.Module):

@@ -1,7 +1,7 @@
 """A small U-Net for images of any size, after Ho et al. (2020), reshaped for a CPU.
 
 The image is cut into patches (space to depth), so that the widest maps have 1/patch² of the pixels; a stage halves the
-resolution; the way up adds the map of the way down at the same resolution; attention runs at the lowest one:
+resolution; the way up adds the map of the way down at the same resolution; attention runs at the lowest one, or at those chosen:
 
     x → patches → stage 0 ↓ stage 1 ↓ … attention … ↑ stage 1 ↑ stage 0 → features per pixel.
 
@@ -62,7 +62,7 @@ class UNet(nn.Module):
         channels: width of each stage, finest first; each further stage halves the resolution.
         depth: residual blocks of each stage on the way down, and again on the way up (the last stage has them once).
         patch: side of the patches the image is cut into.
-        attention: self-attention after each block of the last stage.
+        attention: the stages whose blocks are each followed by self-attention, the finest 0; -1 is the last.
         position: learned function of the position at the start of each stage; False is translation-equivariant.
         dropout: dropout inside the residual blocks, the only randomness.
         context_dim: size of the context vectors, 0 for none.
@@ -81,7 +81,7 @@ class UNet(nn.Module):
         channels: Sequence[int] = (64, 128),
         depth: Sequence[int] = (2, 3),
         patch: int = 2,
-        attention: bool = True,
+        attention: Sequence[int] = (-1,),
         position: bool = True,
         dropout: float = 0.0,
         context_dim: int = 0,
@@ -95,10 +95,16 @@ class UNet(nn.Module):
         self.embed = LogSNREmbedding(width, context_dim=context_dim)
         self.stem = nn.Conv2d(in_channels * patch**2, channels[0], 3, padding=1)
 
+        looking = [range(len(channels))[level] for level in attention]
+
         def stage(level: int) -> Stage:
-            last = level == len(channels) - 1
             return Stage(
-                channels[level], width, depth[level], position=position, attention=attention and last, dropout=dropout
+                channels[level],
+                width,
+                depth[level],
+                position=position,
+                attention=level in looking,
+                dropout=dropout,
             )
 
         pairs = list(pairwise(channels))
