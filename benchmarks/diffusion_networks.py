@@ -62,7 +62,9 @@ def main() -> None:
     scores, told = {}, {"training rows": {name: as_dict(gauge.ceiling)[name]["value"] for name in SHOWN}}
     for word, ratio in took.items():
         steps = round(options.steps / ratio)
-        pipeline = jensen.fit(split, "diffusion", network=word, steps=steps, run=options.folder / f"{word}-{steps}")
+        pipeline = jensen.fit(
+            split, "diffusion", network=word, size="small", steps=steps, run=options.folder / f"{word}-{steps}"
+        )
         ll = scores[word] = pipeline.log_likelihood(rows, calls=8, repetitions=2)
         drawn = as_dict(gauge.measures(pipeline.sample(options.samples, seed=7, steps=STEPS)))
         difference = ll - scores[options.networks[0]]

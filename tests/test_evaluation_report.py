@@ -23,9 +23,18 @@ from jensen.evaluation.panels.comparison import TOO_FEW, UNKNOWN, _reading_own, 
 from jensen.evaluation.report import write_report
 from jensen.files import write_json
 from jensen.likelihood import plus_minus
+from jensen.models import pipeline
 
 HOSTILE = ("<script>alert(1)</script>", '"><img src=x onerror=alert(2)>', "\u202e名 & co")
 VOID = {"meta", "img", "source", "br"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def coarse():
+    """Scores of a precision that these tests do not look at."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "TOLERANCE", 0.3)
+        yield
 
 
 class Page(HTMLParser):
