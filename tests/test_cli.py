@@ -138,7 +138,10 @@ def test_models_and_data_are_listed(run: Any):
         (["fit", "digits", "-o", "x", "--set", "timestep=5"], "did you mean 'timesteps'? it has "),
         (["fit", "digit", "-o", "x", "-m", "gaussian"], "did you mean 'digits'? give one of these words or the path"),
         (["sample", "chain", "-o", "x.npy", "--sampler", "dim"], "did you mean 'ddim'? known samplers are "),
-        (["fit", "digits", "-o", "x", "--set", "bogus=1"], "has no setting 'bogus'; it has adaptive, attention, batch_size, "),
+        (
+            ["fit", "digits", "-o", "x", "--set", "bogus=1"],
+            "has no setting 'bogus'; it has adaptive, attention, batch_size, ",
+        ),
         (["fit", "digits", "-o", "x", "--set", "steps=5"], "has no setting 'steps'"),
         (["fit", "digits", "-o", "x", "--set", "lr=fast"], "setting lr must be a finite number, got 'fast'"),
         (["fit", "digits", "-o", "x", "--set", "lr=NaN"], "setting lr must be a finite number, got nan"),
