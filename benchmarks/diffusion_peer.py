@@ -6,18 +6,22 @@
 theirs     UNet2DModel of 1.1 million parameters, T = 1000 linear betas, squared error of ε, AdamW 1e-4, cosine rate after 500 steps of warm-up,
            gradient norm 1, batch 64, float32: the recipe of its own training example, in the loop its documentation shows
 ours       `jensen.fit(mnist, "diffusion")`, its defaults, for a tenth of that time
-same       their U-Net (with as many outputs as ours has features) trained by our loop, in our precision, for our objective, as long as ours
+same       their U-Net (with as many outputs as ours has features) trained by our loop, in our precision, for our objective, as long as ours; with
+           attention by matrix products (in bfloat16 the backward pass of the fused kernel takes half of their step)
 
 Each is trained for its minutes by the clock (steps are timed first), kept in DIR, and loaded from there when the command is given again. Then
 each network, behind one interface, gets its reverse variance and its emission from the same validation rows and is scored on the same test rows
 with the same noise (T = 1000, levels even in log-SNR between the ends that its own training has seen), and 1,000 samples of each by one
-solver are measured against test rows. Prints one JSON object and writes diffusion_peer.json into DIR.
+solver are measured against test rows. Their step by their loop, and by ours for ε as they have it and for the levels, are timed in turn. Prints one JSON object and
+writes diffusion_peer.json into DIR.
 """
 
 import argparse
 import json
 import math
+import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +55,17 @@ from jensen.training.loop import Loop, evaluation_interval
 BATCH, CHANNELS, LAYERS = 64, (32, 64, 64), 1
 CALIBRATED_ON, REPETITIONS, CALLS = 512, 4, 16
 SAMPLER, STEPS = "dpm-2m", 20
-TRIAL = 20
+TRIAL, ROUNDS = 20, 9
+
+
+def without_fused_attention(network: "TheirNetwork") -> "TheirNetwork":
+    """Attention by matrix products, as our own layers have it."""
+    from diffusers.models.attention_processor import Attention, AttnProcessor
+
+    for module in network.modules():
+        if isinstance(module, Attention):
+            module.set_processor(AttnProcessor())
+    return network
 
 
 class TheirNetwork(nn.Module):
@@ -99,14 +113,27 @@ def steps_for(minutes: float, step: Any) -> int:
 
 def train_theirs(pipeline: Pipeline, split: Split, minutes: float) -> tuple[nn.Module, dict[str, Any]]:
     """Their loop."""
+    torch.manual_seed(0)
+    network = TheirNetwork(1)
+    made = their_loop(network, pipeline.codec.encode(split.train.x))
+    start = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    steps = steps_for(minutes, made(10_000))
+    network.load_state_dict(start)
+    step, began = made(steps), time.perf_counter()
+    for k in range(steps):
+        step(k)
+    seconds = time.perf_counter() - began
+    return network, {"steps": steps, "seconds": seconds, "images_a_second": steps * BATCH / seconds}
+
+
+def their_loop(network: TheirNetwork, rows: Tensor) -> Callable[[int], Callable[[int], None]]:
+    """Their step, for a number of steps."""
     from diffusers import DDPMScheduler
     from diffusers.optimization import get_cosine_schedule_with_warmup
 
-    torch.manual_seed(0)
-    network, scheduler = TheirNetwork(1), DDPMScheduler(num_train_timesteps=1000)
-    rows = pipeline.codec.encode(split.train.x)
+    scheduler = DDPMScheduler(num_train_timesteps=1000)
 
-    def made(steps: int) -> Any:
+    def made(steps: int) -> Callable[[int], None]:
         adam = torch.optim.AdamW(network.parameters(), lr=1e-4, betas=(0.95, 0.999), weight_decay=1e-6, eps=1e-8)
         rate = get_cosine_schedule_with_warmup(adam, 500, steps)
 
@@ -122,39 +149,25 @@ def train_theirs(pipeline: Pipeline, split: Split, minutes: float) -> tuple[nn.M
 
         return step
 
-    start = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    steps = steps_for(minutes, made(10_000))
-    network.load_state_dict(start)
-    step, began = made(steps), time.perf_counter()
-    for k in range(steps):
-        step(k)
-    seconds = time.perf_counter() - began
-    return network, {"steps": steps, "seconds": seconds, "images_a_second": steps * BATCH / seconds}
+    return made
 
 
-def same_model(split: Split, pipeline: Pipeline) -> DDPM:
+def same_model(split: Split, pipeline: Pipeline, **other: Any) -> DDPM:
     """Our model around their network."""
-    options = dict(pipeline.config["model"]["options"])
+    options = {**pipeline.config["model"]["options"], **other}
     model = DDPM(split.event_shape, pipeline.model.space, **options)
     torch.manual_seed(0)
-    assert isinstance(model.reverse.denoiser, LevelsDenoiser)
-    model.reverse.denoiser.network = TheirNetwork(options["head_features"])
+    denoiser = model.reverse.denoiser
+    assert isinstance(denoiser, LevelsDenoiser | NetworkDenoiser)
+    outputs = options["head_features"] if isinstance(denoiser, LevelsDenoiser) else 1
+    denoiser.network = without_fused_attention(TheirNetwork(outputs))
     return model
 
 
 def train_same(pipeline: Pipeline, split: Split, minutes: float) -> tuple[nn.Module, dict[str, Any]]:
     """Their network by our loop."""
-    model, options = same_model(split, pipeline), pipeline.config["model"]["options"]
-    settings = TrainingSettings(batch_size=BATCH, lr=2e-3, patience=0)
-    rows = pipeline.encoded(split.train)
-
-    def loop(steps: int) -> Loop:
-        model.initialise(rows)
-        objective = DDPMObjective(model.reverse, "simple", options["emphasis"])
-        held = pipeline.encoded(split.valid.take(torch.arange(256)))
-        fitter = GradientFitter(objective, settings, precision(), steps=steps, held_out=held, seed=0)
-        return Loop(fitter, rows, seed=0, every=evaluation_interval(steps, fitter.evaluation_cost))
-
+    model = same_model(split, pipeline)
+    loop = our_loop(model, pipeline, split)
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     steps = steps_for(minutes, loop(10_000).try_out)
     model.load_state_dict(start)
@@ -165,10 +178,52 @@ def train_same(pipeline: Pipeline, split: Split, minutes: float) -> tuple[nn.Mod
     return model.reverse.denoiser, {"steps": steps, "seconds": seconds, "images_a_second": steps * BATCH / seconds}
 
 
+def our_loop(model: DDPM, pipeline: Pipeline, split: Split) -> Callable[[int], Loop]:
+    """Our loop, for a number of steps."""
+    settings = TrainingSettings(batch_size=BATCH, lr=2e-3, patience=0)
+    rows, held = pipeline.encoded(split.train), pipeline.encoded(split.valid.take(torch.arange(256)))
+
+    def loop(steps: int) -> Loop:
+        model.initialise(rows)
+        objective = DDPMObjective(model.reverse, "simple", pipeline.config["model"]["options"]["emphasis"])
+        fitter = GradientFitter(objective, settings, precision(), steps=steps, held_out=held, seed=0)
+        return Loop(fitter, rows, seed=0, every=evaluation_interval(steps, fitter.evaluation_cost))
+
+    return loop
+
+
+def side_by_side(pipeline: Pipeline, split: Split) -> dict[str, list[float]]:
+    """Images a second of their network in each loop, steps taken in turn: medians, and the medians of the ratios to theirs."""
+    eps = {"parametrisation": "eps", "reverse_variance": "calibrated"}
+    steps = {
+        "their loop": their_loop(TheirNetwork(1), pipeline.codec.encode(split.train.x))(10_000),
+        "our loop, ε": our_loop(same_model(split, pipeline, **eps), pipeline, split)(10_000).try_out,
+        "our loop, levels": our_loop(same_model(split, pipeline), pipeline, split)(10_000).try_out,
+    }
+    took: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(ROUNDS + 1):
+        for name, step in steps.items():
+            began = time.perf_counter()
+            for k in range(3):
+                step(3 * number + k)
+            took[name].append((time.perf_counter() - began) / 3)
+    first = took["their loop"][1:]
+    return {
+        name: [
+            BATCH / statistics.median(own[1:]),
+            statistics.median(a / b for a, b in zip(first, own[1:], strict=True)),
+        ]
+        for name, own in took.items()
+    }
+
+
 def scored(
     name: str, denoiser: Denoiser, ends: tuple[float, float], pipeline: Pipeline, split: Split, options: Any
 ) -> dict[str, Any]:
-    """Bound and samples of a network."""
+    """Bound and samples of a network, now or before."""
+    record = options.folder / f"{name}-scores.json"
+    if record.is_file():
+        return dict(json.loads(record.read_text()))
     space, denoiser = pipeline.model.space, denoiser.eval()
     chain = Chain(LogSNRUniform(*ends), 1000)
     variance = Calibrated(chain.log_snr[knots(1000) - 1])
@@ -199,6 +254,7 @@ def scored(
         "parameters": sum(p.numel() for p in denoiser.parameters()),
         "measures": as_dict(options.gauge.measures(pipeline.decode(torch.cat(parts)))),
     }
+    record.write_text(json.dumps(told, indent=1))
     print(
         f"{name}: ≤ {told['bits_per_dim']:.4f} ± {told['stderr']:.4f} bits/dim, frechet {told['measures']['frechet']['value']:.3g}",
         flush=True,
@@ -246,6 +302,7 @@ def main() -> None:
         "theirs": tuple(float(Linear().log_snr(torch.tensor([t]))[0]) for t in (0.001, 1.0)),
     }
     result = {
+        "images_a_second_at_equal_architecture": side_by_side(ours, split),
         "theirs": {**told, **scored("theirs", NetworkDenoiser(theirs, Eps()), ends["theirs"], ours, split, options)},
         "same": {**same_told, **scored("same", same, ends["ours"], ours, split, options)},
         "ours": {

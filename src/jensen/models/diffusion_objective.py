@@ -77,14 +77,14 @@ class DDPMObjective(Objective):
         if self.weighting is None:
             return self.reverse.chain.steps * self.reverse.term(x_0, i, eps) / x_0[0].numel()
         log_snr = self.reverse.chain.log_snr[i - 1]
-        denoised, said = self.reverse.look(diffuse(x_0, eps, log_snr), log_snr)
+        learns_variance = isinstance(
+            self.reverse.variance, Learned
+        )  # others are measured, and need not be looked at here
+        x = diffuse(x_0, eps, log_snr)
+        denoised, said = self.reverse.denoiser.moments(x, log_snr, spread=learns_variance)
         error = x_0 - denoised
         loss = self.weighting.weight(log_snr).to(error) * error.square().flatten(1).mean(1)
-        return loss + HYBRID * self._of_variance(x_0, i, denoised, said).to(loss) if self._learns_variance else loss
-
-    @property
-    def _learns_variance(self) -> bool:
-        return isinstance(self.reverse.variance, Learned)
+        return loss + HYBRID * self._of_variance(x_0, i, denoised, said).to(loss) if learns_variance else loss
 
     def _of_variance(self, x_0: Tensor, i: Tensor, denoised: Tensor, said: Tensor | None) -> Tensor:
         """The sum of the bound's terms a dimension, by one of them over how often it is looked at; its gradient reaches the variance alone. 0 for

@@ -1,0 +1,59 @@
+"""The levels head against Bayes' rule written out, which autograd differentiates."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from jensen.nn import levels
+from jensen.nn.levels import posterior_mean, posterior_moments
+
+F64 = torch.float64
+ROWS, FEATURES, LEVELS = 2500, 3, 9  # two chunks and a half
+
+
+def given(seed: int) -> list[Tensor]:
+    """features, u, SNR, weight, bias, values; SNR from e^-5 to e^11."""
+    g = torch.Generator().manual_seed(seed)
+    snr = torch.linspace(-5, 11, ROWS, dtype=F64).exp()
+    values = torch.linspace(-1, 1, LEVELS, dtype=F64)
+    features = torch.randn(ROWS, FEATURES, generator=g, dtype=F64)
+    weight, bias = (torch.randn(*shape, LEVELS, generator=g, dtype=F64) for shape in ((FEATURES,), ()))
+    level = values[torch.randint(0, LEVELS, (ROWS,), generator=g)]
+    u = level + torch.randn(ROWS, generator=g, dtype=F64) / snr.sqrt()
+    return [features, u, snr, weight, bias, values]
+
+
+def written_out(features: Tensor, u: Tensor, snr: Tensor, weight: Tensor, bias: Tensor, values: Tensor) -> Tensor:
+    """p(v | x_t) ∝ exp(ℓ_v) N(x_t; α y_v, σ²)."""
+    logits = features @ weight + bias - 0.5 * snr[:, None] * (values - u[:, None]).square()
+    return logits.softmax(1)
+
+
+@pytest.mark.parametrize("kept", [levels.KEPT, ROWS * LEVELS - 1], ids=["kept", "computed again"])
+def test_the_mean_and_its_derivatives_are_those_of_bayes_rule(kept: int, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(levels, "KEPT", kept)
+    arguments, weights = given(0), torch.randn(ROWS, generator=torch.Generator().manual_seed(1), dtype=F64)
+    wanted = [arguments[i].requires_grad_() for i in (0, 1, 3, 4)]
+    mean, plain = posterior_mean(*arguments), written_out(*arguments) @ arguments[5]
+    torch.testing.assert_close(mean, plain, rtol=0, atol=1e-12)
+    found = torch.autograd.grad(mean, wanted, weights)
+    expected = torch.autograd.grad(plain, wanted, weights)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_moments_are_those_of_bayes_rule():
+    arguments = given(2)
+    p, values = written_out(*arguments), arguments[5]
+    mean, variance = posterior_moments(*arguments)
+    torch.testing.assert_close(mean, p @ values, rtol=0, atol=1e-12)
+    torch.testing.assert_close(variance, (p * (values - mean[:, None]).square()).sum(1), rtol=1e-7, atol=1e-12)
+
+
+def test_without_a_gradient_nothing_is_kept():
+    """The largest allocation of a forward pass is a chunk's."""
+    features, u, snr, weight, bias, values = (t.float() for t in given(3))
+    many = [t.repeat(40, *[1] * (t.ndim - 1)) for t in (features, u, snr)]
+    with torch.no_grad(), torch.profiler.profile(profile_memory=True, record_shapes=False) as seen:
+        posterior_mean(*many, weight, bias, values)
+    assert max(event.self_cpu_memory_usage for event in seen.events()) < 2 * 40 * ROWS * 4 * FEATURES
