@@ -35,6 +35,7 @@ INSIDE_MODELS = {
     "chain": 1,
     "mixture_objective": 1,
     "diffusion_objective": 1,
+    "diffusion_parts": 1,
     "dequantised": 1,
     "scored_by_draws": 1,
     "latents": 2,
