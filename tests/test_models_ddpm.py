@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from jensen.data.examples import Batch
+from jensen.data.examples import Batch, Examples
 from jensen.data.sources import load_data
 from jensen.data.space import Levels, Real
 from jensen.diffusion.denoiser import Denoiser
@@ -20,6 +20,8 @@ from jensen.errors import InputError
 from jensen.models.ddpm import DDPM
 from jensen.models.diffusion_objective import DDPMObjective
 from jensen.noise import Noise
+from jensen.training.device import precision
+from jensen.training.fitter import GradientFitter, TrainingSettings
 
 
 class Standard(Denoiser):
@@ -217,3 +219,40 @@ def test_a_learned_variance_is_sampled_and_scored() -> None:
     assert bool(found.value.isfinite().all())
     with pytest.raises(InputError, match="needs parametrisation=levels"):
         model.calibrated_by("by-state")
+
+
+def test_looks_is_how_often_held_out_passes_a_row_through_the_network() -> None:
+    """The cost by which a fit spaces its evaluations: 256 rows, 9 times, beside steps of 32 rows of three passes each."""
+    reverse, batch, seen = process(), rows(7), []
+    reverse.denoiser.register_forward_hook(lambda module, given, out: seen.append(len(given[0])))
+    objective = DDPMObjective(reverse, "simple")
+    with torch.no_grad():
+        objective.held_out(batch, Noise(0))
+    assert sum(seen) == 7 * objective.looks == 7 * 9
+    reverse.denoiser.register_parameter("unused", torch.nn.Parameter(torch.zeros(1)))  # an optimiser wants one
+    settings = TrainingSettings(batch_size=32)
+    held_out = Examples(torch.zeros(256, 3), torch.arange(256))
+    fitter = GradientFitter(objective, settings, precision("float32"), steps=10, held_out=held_out, seed=0)
+    assert fitter.evaluation_cost == 256 * 9 / (3 * 32)
+
+
+def test_training_does_not_look_at_a_variance_that_is_measured_later() -> None:
+    asked: list[bool] = []
+    split = load_data("digits")
+    options = {"network": "mlp", "size": "tiny", "timesteps": 10}
+    losses = []
+    for word in ("by-state", "calibrated"):
+        torch.manual_seed(0)
+        model = DDPM((1, 8, 8), Levels(17, -1.0, 0.125), reverse_variance=word, **options)
+        if word == "by-state":
+            model.reverse.variance.share.fill_(0.5)  # as if it had been measured
+            assert model.reverse.variance.by_state
+        moments = model.reverse.denoiser.moments
+        model.reverse.denoiser.moments = lambda *given, spread, told=moments: (  # type: ignore[method-assign]
+            asked.append(spread),
+            told(*given, spread=spread),
+        )[1]
+        x = split.train.batch(slice(0, 8)).x.float() / 8 - 1
+        losses.append(model.objective()(Batch(x, torch.arange(8)), Noise(0)).detach())
+    assert asked == [False, False]
+    torch.testing.assert_close(*losses, rtol=0, atol=0)

@@ -77,9 +77,7 @@ class DDPMObjective(Objective):
         if self.weighting is None:
             return self.reverse.chain.steps * self.reverse.term(x_0, i, eps) / x_0[0].numel()
         log_snr = self.reverse.chain.log_snr[i - 1]
-        learns_variance = isinstance(
-            self.reverse.variance, Learned
-        )  # others are measured, and need not be looked at here
+        learns_variance = isinstance(self.reverse.variance, Learned)  # others are measured, later
         x = diffuse(x_0, eps, log_snr)
         denoised, said = self.reverse.denoiser.moments(x, log_snr, spread=learns_variance)
         error = x_0 - denoised

@@ -16,7 +16,7 @@ OF_IMAGES: Mapping[str, tuple[type[nn.Module], Mapping[str, Any]]] = {
     "unet": (unet.UNet, unet.PRESETS),
     "dit": (dit.DiT, dit.PRESETS),
 }
-HAVING = {"patch": tuple(OF_IMAGES), "attention": ("unet",)}
+NETWORKS_WITH = {"patch": tuple(OF_IMAGES), "attention": ("unet",)}
 MOST_PATCH = 16
 
 
@@ -57,7 +57,7 @@ class NetworkShape:
             if not image:
                 raise InputError(f"network={word} needs images (C, H, W), got rows of shape {self.event}; use mlp")
             kind, presets = OF_IMAGES[word]
-            preset = {**vars(presets["small" if self.size == "auto" else self.size]), **self._chosen(word)}
+            preset = {**vars(presets[self._preset]), **self._chosen(word)}
             return kind(channels, features * self.event[0], **preset, dropout=self.dropout)
         self._chosen(word)
         dims = math.prod(self.event)
@@ -65,21 +65,25 @@ class NetworkShape:
         width, depth = {"tiny": (64, 2), "base": (256, 4)}.get(self.size, (128, 3))
         return Flat(MLP(shown, features * dims, width=width, depth=depth, dropout=self.dropout), self.event, features)
 
+    @property
+    def _preset(self) -> str:
+        return "small" if self.size == "auto" else self.size
+
     def _chosen(self, word: str) -> dict[str, Any]:
         """What was told beside the preset, where the network has it."""
         chosen = {"patch": self.patch, "attention": self.attention}
         told = {name: value for name, value in chosen.items() if value is not None}
         for name in told:
-            if word not in HAVING[name]:
+            if word not in NETWORKS_WITH[name]:
                 raise InputError(
-                    f"{name} is a setting of network={' or '.join(HAVING[name])}, got network={word}; leave it out"
+                    f"{name} is a setting of network={' or '.join(NETWORKS_WITH[name])}, got network={word}; leave it out"
                 )
         if self.patch is not None and not 1 <= self.patch <= min(MOST_PATCH, *self.event[1:]):
             raise InputError(
                 f"patch must be from 1 to {min(MOST_PATCH, *self.event[1:])} on images of shape {self.event}, got {self.patch}"
             )
         if self.attention is not None:
-            stages = len(unet.PRESETS["small" if self.size == "auto" else self.size].channels)
+            stages = len(unet.PRESETS[self._preset].channels)
             if not all(0 <= stage < stages for stage in self.attention):
                 raise InputError(
                     f"attention must name stages of the U-Net, from 0 to {stages - 1} at this size, got {list(self.attention)}"

@@ -10,8 +10,8 @@ The network only supplies the prior, from the context: ℓ = f W + b, with f the
 W (c, k) and b (k) learned, b starting at the log-histogram of the data. At high SNR the posterior snaps to the grid
 exactly, which a network that outputs x̂_0 would have to learn; at low SNR x̂_0 is the mean of the predicted prior.
 
-Rows are worked in chunks that fit the cache. For the backward pass the posteriors of a batch, k numbers a pixel, are kept up to
-128 MiB and computed again beyond. With p fixed, ∂x̂/∂ℓ_v = p_v (y_v − x̂), so for g = ∂L/∂x̂
+k numbers a pixel are never stored for the whole batch. Rows are worked in chunks that fit the cache, and the backward
+pass computes the posterior again. With p fixed, ∂x̂/∂ℓ_v = p_v (y_v − x̂), so for g = ∂L/∂x̂
 
     ∂L/∂f = g · (p (y W)ᵀ − x̂ · p Wᵀ),   ∂L/∂W = (g f)ᵀ p · y − (g x̂ f)ᵀ p,   ∂L/∂b likewise with f = 1:
 
@@ -30,7 +30,6 @@ from jensen.rules import FINITE, RISING, Rule, Ruled
 __all__ = ["LevelsHead", "posterior_mean"]
 
 CHUNK = 1024  # rows at a time: 1024 × 256 floats are one megabyte, so two buffers stay in the cache
-KEPT = 1 << 25  # numbers of posteriors that are kept for the backward pass
 
 
 class _Posterior:
@@ -43,12 +42,12 @@ class _Posterior:
         self.weight, self.bias, self.values = weight, bias, values
         self.buffers = torch.empty(2, min(CHUNK, len(u)), len(values), dtype=u.dtype, device=u.device)
 
-    def __call__(self, rows: slice, out: Tensor | None = None) -> Tensor:
+    def __call__(self, rows: slice) -> Tensor:
         logits, distance = self.buffers[:, : rows.stop - rows.start].unbind(0)
         torch.addmm(self.bias, self.features[rows], self.weight, out=logits)
         torch.sub(self.values, self.u[rows], out=distance).mul_(self.scale[rows])
         logits.addcmul_(distance, distance, value=-1)
-        return torch.softmax(logits, dim=-1, out=distance if out is None else out)
+        return torch.softmax(logits, dim=-1, out=distance)
 
     def slope(self, rows: slice, p: Tensor) -> Tensor:
         """SNR · Var_p(y) (rows, 1), the moments taken about u, which at high SNR is nearer than the mean of all levels."""
@@ -68,17 +67,15 @@ class _PosteriorMean(torch.autograd.Function):
         u, scale = u[:, None], (0.5 * snr).sqrt()[:, None]
         mean = torch.empty_like(u)
         posterior = _Posterior(features, scale, u, weight, bias, values)
-        keeps = any(ctx.needs_input_grad) and len(u) * len(values) <= KEPT
-        kept = features.new_empty(len(u), len(values)) if keeps else None
         for rows in _chunks(len(u)):
-            torch.mm(posterior(rows, None if kept is None else kept[rows]), values[:, None], out=mean[rows])
-        ctx.save_for_backward(features, u, scale, weight, bias, values, mean, kept)
+            torch.mm(posterior(rows), values[:, None], out=mean[rows])
+        ctx.save_for_backward(features, u, scale, weight, bias, values, mean)
         return mean.squeeze(1)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        features, u, scale, weight, bias, values, mean, kept = ctx.saved_tensors
+        features, u, scale, weight, bias, values, mean = ctx.saved_tensors
         ones = torch.ones_like(u)
         scaled = grad[:, None] * torch.cat((features, ones), dim=1)
         left = torch.cat((scaled, scaled * mean), dim=1)
@@ -88,7 +85,7 @@ class _PosteriorMean(torch.autograd.Function):
         posterior = _Posterior(features, scale, u, weight, bias, values)
         slope = torch.empty_like(u) if ctx.needs_input_grad[1] else None
         for rows in _chunks(len(u)):
-            p = posterior(rows) if kept is None else kept[rows]
+            p = posterior(rows)
             torch.mm(p, right, out=inner[rows])
             outer.addmm_(left[rows].T, p)
             if slope is not None:
