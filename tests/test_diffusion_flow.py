@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jensen.data.space import Levels, Real
 from jensen.diffusion.denoiser import LevelsDenoiser
-from jensen.diffusion.dequantisation import dequantised
+from jensen.diffusion.dequantisation import spread_from
 from jensen.diffusion.emission import Emission
 from jensen.diffusion.flow import Accuracy, ProbabilityFlow
 from jensen.diffusion.ode import FlowLikelihood, Settings, pilot
@@ -149,7 +149,7 @@ def test_on_levels_the_truncated_normal_costs_the_mass_outside_the_bin():
     assert isinstance(likelihood.space, Levels)
     for k in range(7):
         u = Noise(0, "repetition", k).at("place").uniform(ids, (1,))
-        placed, log_q = dequantised("truncated-normal", x, u, likelihood.space, scale)
+        placed, log_q = spread_from("truncated-normal")(x, u, likelihood.space, scale)
         each = (
             world.mass.log() - 0.5 * ((placed - world.values) / scale).square() - math.log(scale * (2 * math.pi) ** 0.5)
         )
@@ -178,8 +178,8 @@ def test_places_in_a_bin_have_the_density_that_is_told(word: str):
     x = SPACE.values()[:, None].expand(5, 9)
     u = torch.linspace(0.05, 0.95, 9, dtype=F64).expand(5, 9)
     h = 1e-6
-    ahead, behind = (dequantised(word, x, u + d, SPACE, 0.12)[0] for d in (h, -h))
-    placed, log_q = dequantised(word, x, u, SPACE, 0.12)
+    ahead, behind = (spread_from(word)(x, u + d, SPACE, 0.12)[0] for d in (h, -h))
+    placed, log_q = spread_from(word)(x, u, SPACE, 0.12)
     expected = -((ahead - behind) / (2 * h)).log().sum(1)
     torch.testing.assert_close(log_q, expected, rtol=1e-6, atol=1e-6)
     assert bool(((placed - x).abs()[1:-1] <= 0.25).all())
@@ -188,7 +188,7 @@ def test_places_in_a_bin_have_the_density_that_is_told(word: str):
 def test_only_the_outer_bins_are_open_and_only_outside():
     x = SPACE.values()[:, None].expand(5, 20_000)
     u = Noise(0).uniform(range(5), (20_000,))
-    placed = dequantised("truncated-normal", x, u, SPACE, 0.4)[0] - x
+    placed = spread_from("truncated-normal")(x, u, SPACE, 0.4)[0] - x
     assert float(placed[0].min()) < -0.25
     assert float(placed[-1].max()) > 0.25
     assert float(placed[0].max()) <= 0.25
@@ -200,14 +200,14 @@ def test_uniform_places_are_exact_under_a_density_that_is_flat_in_every_bin():
     """Law 17: log p̃ - log q = log P whatever was drawn."""
     mass = torch.tensor([0.1, 0.2, 0.4, 0.2, 0.1], dtype=F64)
     x = SPACE.values()[:, None]
-    placed, log_q = dequantised("uniform", x, Noise(0).uniform(range(5), (1,)), SPACE, 0.1)
+    placed, log_q = spread_from("uniform")(x, Noise(0).uniform(range(5), (1,)), SPACE, 0.1)
     log_p = (mass / SPACE.step).log()[SPACE.index(placed)][:, 0]
     torch.testing.assert_close(log_p - log_q, mass.log(), rtol=1e-12, atol=0)
 
 
 def test_an_unknown_word_is_told():
     with pytest.raises(InputError, match="unknown dequantisation 'unifrom'; did you mean"):
-        dequantised("unifrom", torch.zeros(1, 1, dtype=F64), torch.zeros(1, 1, dtype=F64), SPACE, 0.1)
+        spread_from("unifrom")
 
 
 def test_the_levels_heads_slope_is_that_of_differences():

@@ -12,12 +12,12 @@ from torch import Tensor
 from jensen.data.examples import Batch
 from jensen.data.space import Levels, Space
 from jensen.diffusion.continuous import ContinuousTime
-from jensen.diffusion.dequantisation import DEQUANTISATIONS
+from jensen.diffusion.dequantisation import LEARNED, Spread, spread_from
 from jensen.diffusion.flow import Accuracy
 from jensen.diffusion.likelihood import Plan, cheapest_plan, estimate
 from jensen.diffusion.ode import FlowLikelihood, Settings, pilot
 from jensen.diffusion.reverse import ReverseProcess
-from jensen.errors import FitError, InputError, did_you_mean
+from jensen.errors import FitError, InputError
 from jensen.likelihood import LogLikelihood
 from jensen.noise import Noise
 
@@ -174,11 +174,12 @@ class Ode(Method):
 
     reverse: ReverseProcess
     space: Space
+    learned: Spread | None = None
 
     @property
     def likelihood(self) -> FlowLikelihood:
         """Of the flow."""
-        return FlowLikelihood(self.reverse, self.space)
+        return FlowLikelihood(self.reverse, self.space, self.learned)
 
     def plan(self, few: Batch, rows: int, tolerance: float, seed: int, options: Mapping[str, Any]) -> dict[str, Any]:
         """Repetitions where they are left open, what they cost, and how accurate the solution is."""
@@ -257,15 +258,13 @@ class Ode(Method):
             )
         tolerance = given.get("ode_tolerance", FINE if exact[word] else TOLERANCE)
         steps = given.get("ode_steps")
-        dequantisation = given.get("dequantisation", "truncated-normal")
+        dequantisation = given.get("dequantisation", "truncated-normal" if self.learned is None else LEARNED)
         if not 1e-12 <= tolerance <= 1:
             raise InputError(f"ode_tolerance must be from 1e-12 to 1, got {tolerance}")
         for name, value, most in (("probes", probes, 1000), ("ode_steps", steps, 100_000)):
             if value is not None and not 1 <= value <= most:
                 raise InputError(f"{name} must be from 1 to {most:,}, got {value}")
-        if dequantisation not in DEQUANTISATIONS:
-            near = did_you_mean(dequantisation, DEQUANTISATIONS)
-            raise InputError(f"unknown dequantisation {dequantisation!r}; {near}known are {', '.join(DEQUANTISATIONS)}")
+        spread_from(dequantisation, self.learned)  # refused before any work, if at all
         if "dequantisation" in given and not isinstance(self.space, Levels):
             raise InputError(
                 f"dequantisation is for levels, and these are real values, got {dequantisation}; leave it out"

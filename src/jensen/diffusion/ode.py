@@ -19,7 +19,7 @@ from jaxtyping import Float64, Int
 from torch import Tensor
 
 from jensen.data.space import Levels, Space
-from jensen.diffusion.dequantisation import dequantised
+from jensen.diffusion.dequantisation import Spread, spread_from
 from jensen.diffusion.flow import Accuracy, ProbabilityFlow
 from jensen.diffusion.reverse import ReverseProcess
 from jensen.noise import Noise
@@ -65,10 +65,12 @@ class FlowLikelihood:
     Attributes:
         reverse: denoiser and ends.
         space: of the rows, in the model's units.
+        learned: the learned dequantisation, if there is one.
     """
 
     reverse: ReverseProcess
     space: Space
+    learned: Spread | None = None
 
     @property
     def ends(self) -> tuple[float, float]:
@@ -134,7 +136,9 @@ class FlowLikelihood:
         if not isinstance(self.space, Levels):
             return log_alpha.exp() * flat, scale
         u = noise.at("place").uniform(ids, (flat.shape[1],)).to(flat)
-        placed, log_q = dequantised(settings.dequantisation, flat, u, self.space, math.exp(-0.5 * self.ends[0]))
+        spread = spread_from(settings.dequantisation, self.learned)
+        with torch.no_grad():
+            placed, log_q = spread(flat, u, self.space, math.exp(-0.5 * self.ends[0]))
         return log_alpha.exp() * placed, {**scale, "dequantisation": -log_q}
 
 

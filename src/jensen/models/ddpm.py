@@ -44,6 +44,7 @@ from jensen.models.diffusion_parts import (
     default_start,
     denoiser_from,
     first_scale,
+    places_from,
     spread_of,
 )
 from jensen.models.model import (
@@ -96,6 +97,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         fourier: numbers n, such as [6, 7], whose waves sin(2ⁿ π x_t) and cos(2ⁿ π x_t) the network is shown beside x_t.
         head_features: numbers a dimension that the network hands to the levels head; None for 8. A fit chooses 16 for grey
             images of more than 16 pixels a side.
+        dequantisation: of the probability flow on levels, "truncated-normal", or "learned", for which a small network is trained beside the denoiser.
     """
 
     summary = "denoising diffusion: a lower bound on log p, term by term"
@@ -128,6 +130,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         dropout: float | None = None,
         fourier: list[int] | None = None,
         head_features: int | None = None,
+        dequantisation: Literal["truncated-normal", "learned"] = "truncated-normal",
     ) -> None:
         super().__init__(event_shape, space)
         check_settings(timesteps, dropout, betas, schedule, emphasis, loss)
@@ -152,6 +155,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         shape = NetworkShape(self.event_shape, network, size, dropout or 0.0, head_features or 8, waves, patch, looking)
         denoiser = denoiser_from(shape, space, chain, parametrisation, weighs=isinstance(variance, Learned))
         check_seen(variance, denoiser)
+        self.places = places_from(dequantisation, shape, space)
         self.reverse = ReverseProcess(chain, denoiser, variance, emission)
         self.register_buffer("proposal", uniform_proposal(timesteps))
 
@@ -203,7 +207,9 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
 
     def objective(self) -> Objective:
         """By its word."""
-        return DDPMObjective(self.reverse, self.loss, self.emphasis, adaptive=self.adaptive, spread=self.spread)
+        return DDPMObjective(
+            self.reverse, self.loss, self.emphasis, adaptive=self.adaptive, spread=self.spread, places=self.places
+        )
 
     def calibration_calls(self, rows: int, most: int | None = None) -> int:
         """One for each row used and each knot."""
@@ -271,7 +277,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         ode_tolerance: float | None = None,
         ode_steps: int | None = None,
         divergence: Literal["auto", "exact", "hutchinson"] | None = None,
-        dequantisation: Literal["truncated-normal", "uniform"] | None = None,
+        dequantisation: Literal["truncated-normal", "uniform", "learned"] | None = None,
         **plan: Any,
     ) -> LogLikelihood:
         """The variational bound of the chain or the density of its probability flow, in float32 with float64 sums.
@@ -292,7 +298,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
                 exact.
             ode_steps: ode: equal steps in log-SNR of six network calls each, whatever their error.
             divergence: ode: "exact", "hutchinson"; by default exact in up to 8 dimensions.
-            dequantisation: ode, on levels: "truncated-normal" (if None) or "uniform".
+            dequantisation: ode, on levels: "truncated-normal", "uniform", or "learned", which is taken if None where the fit has learned one.
             **plan: what `plan` adds.
         """
         asked = {
@@ -316,7 +322,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         word = self.method_or_default(word)
         refuse_others(word, options)
         if word == "ode":
-            return Ode(self.reverse, self.space)
+            return Ode(self.reverse, self.space, self.places)
         timesteps = options.get("timesteps")
         if timesteps == math.inf:
             if options.get("grid"):

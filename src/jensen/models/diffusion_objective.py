@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from jensen.data.examples import Batch
+from jensen.data.space import Levels
 from jensen.diffusion.denoiser import NetworkDenoiser
+from jensen.diffusion.dequantisation import LearnedSpread
 from jensen.diffusion.parametrisation import Eps
 from jensen.diffusion.process import diffuse
 from jensen.diffusion.reverse import ReverseProcess
@@ -26,6 +28,7 @@ BINS = 64  # whose second moments are learned
 MEMORY, UNIFORM = 0.99, 0.1
 HYBRID = 1e-3  # the bound's share where the network learns the variance (Nichol and Dhariwal 2021, section 3.1)
 WIDTH = 2.5  # of the emphasis, in λ
+PLACED, SHARE = 8, 1e-2  # one row in so many for the dequantisation, and its weight
 
 
 class DDPMObjective(Objective):
@@ -38,16 +41,24 @@ class DDPMObjective(Objective):
             "simple" differs from the bound anyway.
         adaptive: learn q(i) on the way, and divide it out.
         spread: the standard deviation of the data, for "edm".
+        places: the flow's dequantisation where it is learned: on an eighth of the rows.
     """
 
     looks = 1 + PARTS
     second_moments: Tensor
 
     def __init__(
-        self, reverse: ReverseProcess, loss: str, emphasis: float = 0.0, *, adaptive: bool = False, spread: float = 1.0
+        self,
+        reverse: ReverseProcess,
+        loss: str,
+        emphasis: float = 0.0,
+        *,
+        adaptive: bool = False,
+        spread: float = 1.0,
+        places: LearnedSpread | None = None,
     ) -> None:
         super().__init__()
-        self.reverse, self.loss, self.adaptive = reverse, loss, adaptive
+        self.reverse, self.loss, self.adaptive, self.places = reverse, loss, adaptive, places
         log_snr, denoiser = reverse.chain.log_snr, reverse.denoiser
         target = denoiser.parametrisation if isinstance(denoiser, NetworkDenoiser) else Eps()
         self.weighting = None if loss == "bound" else weighting_from(loss, target, spread)
@@ -67,11 +78,22 @@ class DDPMObjective(Objective):
         at = picked(q, place)
         eps = noise.at("eps").normal(batch.id, tuple(x_0.shape[1:])).to(x_0)
         loss = self._loss(x_0, 1 + at, eps)
-        if not self.adaptive:
-            return loss
-        if self.training:
-            self._learn(self.bin[at], loss.detach().double().cpu())
-        return loss * (self.shares[at] / q[at]).to(loss)
+        if self.adaptive:
+            if self.training:
+                self._learn(self.bin[at], loss.detach().double().cpu())
+            loss = loss * (self.shares[at] / q[at]).to(loss)
+        return loss if self.places is None else loss + self._of_places(batch, noise).to(loss)
+
+    def _of_places(self, batch: Batch, noise: Noise) -> Tensor:
+        """What the first eighth of the rows says of the dequantisation, 0 for the others; small, so as not to count in the gradient's norm."""
+        some = slice(0, -(-len(batch.x) // PLACED))
+        space, high = self.reverse.emission.space, float(self.reverse.chain.log_snr[0])
+        assert self.places is not None
+        assert isinstance(space, Levels)
+        x = batch.x[some]
+        u = noise.at("place").uniform(batch.id[some], (x[0].numel(),))
+        cost = self.places.cost(x, u, space, self.reverse.denoiser, high)
+        return torch.cat([SHARE * cost, cost.new_zeros(len(batch.x) - len(x))])
 
     def _loss(self, x_0: Tensor, i: Tensor, eps: Tensor) -> Tensor:
         if self.weighting is None:

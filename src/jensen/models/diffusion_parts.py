@@ -4,6 +4,7 @@ import math
 
 from jensen.data.space import Levels, Space
 from jensen.diffusion.denoiser import Denoiser, LevelsDenoiser, NetworkDenoiser
+from jensen.diffusion.dequantisation import LEARNED, LearnedSpread
 from jensen.diffusion.parametrisation import PARAMETRISATIONS, Mu, Parametrisation, Preconditioned
 from jensen.diffusion.process import Chain
 from jensen.diffusion.schedule import Schedule, schedule_from
@@ -86,6 +87,18 @@ def _parametrisation(word: str, chain: Chain, space: Space) -> Parametrisation:
         case "edm":
             return Preconditioned(spread_of(space))
     return PARAMETRISATIONS[word]()
+
+
+def places_from(word: str, shape: NetworkShape, space: Space) -> LearnedSpread | None:
+    """The dequantisation that is learned, if one is: by the smallest network of the denoiser's kind."""
+    if word == "truncated-normal":
+        return None
+    if word != LEARNED:
+        raise InputError(f"dequantisation of a fit must be truncated-normal or {LEARNED}, got {word!r}")
+    if not isinstance(space, Levels):
+        raise InputError("dequantisation=learned is for levels, and these are real values; leave it out")
+    plain = NetworkShape(shape.event, shape.network, "tiny", dropout=0.0, head_features=2)
+    return LearnedSpread(plain.build(2), shape.event)
 
 
 def spread_of(space: Space) -> float:
