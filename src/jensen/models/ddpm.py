@@ -21,15 +21,16 @@ from jensen.diffusion.calibration import calibrate, knots
 from jensen.diffusion.continuous import ContinuousTime
 from jensen.diffusion.denoiser import LevelsDenoiser
 from jensen.diffusion.emission import Emission
+from jensen.diffusion.ends import best_ends
 from jensen.diffusion.grid import grid_from
 from jensen.diffusion.likelihood import resized_proposal, uniform_proposal
 from jensen.diffusion.methods import METHODS, Asked, Method, Ode, Vlb, refuse_others
 from jensen.diffusion.process import Chain
 from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.sampler import Sampler, Watcher, sample
-from jensen.diffusion.schedule import schedule_from
+from jensen.diffusion.schedule import LogSNRUniform, schedule_from
 from jensen.diffusion.solvers.words import SAMPLERS, best_for, sampler_from
-from jensen.diffusion.variance import MEASURED, Learned, ReverseVariance, variance_from
+from jensen.diffusion.variance import MEASURED, Learned, Measured, ReverseVariance, variance_from
 from jensen.distributions.conditional import Conditional
 from jensen.errors import InputError
 from jensen.likelihood import LogLikelihood
@@ -37,6 +38,7 @@ from jensen.models.chain import ChainModel, unwatched
 from jensen.models.diffusion_objective import DDPMObjective
 from jensen.models.diffusion_parts import (
     MOST_STEPS,
+    check_ends,
     check_seen,
     check_settings,
     default_end,
@@ -60,7 +62,7 @@ from jensen.models.model import (
 from jensen.models.networks import NetworkShape
 from jensen.nn.unet import dropout_for, preset_for
 from jensen.noise import Noise
-from jensen.rules import POSITIVE, Rule, Ruled, probabilities
+from jensen.rules import POSITIVE, RISING, Rule, Ruled, between, probabilities
 from jensen.training.fitter import Objective, Rows, TrainingSettings
 
 CALIBRATION_ROWS = 256
@@ -77,6 +79,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         schedule: "log-snr", "linear", "cosine", "vp", "sub-vp", "ve", "flow" (`jensen.diffusion.schedule`), or "betas" with `betas` given.
         log_snr_start: λ(0) of "log-snr"; None for 2 log(3 (k - 1)) on k levels and 9 on real values.
         log_snr_end: λ(1) of "log-snr"; None for -7 on levels and -9 on real values.
+        trained_ends: whether calibration chooses, between those two, the ends with the best bound on validation rows; of "log-snr".
         beta_start: of "linear", over 1000 steps.
         beta_end: likewise.
         betas: β_1 … β_N, any N.
@@ -115,6 +118,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         schedule: Literal["auto", "log-snr", "linear", "cosine", "betas", "vp", "sub-vp", "ve", "flow"] = "auto",
         log_snr_start: float | None = None,
         log_snr_end: float | None = None,
+        trained_ends: bool = False,
         beta_start: float = 1e-4,
         beta_end: float = 0.02,
         betas: list[float] | None = None,
@@ -158,12 +162,28 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         self.places = places_from(dequantisation, shape, space)
         self.reverse = ReverseProcess(chain, denoiser, variance, emission)
         self.register_buffer("proposal", uniform_proposal(timesteps))
+        self.widest, self.trained_ends = chain, trained_ends
+        if trained_ends:
+            check_ends(chain.schedule)
+            self.register_buffer("ends", chain.log_snr[[-1, 0]].clone())
+            self.register_load_state_dict_post_hook(lambda model, _: model._between_ends())
 
     proposal: Tensor
+    ends: Tensor
 
     def rules(self) -> dict[str, Rule]:
-        """Each term with its probability, none of them 0."""
-        return {"proposal": POSITIVE & probabilities()}
+        """Each term with its probability, none of them 0; ends within those that were trained."""
+        rules = {"proposal": POSITIVE & probabilities()}
+        if not self.trained_ends:
+            return rules
+        low, high = (float(self.widest.log_snr[place]) for place in (-1, 0))
+        return rules | {"ends": between(low, high, f"from {low:g} to {high:g}") & RISING}
+
+    def _between_ends(self) -> None:
+        """The chain between the ends as they are; the widest where they are none, which `rules` tells of."""
+        low, high = self.ends.tolist() if self.ends.device.type != "meta" else (0.0, 0.0)
+        if low < high:
+            self.reverse.chain = Chain(LogSNRUniform(high, low), self.widest.steps)
 
     @classmethod
     def codec(cls, split: Split) -> Affine:
@@ -212,9 +232,9 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         )
 
     def calibration_calls(self, rows: int, most: int | None = None) -> int:
-        """One for each row used and each knot."""
+        """One for each row used and each knot, and as many for ends that are trained."""
         used = enough_rows(self.event_shape, CALIBRATION_ROWS) if most is None else most
-        return min(rows, used) * len(knots(self.reverse.chain.steps))
+        return min(rows, used) * len(knots(self.reverse.chain.steps)) * (1 + self.trained_ends)
 
     @torch.no_grad()
     def calibrate(self, valid: Rows, seed: int, on_calls: OnCalls = nothing) -> None:
@@ -227,7 +247,17 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         """From these rows."""
         self.eval()
         noise = Noise(seed, "calibrate", "noise")
+        if self.trained_ends:
+            self._train_ends(batch, noise.at("ends"), on_calls)
         self.proposal.copy_(calibrate(self.reverse, batch.x, batch.id, noise, on_calls=on_calls))
+
+    def _train_ends(self, batch: Batch, noise: Noise, on_calls: OnCalls) -> None:
+        self.reverse.chain = self.widest
+        high, low = best_ends(self.reverse, batch.x, batch.id, noise, on_calls=on_calls)
+        self.ends.copy_(torch.tensor([low, high]))
+        self._between_ends()
+        if isinstance(self.reverse.variance, Measured):
+            self.calibrated_by(self.reverse.variance.word)  # with its knots between them
 
     def calibrated_by(self, word: str) -> None:
         """With another reverse variance, not measured yet."""
@@ -246,8 +276,8 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         return variance
 
     def calibration(self) -> dict[str, Tensor]:
-        """Reverse variance, emission scale, proposal."""
-        parts = ("reverse.variance.", "reverse.emission.", "proposal")
+        """Reverse variance, emission scale, proposal, ends that are trained."""
+        parts = ("reverse.variance.", "reverse.emission.", "proposal", "ends")
         return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(parts)}
 
     def plan(

@@ -7,7 +7,7 @@ from jensen.diffusion.denoiser import Denoiser, LevelsDenoiser, NetworkDenoiser
 from jensen.diffusion.dequantisation import LEARNED, LearnedSpread
 from jensen.diffusion.parametrisation import PARAMETRISATIONS, Mu, Parametrisation, Preconditioned
 from jensen.diffusion.process import Chain
-from jensen.diffusion.schedule import Schedule, schedule_from
+from jensen.diffusion.schedule import LogSNRUniform, Schedule, schedule_from
 from jensen.diffusion.variance import ReverseVariance
 from jensen.errors import InputError
 from jensen.models.networks import NetworkShape
@@ -54,6 +54,14 @@ def default_start(space: Space) -> float:
 def default_end(space: Space) -> float:
     """λ(1) at which levels in [-1, 1], or standardised real values (which may have far outliers), are lost in noise."""
     return -7.0 if isinstance(space, Levels) else -9.0
+
+
+def check_ends(schedule: Schedule) -> None:
+    """Refuse to train the ends of a schedule that has its own."""
+    if not isinstance(schedule, LogSNRUniform):
+        raise InputError(
+            "trained_ends is for schedule=log-snr, whose ends are two numbers; leave it out, or take that one"
+        )
 
 
 def check_seen(variance: ReverseVariance, denoiser: Denoiser) -> None:

@@ -1,0 +1,116 @@
+"""The ends of a schedule by the bound: where in the range that a network was trained on the chain had best begin and end.
+
+In continuous time (`jensen.diffusion.continuous`) the bound from λ_1 to λ_T is a sum of what each end costs,
+
+    -log p ≤ [L_0(λ_1) - ∫^{λ_1}_∙ …] + [L_T(λ_T) + ∫_{λ_T}^∙ …] + constant,      the integrand ½ E‖ε - ε̂‖²,
+
+so the two ends are best chosen one by one (Kingma et al. 2021, "Variational diffusion models", section 5.2, trains them by gradient). With an exact
+denoiser the widest are the best; with a network those beyond which its errors cost more than they gain. A narrower end is taken where it is better by
+more than three standard errors of the mean over rows.
+"""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float, Float64, Int
+from torch import Tensor
+
+from jensen.diffusion.calibration import knots
+from jensen.diffusion.process import Chain, diffuse
+from jensen.diffusion.reverse import ReverseProcess
+from jensen.diffusion.schedule import LogSNRUniform
+from jensen.noise import Noise
+
+TOGETHER = 256  # rows in one network call
+SURE = 3.0  # standard errors
+FORBIDDEN = 1e300
+
+
+@torch.no_grad()
+def best_ends(
+    reverse: ReverseProcess,
+    x_0: Float[Tensor, "B *event"],
+    ids: Int[Tensor, " B"],
+    noise: Noise,
+    *,
+    on_calls: Callable[[int], None] = lambda calls: None,
+) -> tuple[float, float]:
+    """λ_1 and λ_T with the least bound on these rows, from the first and the last quarter of the chain's knots.
+
+    Args:
+        reverse: the process in its widest chain.
+        x_0: validation rows in the model's units.
+        ids: their ids.
+        noise: the stream to draw from.
+        on_calls: told how many rows each network call held.
+
+    An end where too much of the data is left for samples to start from noise is none (`Schedule.warning`).
+    """
+    steps = knots(reverse.chain.steps)
+    levels, quarter = reverse.chain.log_snr[steps - 1], -(-len(steps) // 4)
+    rates, begins = [], []
+    for number, (i, level) in enumerate(zip(steps.tolist(), levels, strict=True)):
+        eps, length = _of_even_length(noise.at("knot", i).normal(ids, tuple(x_0.shape[1:])))
+        eps = eps.to(x_0)
+        denoised = _denoised(reverse, diffuse(x_0, eps, level.expand(len(x_0))), level, on_calls)
+        error = (x_0.double() - denoised.double()).square().flatten(1).sum(1).cpu()
+        rates.append(_without(length, 0.5 * level.exp() * error))
+        if number < quarter:
+            begins.append(_without(length, _emission_cost(reverse, x_0, denoised)))
+    passed = _integral(levels, torch.stack(rates))
+    ends = [_prior_cost(float(levels[0]), float(level), x_0, reverse) for level in levels[-quarter:]]
+    first = _surely_least(torch.stack(begins) - passed[:quarter])
+    last = _surely_least((torch.stack(ends) + passed[-quarter:]).flip(0))
+    return float(levels[first]), float(levels[len(levels) - 1 - last])
+
+
+def _surely_least(costs: Float64[Tensor, "n B"]) -> int:
+    """Which of n: the next that is surely less than the one taken so far, in the mean over rows, as long as there is one."""
+    taken = 0
+    for place in range(1, len(costs)):
+        less = costs[taken] - costs[place]
+        if float(less.mean()) > SURE * float(less.std()) / len(less) ** 0.5:
+            taken = place
+    return taken
+
+
+def _of_even_length(eps: Tensor) -> tuple[Tensor, Tensor]:
+    """Noise whose mean square is 1 over all cells, as it is in the mean, and what is left of ‖ε‖² in each row, with mean 0: where little noise
+    is left, ‖ε - ε̂‖² is next to nothing else, and its chance would choose the end.
+    """
+    eps = eps / eps.square().mean().sqrt()
+    squares = eps.flatten(1).double().square().sum(1)
+    return eps, squares - squares.mean()
+
+
+def _without(length: Float64[Tensor, " B"], costs: Float64[Tensor, " B"]) -> Float64[Tensor, " B"]:
+    """Costs less their regression on that, with the same mean."""
+    return costs - (costs * length).mean() / length.square().mean() * length
+
+
+def _denoised(reverse: ReverseProcess, x: Tensor, level: Tensor, on_calls: Callable[[int], None]) -> Tensor:
+    parts = []
+    for rows in x.split(TOGETHER):
+        parts.append(reverse.denoiser(rows, level.expand(len(rows))))
+        on_calls(len(rows))
+    return torch.cat(parts)
+
+
+def _emission_cost(reverse: ReverseProcess, x_0: Tensor, denoised: Tensor) -> Float64[Tensor, " B"]:
+    """L_0 with the emission's best scale there."""
+    emission = copy.deepcopy(reverse.emission)
+    emission.calibrate(x_0, denoised)
+    return -emission(denoised).log_prob(x_0.double()).cpu()
+
+
+def _prior_cost(high: float, low: float, x_0: Tensor, reverse: ReverseProcess) -> Float64[Tensor, " B"]:
+    """L_T; ∞ where samples could not start from noise."""
+    schedule = LogSNRUniform(high, low)
+    cost = reverse.along(Chain(schedule, 2)).prior_term(x_0)
+    return cost if schedule.warning() is None else torch.full_like(cost, FORBIDDEN)
+
+
+def _integral(levels: Float64[Tensor, " n"], rates: Float64[Tensor, "n B"]) -> Float64[Tensor, "n B"]:
+    """Of the rates from the first level down to each, by the trapezoid rule."""
+    return torch.cat([torch.zeros_like(rates[:1]), torch.cumulative_trapezoid(rates, -levels, dim=0)])
