@@ -146,7 +146,7 @@ class Preset:
 
 PRESETS: dict[str, Preset] = {
     "tiny": Preset(channels=(32, 64), depth=(1, 2), patch=1),
-    "small": Preset(channels=(64, 128), depth=(2, 3), patch=2),
+    "small": Preset(channels=(32, 64, 128), depth=(1, 1, 2), patch=1),
     "base": Preset(channels=(64, 128, 256), depth=(1, 2, 2), patch=2),
 }
 
