@@ -49,22 +49,22 @@ def test_networks_of_images_refuse_vectors(word: str):
 
 
 def test_patch_and_attention_are_the_settings_of_a_u_net():
-    """Attention at the stages named, on the way down and up; a patch of 4 sees an image of 8 as 2 x 2; both change what is computed."""
+    """Attention at the stages named, on the way down and up; a patch of 4 sees an image of 16 as 4 x 4; both change what is computed."""
 
     def stages(attention: tuple[int, ...] | None) -> list[int]:
         network = NetworkShape((1, 8, 8), "unet", "small", 0.0, 8, attention=attention).build(1)
         assert isinstance(network, UNet)
         return [len(stage.attentions) for stage in (*network.down, *network.up)]
 
-    assert stages(None) == stages((1,)) == [0, 3, 0]
-    assert stages((0, 1)) == [2, 3, 2]
-    assert stages(()) == [0, 0, 0]
-    network = NetworkShape((1, 8, 8), "unet", "small", 0.0, 8, patch=4).build(1)
+    assert stages(None) == stages((2,)) == [0, 0, 2, 0, 0]
+    assert stages((0, 1)) == [1, 1, 0, 1, 1]
+    assert stages(()) == [0, 0, 0, 0, 0]
+    network = NetworkShape((1, 16, 16), "unet", "small", 0.0, 8, patch=4).build(1)
     seen: list[torch.Size] = []
     assert isinstance(network, UNet)
     network.stem.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape))
-    assert network(torch.zeros(2, 1, 8, 8), torch.zeros(2)).shape == (2, 1, 8, 8)
-    assert seen == [(2, 16, 2, 2)]
+    assert network(torch.zeros(2, 1, 16, 16), torch.zeros(2)).shape == (2, 1, 16, 16)
+    assert seen == [(2, 16, 4, 4)]
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def test_patch_and_attention_are_the_settings_of_a_u_net():
         ({"network": "mlp", "patch": 2}, "patch is a setting of network=unet or dit, got network=mlp"),
         ({"network": "unet", "patch": 9}, r"patch must be from 1 to 8 on images of shape \(1, 8, 8\), got 9"),
         ({"network": "dit", "patch": 0}, "patch must be from 1 to 8"),
-        ({"network": "unet", "attention": [2]}, r"from 0 to 1 at this size, got \[2\]"),
-        ({"network": "unet", "attention": [-1]}, r"from 0 to 1 at this size, got \[-1\]"),
+        ({"network": "unet", "attention": [3]}, r"from 0 to 2 at this size, got \[3\]"),
+        ({"network": "unet", "attention": [-1]}, r"from 0 to 2 at this size, got \[-1\]"),
     ],
 )
 def test_settings_that_a_network_does_not_have_are_refused(settings: dict[str, Any], message: str):
