@@ -1,6 +1,6 @@
-"""Two networks for the same time: the U-Net beside the transformer, by held-out bound and by samples.
+"""Networks for the same time, by held-out bound and by samples: the U-Net beside the transformer, or others by network:size[:patch].
 
-    JENSEN_DATA=… python benchmarks/diffusion_networks.py DIR [--data mnist] [--networks unet dit] [--steps 3000] [--rows 500] [--samples 1000]
+    JENSEN_DATA=… python benchmarks/diffusion_networks.py DIR [--data mnist] [--networks unet dit:small unet:small:2] [--steps 3000] [--rows 500] [--samples 1000]
 
 A training step of each is timed in turn with the others', and the ratio of medians printed: the numbers of steps that follow are those of equal time, `--steps`
 for the first. Runs are kept in DIR and found there again. The bounds are of the same validation rows with the same noise, so that their difference is paired; samples
@@ -13,6 +13,7 @@ import math
 import statistics
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,10 +29,23 @@ BATCH, FEATURES, ROUNDS, STEPS = 32, 16, 9, 25
 SHOWN = ("frechet", "kernel distance", "classifier", "coverage")
 
 
+def settings_of(word: str) -> dict[str, Any]:
+    """network:size:patch, the last two if told."""
+    network, size, patch = (*word.split(":"), "", "")[:3]
+    return {"network": network, "size": size or "small", **({"patch": int(patch)} if patch else {})}
+
+
+def built(word: str, event: tuple[int, ...]) -> nn.Module:
+    """As a fit builds it."""
+    settings = settings_of(word)
+    shape = NetworkShape(event, settings["network"], settings["size"], 0.0, FEATURES, patch=settings.get("patch"))
+    return shape.build(FEATURES)
+
+
 def ratios(words: list[str], split: Split) -> dict[str, float]:
     """The median time of a step, over the first's of the same round."""
     x, levels = torch.randn(BATCH, *split.event_shape), torch.randn(BATCH)
-    networks = {word: NetworkShape(split.event_shape, word, "small", 0.0, FEATURES).build(FEATURES) for word in words}
+    networks = {word: built(word, split.event_shape) for word in words}
     rounds = [{word: _seconds(network, x, levels) for word, network in networks.items()} for _ in range(ROUNDS)]
     return {word: statistics.median(took[word] / took[words[0]] for took in rounds) for word in words}
 
@@ -63,7 +77,11 @@ def main() -> None:
     for word, ratio in took.items():
         steps = round(options.steps / ratio)
         pipeline = jensen.fit(
-            split, "diffusion", network=word, size="small", steps=steps, run=options.folder / f"{word}-{steps}"
+            split,
+            "diffusion",
+            **settings_of(word),
+            steps=steps,
+            run=options.folder / f"{word.replace(':', '-')}-{steps}",
         )
         ll = scores[word] = pipeline.log_likelihood(rows, calls=8, repetitions=2)
         drawn = as_dict(gauge.measures(pipeline.sample(options.samples, seed=7, steps=STEPS)))

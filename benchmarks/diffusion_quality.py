@@ -78,15 +78,13 @@ def main() -> None:
                 steps = max(2, calls // solver.calls)
                 drawn = pipeline.sample(options.samples, seed=2000, sampler=solver, steps=steps, grid=grid)
                 seconds = time.perf_counter() - began
+                against_chain = chain.measures(drawn)
                 record = {"sampler": word, "grid": grid, "calls": calls, "seconds": seconds}
-                record |= {
-                    "against_test": as_dict(data.measures(drawn)),
-                    "against_chain": as_dict(chain.measures(drawn)),
-                }
+                record |= {"against_test": as_dict(data.measures(drawn)), "against_chain": as_dict(against_chain)}
                 table.append(record)
                 pictures.append(drawn[:SHOWN])
                 captions.append(f"{word} {calls}")
-                near = {m.name: m for m in chain.measures(drawn)}
+                near = {m.name: m for m in against_chain}
                 print(
                     f"{word:<12} {grid:<10} {calls:>4} calls: " + ", ".join(f"{k} {near[k]}" for k in list(near)[:6]),
                     flush=True,
