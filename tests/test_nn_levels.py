@@ -44,3 +44,12 @@ def test_moments_are_those_of_bayes_rule():
     mean, variance = posterior_moments(*arguments)
     torch.testing.assert_close(mean, p @ values, rtol=0, atol=1e-12)
     torch.testing.assert_close(variance, (p * (values - mean[:, None]).square()).sum(1), rtol=1e-7, atol=1e-12)
+
+
+def test_what_is_left_out_of_a_posterior_adds_nothing_to_its_variance():
+    """float32 at SNR e^38, where a level two away is e^38 variances off: SNR · Var is 0, not the square of that times what rounding leaves."""
+    features, u, _, weight, bias, values = (t.float() for t in given(3))
+    snr = torch.full((ROWS,), 38.0).exp()
+    nearest = values[(u[:, None] - values).abs().argmin(1)]
+    _, variance = posterior_moments(features, nearest, snr, weight, bias, values)
+    assert float((snr * variance).max()) == 0

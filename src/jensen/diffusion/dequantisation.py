@@ -31,6 +31,7 @@ Spread = Callable[[Tensor, Tensor, Levels, float], tuple[Tensor, Tensor]]
 """(rows `(B, d)`, u uniform on [0, 1) `(B, d)`, their space, σ_1/α_1) → rows in their bins `(B, d)`, and log q of where `(B,)`; float64."""
 
 LEARNED = "learned"
+STEEPEST = 10.0  # score times the noise's deviation; in a bin of three deviations a side it is 3
 MOST_WIDTH = 5.0  # of log width over that of the noise
 
 
@@ -98,6 +99,8 @@ class LearnedSpread(nn.Module):
             level = torch.full((len(x),), high, dtype=torch.float64)
             x_1 = alpha(level[:1]).item() * placed.reshape(x.shape)
             slope = math.exp(high) * (denoiser(x_1.to(x), level).flatten(1).double() - placed)
+            most = STEEPEST * math.exp(0.5 * high)  # a network that has just begun may say anything
+            slope = slope.clamp(-most, most)
         return (log_q - (slope * placed).sum(1)) / flat.shape[1]
 
 

@@ -25,6 +25,7 @@ from jensen.noise import Noise
 TOGETHER = 256  # rows in one network call
 SURE = 3.0  # standard errors
 FORBIDDEN = 1e300
+FEWEST = 64  # rows
 
 
 @torch.no_grad()
@@ -45,10 +46,13 @@ def best_ends(
         noise: the stream to draw from.
         on_calls: told how many rows each network call held.
 
-    An end where too much of the data is left for samples to start from noise is none (`Schedule.warning`).
+    An end where too much of the data is left for samples to start from noise is none (`Schedule.warning`). Fewer than 64 rows are sure of nothing.
     """
     steps = knots(reverse.chain.steps)
     levels, quarter = reverse.chain.log_snr[steps - 1], -(-len(steps) // 4)
+    if len(x_0) < FEWEST:
+        on_calls(len(x_0) * len(steps))
+        return float(levels[0]), float(levels[-1])
     rates, begins = [], []
     for number, (i, level) in enumerate(zip(steps.tolist(), levels, strict=True)):
         eps, length = _of_even_length(noise.at("knot", i).normal(ids, tuple(x_0.shape[1:])))

@@ -164,7 +164,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         self.register_buffer("proposal", uniform_proposal(timesteps))
         self.widest, self.trained_ends = chain, trained_ends
         if trained_ends:
-            check_ends(chain.schedule)
+            check_ends(chain)
             self.register_buffer("ends", chain.log_snr[[-1, 0]].clone())
             self.register_load_state_dict_post_hook(lambda model, _: model._between_ends())
 
@@ -180,10 +180,10 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         return rules | {"ends": between(low, high, f"from {low:g} to {high:g}") & RISING}
 
     def _between_ends(self) -> None:
-        """The chain between the ends as they are; the widest where they are none, which `rules` tells of."""
-        low, high = self.ends.tolist() if self.ends.device.type != "meta" else (0.0, 0.0)
-        if low < high:
-            self.reverse.chain = Chain(LogSNRUniform(high, low), self.widest.steps)
+        """The chain between the ends; the widest where they are none that `rules` allow."""
+        (low, high), (least, most) = self.ends.tolist(), self.widest.log_snr[[-1, 0]].tolist()
+        inside = least <= low < high <= most
+        self.reverse.chain = Chain(LogSNRUniform(high, low), self.widest.steps) if inside else self.widest
 
     @classmethod
     def codec(cls, split: Split) -> Affine:
@@ -232,29 +232,31 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         )
 
     def calibration_calls(self, rows: int, most: int | None = None) -> int:
-        """One for each row used and each knot, and as many for ends that are trained."""
+        """One for each row used and each knot; in a fit as many again for ends that are trained."""
         used = enough_rows(self.event_shape, CALIBRATION_ROWS) if most is None else most
-        return min(rows, used) * len(knots(self.reverse.chain.steps)) * (1 + self.trained_ends)
+        passes = 1 + (self.trained_ends and most is None)
+        return passes * min(rows, used) * len(knots(self.reverse.chain.steps))
 
     @torch.no_grad()
     def calibrate(self, valid: Rows, seed: int, on_calls: OnCalls = nothing) -> None:
-        """Reverse variance, emission scale and proposal from at most 256 validation rows, fewer where rows are large."""
+        """Ends if they are trained, then reverse variance, emission scale and proposal from at most 256 validation rows, fewer where rows are large."""
         pick = Noise(seed, "calibrate").permutation(len(valid))[: enough_rows(self.event_shape, CALIBRATION_ROWS)]
-        self.calibrate_on(valid.batch(pick), seed, on_calls)
+        batch = valid.batch(pick)
+        if self.trained_ends:
+            self._train_ends(batch, Noise(seed, "calibrate", "ends"), on_calls)
+        self.calibrate_on(batch, seed, on_calls)
 
     @torch.no_grad()
     def calibrate_on(self, batch: Batch, seed: int, on_calls: OnCalls = nothing) -> None:
-        """From these rows."""
+        """From these rows, between the ends as they are."""
         self.eval()
         noise = Noise(seed, "calibrate", "noise")
-        if self.trained_ends:
-            self._train_ends(batch, noise.at("ends"), on_calls)
         self.proposal.copy_(calibrate(self.reverse, batch.x, batch.id, noise, on_calls=on_calls))
 
     def _train_ends(self, batch: Batch, noise: Noise, on_calls: OnCalls) -> None:
-        self.reverse.chain = self.widest
-        high, low = best_ends(self.reverse, batch.x, batch.id, noise, on_calls=on_calls)
-        self.ends.copy_(torch.tensor([low, high]))
+        self.eval()
+        high, low = best_ends(self.reverse.along(self.widest), batch.x, batch.id, noise, on_calls=on_calls)
+        self.ends.copy_(torch.tensor([low, high], dtype=torch.float64))
         self._between_ends()
         if isinstance(self.reverse.variance, Measured):
             self.calibrated_by(self.reverse.variance.word)  # with its knots between them
@@ -276,8 +278,8 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         return variance
 
     def calibration(self) -> dict[str, Tensor]:
-        """Reverse variance, emission scale, proposal, ends that are trained."""
-        parts = ("reverse.variance.", "reverse.emission.", "proposal", "ends")
+        """Reverse variance, emission scale, proposal."""
+        parts = ("reverse.variance.", "reverse.emission.", "proposal")
         return {name: tensor for name, tensor in self.state_dict().items() if name.startswith(parts)}
 
     def plan(
@@ -352,7 +354,8 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         word = self.method_or_default(word)
         refuse_others(word, options)
         if word == "ode":
-            return Ode(self.reverse, self.space, self.places)
+            # the ends are the chain's: the flow has no emission that would make up for an early one
+            return Ode(self.reverse.along(self.widest), self.space, self.places)
         timesteps = options.get("timesteps")
         if timesteps == math.inf:
             if options.get("grid"):

@@ -28,7 +28,7 @@ BINS = 64  # whose second moments are learned
 MEMORY, UNIFORM = 0.99, 0.1
 HYBRID = 1e-3  # the bound's share where the network learns the variance (Nichol and Dhariwal 2021, section 3.1)
 WIDTH = 2.5  # of the emphasis, in λ
-PLACED, SHARE = 8, 1e-2  # one row in so many for the dequantisation, and its weight
+PLACED, SHARE = 8, 1e-3  # one row in so many for the dequantisation, and its weight
 
 
 class DDPMObjective(Objective):
