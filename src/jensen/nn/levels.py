@@ -58,9 +58,7 @@ class _Posterior:
         """SNR · Var_p(y) (rows, 1), the moments taken about u, which at high SNR is nearer than the mean of all levels."""
         away = self.buffers[1, : rows.stop - rows.start]
         torch.sub(self.values, self.u[rows], out=away).mul_(self.scale[rows])
-        p = torch.where(
-            p > 1.001 * math.exp(self.floor), p, 0.0
-        )  # what was raised to the floor: squares are up to e^40
+        p = torch.where(p > 1.001 * math.exp(self.floor), p, 0.0)  # squares reach e^40: nothing may stand at the floor
         first = (p * away).sum(1, keepdim=True)
         return 2 * ((p * away.square()).sum(1, keepdim=True) - first.square())
 
