@@ -47,7 +47,7 @@ def test_moments_are_those_of_bayes_rule():
 
 
 def test_what_is_left_out_of_a_posterior_adds_nothing_to_its_variance():
-    """float32 at SNR e^38, where a level two away is e^38 variances off: SNR · Var is 0, not the square of that times what rounding leaves."""
+    """float32 at SNR e^38, where a level two away is e^38 variances off: SNR · Var is 0, whatever its square."""
     features, u, _, weight, bias, values = (t.float() for t in given(3))
     snr = torch.full((ROWS,), 38.0).exp()
     nearest = values[(u[:, None] - values).abs().argmin(1)]

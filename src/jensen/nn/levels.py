@@ -54,13 +54,14 @@ class _Posterior:
         logits.sub_(logits.amax(1, keepdim=True)).clamp_(min=self.floor).exp_()
         return logits.div_(logits.sum(1, keepdim=True))
 
-    def slope(self, rows: slice, p: Tensor) -> Tensor:
-        """SNR · Var_p(y) (rows, 1), the moments taken about u, which at high SNR is nearer than the mean of all levels."""
-        away = self.buffers[1, : rows.stop - rows.start]
-        torch.sub(self.values, self.u[rows], out=away).mul_(self.scale[rows])
-        p = torch.where(p > 1.001 * math.exp(self.floor), p, 0.0)  # squares reach e^40: nothing may stand at the floor
-        first = (p * away).sum(1, keepdim=True)
-        return 2 * ((p * away.square()).sum(1, keepdim=True) - first.square())
+    def slope(self, p: Tensor) -> Tensor:
+        """SNR · Var_p(y) (rows, 1) of the rows whose p was the last, which it writes over; the moments are about u, which at high SNR is nearer
+        than the mean of all levels.
+        """
+        away = self.buffers[1, : len(p)]
+        p.sub_(1.001 * math.exp(self.floor)).clamp_(min=0)  # squares reach e^40: nothing may stand at the floor
+        first = p.mul_(away).sum(1, keepdim=True)
+        return 2 * (p.mul_(away).sum(1, keepdim=True) - first.square())
 
 
 class _PosteriorMean(torch.autograd.Function):
@@ -95,7 +96,7 @@ class _PosteriorMean(torch.autograd.Function):
             torch.mm(p, right, out=inner[rows])
             outer.addmm_(left[rows].T, p)
             if slope is not None:
-                slope[rows] = posterior.slope(rows, p)
+                slope[rows] = posterior.slope(p)
         first, second = outer.chunk(2)
         joint = first * values - second
         along, across = inner.chunk(2, dim=1)
@@ -134,7 +135,7 @@ def posterior_moments(
         for chunk in _chunks(len(rows)):
             p = posterior(chunk)
             torch.mm(p, values[:, None], out=mean[chunk])
-            slope[chunk] = posterior.slope(chunk, p)
+            slope[chunk] = posterior.slope(p)
     return mean.view(u.shape), (slope / snr).clamp(min=0).view(u.shape)
 
 
