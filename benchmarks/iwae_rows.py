@@ -45,6 +45,7 @@ ROWS: dict[
 }
 NETWORK = {"latent_dim": 50, "network": "mlp", "width": 200, "depth": 2, "activation": "tanh"}
 TRAINING = {"optimizer": "soap", "lr": 2e-3, "weight_decay": 0.0, "patience": 0}  # AdamW: lr 1e-3
+TOLD = ("steps", "batch_size", "optimizer", "lr", "precision", "threads")  # of how it was trained
 REDRAW_DRAWS, GAP_ROWS = 500, 256
 RESULTS = Path(__file__).parent / "results"
 
@@ -100,6 +101,14 @@ def scored(run: Any, redraws: int, draws: int, rows: int, against: Path | None) 
     return found
 
 
+def added_up(path: Path, *more: float) -> list[float]:
+    """The seconds of this call and of those before it, kept beside the run."""
+    before = json.loads(path.read_text()) if path.is_file() else [0.0] * len(more)
+    total = [round(a + b, 1) for a, b in zip(before, more, strict=True)]
+    path.write_text(json.dumps(total))
+    return total
+
+
 def main() -> None:
     """One row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -110,27 +119,28 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=5000)
     parser.add_argument("--rows", type=int, default=10_000, help="of test, the same for every run")
     parser.add_argument("--against", type=Path, help="the folder of another row's run, to be subtracted row by row")
+    parser.add_argument("--optimizer", default=TRAINING["optimizer"])
+    parser.add_argument("--lr", type=float, default=TRAINING["lr"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, default=Path("runs/rows"))
     options = parser.parse_args()
     paper, settings = ROWS[options.row]
     length = {"steps": options.steps} if options.steps else {"budget": options.budget}
-    name = f"{options.row}_{TRAINING['optimizer']}_{options.steps or options.budget}_{options.seed}"
+    name = f"{options.row}_{options.optimizer}_{options.steps or options.budget}_{options.seed}"
+    training = {**TRAINING, "optimizer": options.optimizer, "lr": options.lr}
     begun, worked = time.time(), time.process_time()
     run = jensen.fit(
-        data(), "vae", seed=options.seed, run=options.output / name, **length, **NETWORK, **TRAINING, **settings
+        data(), "vae", seed=options.seed, run=options.output / name, **length, **NETWORK, **training, **settings
     )
+    seconds = added_up(options.output / f"{name}.seconds.json", time.time() - begun, time.process_time() - worked)
     found = {
         "row": options.row,
         "paper_nll_nats": paper,
         **length,
         "seed": options.seed,
-        "seconds_of_this_call_to_fit": round(time.time() - begun, 1),
-        "processor_seconds_of_this_call_to_fit": round(time.process_time() - worked, 1),
-        "steps": run.config["training"]["steps"],
-        "batch_size": run.config["training"]["batch_size"],
-        "optimizer": run.config["training"]["optimizer"],
-        "threads": run.config["training"]["threads"],
+        "seconds_to_fit": seconds[0],
+        "processor_seconds_to_fit": seconds[1],
+        **{word: run.config["training"][word] for word in TOLD},
         **scored(run, options.redraws, options.draws, options.rows, options.against),
     }
     RESULTS.mkdir(exist_ok=True)
