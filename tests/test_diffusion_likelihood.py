@@ -13,6 +13,8 @@ from scipy import stats
 from torch import Tensor
 
 from jensen.data.space import Levels, Real
+from jensen.diffusion.calibration import calibrate
+from jensen.diffusion.continuous import ContinuousTime
 from jensen.diffusion.emission import Emission
 from jensen.diffusion.likelihood import (
     PILOT_REPETITIONS,
@@ -25,7 +27,7 @@ from jensen.diffusion.likelihood import (
 from jensen.diffusion.process import Chain
 from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.schedule import LogSNRUniform
-from jensen.diffusion.variance import Interpolated
+from jensen.diffusion.variance import Calibrated, Interpolated
 from jensen.likelihood import LogLikelihood
 from jensen.noise import Noise
 
@@ -285,3 +287,40 @@ def test_constant_images_and_float32_rows_have_finite_bounds():
     got = estimate(reverse, x, torch.arange(3), Plan(2, 6, uniform_proposal(30)), Noise(0))
     assert got.total.dtype == F64
     assert bool(torch.isfinite(got.total).all())
+
+
+def measured(high: float = 9.0, low: float = -6.0, steps: int = 40) -> ReverseProcess:
+    """W2 with a variance calibrated on rows of its own, down to levels where next to no noise is left."""
+    chain = Chain(LogSNRUniform(high, low), steps)
+    reverse = ReverseProcess(chain, Exact(PCA), Calibrated(chain.log_snr), Emission(Real(), math.exp(-0.5 * high)))
+    x = PCA.sample(400, torch.Generator().manual_seed(0))
+    calibrate(reverse, x, torch.arange(400), Noise(3))
+    return reverse
+
+
+@pytest.mark.parametrize("of", ["chain", "continuous time"])
+def test_the_control_variate_leaves_the_mean_and_takes_most_of_the_variance(of: str, monkeypatch: pytest.MonkeyPatch):
+    """Of one row under many ids, with and without, the same noise."""
+    reverse = measured()
+    bound = reverse if of == "chain" else ContinuousTime(reverse)
+    plan, n = Plan(2, 4, uniform_proposal(40)), 3000
+
+    def totals() -> Tensor:
+        return estimate(bound, X_0.expand(n, 3), torch.arange(n), plan, Noise(5)).total.mean(0)
+
+    with_it = totals()
+    monkeypatch.setattr(type(bound), "control", lambda self, where: torch.zeros(1, dtype=F64))
+    without = totals()
+    difference = with_it - without
+    assert abs(float(difference.mean())) < 4.5 * float(difference.std()) / n**0.5
+    assert float(with_it.var()) < 0.3 * float(without.var())
+
+
+def test_a_control_variate_needs_errors_that_were_measured():
+    """None for a fixed variance, none for the last step of levels, whose denoiser has rounded the noise away."""
+    assert torch.equal(REVERSE.control(torch.arange(2, 6)), torch.zeros(4, dtype=F64))
+    assert torch.equal(REVERSE.control(None), torch.zeros(1, dtype=F64))
+    reverse = measured()
+    assert float(reverse.control(None)) == pytest.approx(0.5, rel=0.1)  # N(x̂_0, s²) with s² all noise: ½‖ε‖²
+    reverse.emission = Emission(Levels(8, -1.0, 2 / 7), 0.05)
+    assert torch.equal(reverse.control(None), torch.zeros(1, dtype=F64))

@@ -54,3 +54,7 @@ class ContinuousTime:
         density = proposal / end[-1] / (levels[:-1] - levels[1:])
         below = (u * end[-1] - (end[bin_] - proposal[bin_])) / end[-1]
         return levels[bin_] - below / density[bin_], density[bin_]
+
+    def control(self, where: Float64[Tensor, " B"] | None) -> Float64[Tensor, " B"]:
+        """½κ² of the denoiser's share κ of the noise at λ."""
+        return self.reverse.control(None) if where is None else 0.5 * self.reverse.noise_share(where).square()

@@ -57,6 +57,9 @@ class Terms(Protocol):
     ) -> tuple[Tensor, Float64[Tensor, "B m"]]:
         """Where the proposal's distribution function is u, and the proposal there."""
 
+    def control(self, where: Tensor | None) -> Float64[Tensor, " B"]:
+        """How often ‖ε‖² - d is in each row's term at its `where (B,)`, or in L_0 `(1,)` if None; any number leaves the mean alone."""
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -122,6 +125,22 @@ def resized_proposal(
     return at.diff() / at[-1]
 
 
+def controlled(
+    bound: Terms,
+    x_0: Float[Tensor, "B *event"],
+    where: Tensor | None,
+    eps: Float[Tensor, "B *event"],
+    context: Tensor | None = None,
+) -> Float64[Tensor, " B"]:
+    """The integrand of each row's term at its `where`, or of L_0 if None, less what is in it of ‖ε‖² - d, whose mean is 0.
+
+    Where little noise is left on real values, what the denoiser misses is the noise itself, and its square is most of the chance in a term.
+    """
+    cost = bound.reconstruction_term(x_0, eps, context) if where is None else bound.term(x_0, where, eps, context)
+    chance = eps.double().flatten(1).square().sum(1).cpu() - eps[0].numel()
+    return cost - bound.control(where) * chance
+
+
 def estimate(
     bound: Terms,
     x_0: Float[Tensor, "B *event"],
@@ -155,9 +174,9 @@ def estimate(
                 eps = stream.at("eps", j).normal(ids[rows], tuple(x_0.shape[1:])).to(x_0)
                 given = None if context is None else context[rows]
                 if j == 0:
-                    reconstruction[k, rows] = bound.reconstruction_term(x_0[rows], eps, given)
+                    reconstruction[k, rows] = controlled(bound, x_0[rows], None, eps, given)
                 else:
-                    cost = bound.term(x_0[rows], where[rows, j - 1], eps, given)
+                    cost = controlled(bound, x_0[rows], where[rows, j - 1], eps, given)
                     diffusion[k, rows] += cost * weights[rows, j - 1]
                 on_calls(len(eps))
     return BoundEstimate(bound.prior_term(x_0), diffusion, reconstruction)

@@ -14,11 +14,12 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor, nn
 
+from jensen.data.space import Levels
 from jensen.diffusion.denoiser import Denoiser
 from jensen.diffusion.emission import Emission
 from jensen.diffusion.process import Bridge, Chain, Transition, diffuse, expand, kl_diagonal, kl_isotropic
 from jensen.diffusion.schedule import alpha, sigma
-from jensen.diffusion.variance import ReverseVariance
+from jensen.diffusion.variance import Measured, ReverseVariance
 from jensen.distributions.picking import picked
 
 
@@ -120,6 +121,24 @@ class ReverseProcess(nn.Module):
             divergence[last] = -self.emission(denoised[last]).log_prob(x_0[last].double()).cpu()
         return divergence
 
+    def noise_share(self, log_snr: Float64[Tensor, " B"]) -> Float64[Tensor, " B"]:
+        """κ, how much of the noise is left in x̂_0 - x_0, from the errors that were measured: e = κ σ²/α² for data of one normal; 0 where there
+        are none.
+        """
+        if not isinstance(self.variance, Measured):
+            return torch.zeros_like(log_snr)
+        return (_of_all_cells(self.variance.error(log_snr)) * log_snr.exp()).clamp(max=1.0)
+
+    def control(self, i: Int[Tensor, " B"] | None) -> Float64[Tensor, " B"]:
+        """How often ‖ε‖² - d is in L_{i-1}, or in L_0 `(1,)` if None (`jensen.diffusion.likelihood`): κ² σ²/α² of ‖x_0 - x̂_0‖² is."""
+        at = torch.zeros(1, dtype=torch.int64) if i is None else i - 1
+        log_snr = self.chain.log_snr[at]
+        squares = self.noise_share(log_snr).square() * torch.exp(-log_snr)
+        if i is None:
+            normal = not isinstance(self.emission.space, Levels)
+            return 0.5 * squares / self.emission.log_scale.cpu().exp().square() if normal else 0 * squares
+        return 0.5 * squares * self.chain.bridge.from_data[at].square() / _of_all_cells(self.variance_at(i, None))
+
     def divergence(
         self,
         x_0: Float[Tensor, "B *event"],
@@ -133,3 +152,7 @@ class ReverseProcess(nn.Module):
         if variance.ndim == 1:
             return kl_isotropic(from_data.square() * difference.square().sum(1).cpu(), least, variance, x_0[0].numel())
         return kl_diagonal(from_data[:, None] * difference.cpu(), least, variance.flatten(1))
+
+
+def _of_all_cells(values: Float64[Tensor, "B *cells"]) -> Float64[Tensor, " B"]:
+    return values.reshape(len(values), -1).mean(1)
