@@ -340,7 +340,7 @@ def test_options_of_evaluate_reach_the_bound(run: Any):
 
     every = of("--every-step", "--tolerance", "10")
     assert every["diagnostics"]["network_calls_per_example"] == 2 * 5
-    assert of("--every-step", "--tolerance", "0.1")["diagnostics"]["repetitions"] > 2
+    assert of("--every-step", "--tolerance", "0.01")["diagnostics"]["repetitions"] > 2
     assert of("--every-step", "--tolerance", "10", "--seed", "1")["mean_nats"] != every["mean_nats"]
     assert of("--every-step", "--steps", "3")["of"] == "ancestral, T = 3"
     coarse, fine = (of("--tolerance", t)["diagnostics"]["repetitions"] for t in ("10", "0.1"))
