@@ -107,6 +107,8 @@ def test_a_model_keeps_them_with_its_weights():
     for a, b in zip(*(m.log_likelihood(x, seed=3, repetitions=2).value for m in (model, again)), strict=True):
         assert a == b
     assert torch.equal(model.sample(5, seed=1), again.sample(5, seed=1))
+    assert again.log_likelihood(x, repetitions=2).of == f"ancestral, T = 40, log-SNR {high:.3g} to {low:.3g}"
+    assert f"T = ∞, log-SNR {high:.3g} to {low:.3g}" in again.log_likelihood(x, timesteps=math.inf).of
 
 
 def test_calibrating_anew_leaves_them_and_another_fit_looks_at_the_whole_range():

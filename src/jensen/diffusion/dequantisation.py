@@ -16,7 +16,7 @@ first level stands, α_1² (x̂_0(α_1 y) - y)/σ_1²: it is the data's, which t
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Float64
@@ -121,7 +121,7 @@ def spread_from(word: str, learned: Spread | None = None) -> Spread:
             "this run has no learned dequantisation; fit with --set dequantisation=learned, or use truncated-normal"
         )
     if word not in DEQUANTISATIONS:
-        known: Iterable[str] = (*DEQUANTISATIONS, LEARNED)
+        known = (*DEQUANTISATIONS, LEARNED)
         near = did_you_mean(word, known)
         raise InputError(f"unknown dequantisation {word!r}; {near}known are {', '.join(known)}")
     return DEQUANTISATIONS[word]

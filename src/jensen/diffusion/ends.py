@@ -16,13 +16,12 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from jensen.diffusion.calibration import knots
+from jensen.diffusion.calibration import TOGETHER, knots
 from jensen.diffusion.process import Chain, diffuse
 from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.schedule import LogSNRUniform
 from jensen.noise import Noise
 
-TOGETHER = 256  # rows in one network call
 SURE = 3.0  # standard errors
 FORBIDDEN = 1e300
 FEWEST = 64  # rows
@@ -109,7 +108,7 @@ def _emission_cost(reverse: ReverseProcess, x_0: Tensor, denoised: Tensor) -> Fl
 
 
 def _prior_cost(high: float, low: float, x_0: Tensor, reverse: ReverseProcess) -> Float64[Tensor, " B"]:
-    """L_T; ∞ where samples could not start from noise."""
+    """L_T; out of the question where samples could not start from noise."""
     schedule = LogSNRUniform(high, low)
     cost = reverse.along(Chain(schedule, 2)).prior_term(x_0)
     return cost if schedule.warning() is None else torch.full_like(cost, FORBIDDEN)

@@ -90,6 +90,7 @@ class Vlb(Method):
     steps: int | float
     space: Space
     grid: str = "time"
+    between: str = ""
 
     @torch.no_grad()
     def plan(self, few: Batch, rows: int, tolerance: float, seed: int, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -151,10 +152,11 @@ class Vlb(Method):
     def _of(self) -> str:
         """T; and the variance and the grid, where they are not the plain ones."""
         if isinstance(self.bound, ContinuousTime):
-            return "ancestral, T = ∞"
+            return f"ancestral, T = ∞{self.between}"
         word = self.bound.variance.word
         variance = "" if word == "calibrated" else f", variance {word}"
-        return f"ancestral, T = {int(self.steps)}{variance}" + (f", {self.grid} grid" if self.grid != "time" else "")
+        grid = f", {self.grid} grid" if self.grid != "time" else ""
+        return f"ancestral, T = {int(self.steps)}{self.between}{variance}{grid}"
 
     def _calls(self, calls: int | None) -> int | None:
         if calls is None and math.isinf(self.steps):

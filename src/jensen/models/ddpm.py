@@ -164,9 +164,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         self.register_buffer("proposal", uniform_proposal(timesteps))
         self.widest, self.trained_ends = chain, trained_ends
         if trained_ends:
-            check_ends(chain)
-            self.register_buffer("ends", chain.log_snr[[-1, 0]].clone())
-            self.register_load_state_dict_post_hook(lambda model, _: model._between_ends())
+            self._keep_ends()
 
     proposal: Tensor
     ends: Tensor
@@ -178,6 +176,16 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
             return rules
         low, high = (float(self.widest.log_snr[place]) for place in (-1, 0))
         return rules | {"ends": between(low, high, f"from {low:g} to {high:g}") & RISING}
+
+    def _keep_ends(self) -> None:
+        """λ_T and λ_1 with the weights, the widest before calibration."""
+        check_ends(self.widest)
+        self.register_buffer("ends", self.widest.log_snr[[-1, 0]].clone())
+        self.register_load_state_dict_post_hook(lambda model, _: model._between_ends())
+
+    def _said_of_ends(self) -> str:
+        """Beside a number of the chain, where they were chosen."""
+        return ", log-SNR {1:.3g} to {0:.3g}".format(*self.ends.tolist()) if self.trained_ends else ""
 
     def _between_ends(self) -> None:
         """The chain between the ends; the widest where they are none that `rules` allow."""
@@ -360,10 +368,12 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         if timesteps == math.inf:
             if options.get("grid"):
                 raise InputError(f"continuous time has no grid, got grid={options['grid']}; leave it out")
-            return Vlb(ContinuousTime(self.reverse), self.proposal.cpu(), math.inf, self.space)
+            return Vlb(
+                ContinuousTime(self.reverse), self.proposal.cpu(), math.inf, self.space, between=self._said_of_ends()
+            )
         grid = options.get("grid") or "time"
         reverse, proposal = self._process(timesteps, grid)
-        return Vlb(reverse, proposal, reverse.chain.steps, self.space, grid)
+        return Vlb(reverse, proposal, reverse.chain.steps, self.space, grid, self._said_of_ends())
 
     @torch.no_grad()
     def sample(
