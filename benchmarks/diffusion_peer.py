@@ -12,8 +12,9 @@ same       their U-Net (with as many outputs as ours has features) trained by ou
 Each is trained for its minutes by the clock (steps are timed first), kept in DIR, and loaded from there when the command is given again. Then
 each network, behind one interface, gets its reverse variance and its emission from the same validation rows and is scored on the same test rows
 with the same noise (T = 1000, levels even in log-SNR between the ends that its own training has seen), and 1,000 samples of each by one
-solver are measured against test rows. Their step by their loop, and by ours for ε as they have it and for the levels, are timed in turn. Prints one JSON object and
-writes diffusion_peer.json into DIR.
+solver are measured against test rows. Their step by their loop, and by ours for ε as they have it and for the levels, are timed in turn, and with them our U-Net of
+their widths, arithmetic and weights (1,158 and 1,140 million operations an image forward and backward, 1.10 and 1.11 million weights) by our loop. Prints
+one JSON object and writes diffusion_peer.json into DIR.
 """
 
 import argparse
@@ -47,12 +48,14 @@ from jensen.evaluation.two_sample.measure import as_dict
 from jensen.models.ddpm import DDPM
 from jensen.models.diffusion_objective import DDPMObjective
 from jensen.models.pipeline import Pipeline
+from jensen.nn.unet import UNet
 from jensen.noise import Noise
 from jensen.training.device import precision
 from jensen.training.fitter import GradientFitter, TrainingSettings
 from jensen.training.loop import Loop, evaluation_interval
 
 BATCH, CHANNELS, LAYERS = 64, (32, 64, 64), 1
+DEPTH = (3, 3, 3)  # blocks of our U-Net with these channels that cost what theirs costs
 CALIBRATED_ON, REPETITIONS, CALLS = 512, 4, 16
 SAMPLER, STEPS = "dpm-2m", 20
 TRIAL, ROUNDS = 20, 9
@@ -154,13 +157,23 @@ def their_loop(network: TheirNetwork, rows: Tensor) -> Callable[[int], Callable[
 
 def same_model(split: Split, pipeline: Pipeline, **other: Any) -> DDPM:
     """Our model around their network."""
+    return model_around(lambda outputs: without_fused_attention(TheirNetwork(outputs)), split, pipeline, **other)
+
+
+def like_theirs(outputs: int) -> UNet:
+    """Our U-Net, as large as theirs."""
+    return UNet(1, outputs, channels=CHANNELS, depth=DEPTH, patch=1)
+
+
+def model_around(network: Callable[[int], nn.Module], split: Split, pipeline: Pipeline, **other: Any) -> DDPM:
+    """Our model around a network made for so many outputs a pixel."""
     options = {**pipeline.config["model"]["options"], **other}
     model = DDPM(split.event_shape, pipeline.model.space, **options)
     torch.manual_seed(0)
     denoiser = model.reverse.denoiser
     assert isinstance(denoiser, LevelsDenoiser | NetworkDenoiser)
     outputs = options["head_features"] if isinstance(denoiser, LevelsDenoiser) else 1
-    denoiser.network = without_fused_attention(TheirNetwork(outputs))
+    denoiser.network = network(outputs)
     return model
 
 
@@ -193,11 +206,14 @@ def our_loop(model: DDPM, pipeline: Pipeline, split: Split) -> Callable[[int], L
 
 
 def side_by_side(pipeline: Pipeline, split: Split) -> dict[str, list[float]]:
-    """Images a second of their network in each loop, steps taken in turn: medians, and the medians of the ratios to theirs."""
+    """Images a second of their network in each loop and of ours in ours, steps taken in turn: medians, and the medians of the ratios to theirs."""
     eps = {"parametrisation": "eps", "reverse_variance": "calibrated"}
     steps = {
         "their loop": their_loop(TheirNetwork(1), pipeline.codec.encode(split.train.x))(10_000),
         "our loop, ε": our_loop(same_model(split, pipeline, **eps), pipeline, split)(10_000).try_out,
+        "our loop, our network of that size, ε": our_loop(
+            model_around(like_theirs, split, pipeline, **eps), pipeline, split
+        )(10_000).try_out,
         "our loop, levels": our_loop(same_model(split, pipeline), pipeline, split)(10_000).try_out,
     }
     took: dict[str, list[float]] = {name: [] for name in steps}

@@ -4,11 +4,11 @@ import pytest
 import torch
 from analytic import PPCAEmission, PPCAPosterior, PPCAPrior, ppca, z_score
 from torch import Tensor
-from torch.distributions import MultivariateNormal, kl_divergence
+from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from jensen.bounds import elbo
-from jensen.bounds.kl import kl_by_dimension
-from jensen.distributions.from_noise import DiagonalNormal, FullNormal
+from jensen.bounds.kl import kl_by_dimension, log_density_by_dimension
+from jensen.distributions.from_noise import DiagonalNormal, FullNormal, Stacked
 
 WORLD = ppca()
 X = WORLD.sample(6, torch.Generator().manual_seed(0))
@@ -98,3 +98,28 @@ def test_the_closed_form_of_full_and_diagonal_normals_is_torchs():
         assert found is not None
         torch.testing.assert_close(found.sum(1), kl_divergence(same, other), rtol=0, atol=1e-12)
     assert kl_by_dimension(diagonal, full) is None
+
+
+def test_terms_of_a_density_are_those_of_its_numbers():
+    """Of two layers either way: each term is the torch density of one number given what it depends on, and they sum to log p."""
+
+    def second(first: Tensor) -> DiagonalNormal:
+        return DiagonalNormal(
+            torch.stack([first.sum(-1), 2 * first[..., 0]], -1), first[..., :1].expand(*first.shape[:-1], 2) / 3
+        )
+
+    first = DiagonalNormal(X[:, :3], 0.1 * X[:, :3])
+    z = torch.randn(4, 6, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    for reverse in (False, True):
+        law = Stacked(first, second, 2, reverse=reverse)
+        found = log_density_by_dimension(law, z)
+        assert found is not None
+        torch.testing.assert_close(found.sum(-1), law.log_prob(z))
+        own, after = law.parts_of(z)
+        last = Normal(2 * own[..., 0], (own[..., 0] / 3).exp()).log_prob(after[..., 1])
+        torch.testing.assert_close(found[..., 1 if reverse else 4], last)
+        middle = Normal(first.loc[:, 1], first.scale[:, 1]).log_prob(own[..., 1])
+        torch.testing.assert_close(found[..., 3 if reverse else 1], middle)
+    full = FullNormal(X[:, :2], torch.eye(2, dtype=torch.float64).expand(6, 2, 2))
+    assert log_density_by_dimension(full, z[..., :2]) is None
+    assert log_density_by_dimension(Stacked(full, second, 2), z[..., :4]) is None

@@ -206,6 +206,35 @@ def log_p(model: VAE, x: Tensor) -> Tensor:
     return (model.parts.emission(z[:, None]).log_prob(x) + log_weight[:, None]).logsumexp(0)
 
 
+@pytest.mark.parametrize(
+    ("options", "width"),
+    [
+        ({"method": "iwae", "draws": 64}, 2.0),
+        ({"method": "iwae", "draws": 64, "repetitions": 8}, float(stats.t.ppf(0.975, 7))),
+        ({"method": "ais", "temperatures": 5, "chains": 64}, 2.0),
+    ],
+)
+def test_bars_of_log_p_cover_the_integral_from_many_draws(options: dict[str, Any], width: float):
+    """Law 24: 2,000 rows that are all the same row, seed 0; `width` standard errors either side cover log p by quadrature in 93 to 97 %."""
+    model = integrable()
+    x = all_bits()[3:4]
+    truth = float(log_p(model, x).detach())
+    found = model.log_likelihood(x.expand(2000, -1), **options)
+    assert found.stderr is not None
+    within = (found.value - truth).abs() < width * found.stderr
+    assert 0.93 < float(within.double().mean()) < 0.97
+
+
+def test_the_bar_of_a_few_weights_is_too_short():
+    """What docs/theory/bounds.md warns of: from 8 draws two standard errors cover log p in three of four rows and not in 19 of 20."""
+    model = integrable()
+    x = all_bits()[3:4]
+    found = model.log_likelihood(x.expand(2000, -1), method="iwae", draws=8)
+    assert found.stderr is not None
+    within = (found.value - log_p(model, x).detach()).abs() < 2 * found.stderr
+    assert 0.7 < float(within.double().mean()) < 0.85
+
+
 @pytest.mark.parametrize("prior", ["normal", "mixture", "vamp"])
 def test_the_bounds_are_below_the_integral_and_close_on_it(prior: str):
     model = integrable(prior=prior, prior_components=3)
@@ -716,6 +745,22 @@ def test_collapse_is_watched(tmp_path: Path):
     codes = inner.encode(run.encoded(watched).batch(slice(None)).x)
     assert last["active_units"] == int((codes.var(0) > 0.01).sum())
     assert lines[0]["held_out"]["active_units"] <= 4
+
+
+def test_each_number_of_two_layers_has_its_share_of_the_divergence():
+    """Of 4,000 rows that are eight, the shares sum to KL(q ‖ p) as other draws estimate it (|z| < 4)."""
+    model = integrable(latent_layers=2)
+    x = all_bits().repeat(500, 1)
+    shares = model.objective().collapse(Examples(x.float(), torch.arange(4000)))["divergence_by_dimension"]
+    ids = torch.arange(4000)
+    q, p = model.parts.posterior(x), model.parts.prior(torch.zeros(1, 0, dtype=F64))
+    noise = Noise(5, "other").normal(ids, (16, q.noise_dims)).transpose(0, 1).double()  # type: ignore[attr-defined]
+    z = q.place(noise)  # type: ignore[attr-defined]
+    each = (q.log_prob(z) - p.log_prob(z)).detach()
+    error = float(each.std()) * (1 / 16_000 + 1 / 64_000) ** 0.5  # four draws a row by collapse, sixteen here
+    assert len(shares) == q.event_shape[0]
+    assert abs(sum(shares) - float(each.mean())) < 4 * error
+    assert float(each.mean()) > 20 * error
 
 
 @pytest.mark.parametrize("options", [{"posterior": "flow", "latent_dim": 2}, {"latent_layers": 2}])

@@ -120,8 +120,11 @@ class DiagonalNormal(FromNoise):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Σ_d log N(z_d; μ_d, s_d²)."""
-        standard = self.noise_of(value)
-        return (-0.5 * standard.square() - self.log_scale - LOG_SQRT_2PI).sum(-1)
+        return self.terms(value).sum(-1)
+
+    def terms(self, value: Tensor) -> Tensor:
+        """log N(z_d; μ_d, s_d²), of the shape of z."""
+        return -0.5 * self.noise_of(value).square() - self.log_scale - LOG_SQRT_2PI
 
     def detached(self) -> "DiagonalNormal":
         """Without a graph."""
@@ -294,27 +297,27 @@ class Stacked(FromNoise):
         self.sizes = [dims, own] if reverse else [own, dims]
         super().__init__(first.batch_shape, own + dims)
 
-    def _parts(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """What is drawn first, and what after it."""
+    def parts_of(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """What of z is drawn first, and what after it."""
         front, back = z.split(self.sizes, -1)
         return (back, front) if self.reverse else (front, back)
 
     def place(self, noise: Tensor) -> Tensor:
         """One after the other."""
-        own, others = self._parts(noise)
+        own, others = self.parts_of(noise)
         z = self.first.place(own)
         after = self.second(z).place(others)
         return torch.cat([after, z] if self.reverse else [z, after], -1)
 
     def noise_of(self, value: Tensor) -> Tensor:
         """That of both parts."""
-        z, after = self._parts(value)
+        z, after = self.parts_of(value)
         own, others = self.first.noise_of(z), self.second(z).noise_of(after)
         return torch.cat([others, own] if self.reverse else [own, others], -1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """log p(first) + log p(second | first)."""
-        z, after = self._parts(value)
+        z, after = self.parts_of(value)
         return self.first.log_prob(z) + self.second(z).log_prob(after)
 
     def detached(self) -> "Stacked":

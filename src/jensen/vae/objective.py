@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from jensen.bounds.gradients import ESTIMATORS, leave_one_out
-from jensen.bounds.kl import kl_by_dimension
+from jensen.bounds.kl import kl_by_dimension, log_density_by_dimension
 from jensen.data.examples import Batch
 from jensen.distributions.from_noise import FromNoise
 from jensen.noise import Noise
@@ -174,14 +174,16 @@ class BoundObjective(Objective):
 
     @torch.no_grad()
     def collapse(self, rows: Rows) -> dict[str, Any]:
-        """How many numbers of the code are active, and where it has a closed form the divergence of each in nats; nothing of a single row."""
+        """How many numbers of the code are active, and what each costs in nats: its divergence in closed form, or its share of that of two layers from
+        draws (`bounds.kl.log_density_by_dimension`), where there is either; nothing of a single row.
+        """
         means, rates = [], []
         for start in range(0, len(rows), ROWS):
             batch = rows.batch(slice(start, start + ROWS))
             joint, x = self.parts.given(batch.context), batch.x.double()
             q = joint.posterior(x)
-            rate = None if joint.prior.noise_dims else kl_by_dimension(q, joint.prior(x.new_zeros(len(x), 0)))
             assert isinstance(q, FromNoise)
+            rate = None if joint.prior.noise_dims else self._shares(joint, q, x, batch.id)
             means.append(mean_of(q).double())
             rates += [] if rate is None else [rate.double()]
         if sum(map(len, means)) < 2:
@@ -189,6 +191,16 @@ class BoundObjective(Objective):
         active = int((torch.cat(means).var(0) > ACTIVE).sum())
         each = {"divergence_by_dimension": torch.cat(rates).mean(0).tolist()} if rates else {}
         return {"active_units": active, **each}
+
+    def _shares(self, joint: Joint, q: FromNoise, x: Tensor, ids: Tensor) -> Tensor | None:
+        """What each number of the code costs, `(B, D)`, in closed form or from draws."""
+        p = joint.prior(x.new_zeros(len(x), 0))
+        closed = kl_by_dimension(q, p)
+        if closed is not None:
+            return closed
+        z = q.place(self._noise(Noise(0, "shares"), ids, HELD_OUT_DRAWS, x))
+        own, other = log_density_by_dimension(q, z), log_density_by_dimension(p, z)
+        return None if own is None or other is None else (own - other).mean(0)
 
 
 class BoundFitter(GradientFitter):
