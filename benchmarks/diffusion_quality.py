@@ -2,16 +2,15 @@
 
     python benchmarks/diffusion_quality.py RUN -o DIR [--samples 1000] [--calls 5 10 20 50] [--samplers ancestral ddim dpm-2m …]
 
-The reference, so many samples of the ancestral chain in all its steps, is drawn once and kept in DIR. Every other sample has noise of its own
-(another seed). Each is measured against test rows and against the reference by the measures of `jensen.evaluation.two_sample`, whose features are a
+The reference is so many samples of the ancestral chain in all its steps; the others have noise of their own (another seed). Samples are kept in DIR a hundred
+at a time, and drawn where they are not there. Each is measured against test rows and against the reference by the measures of `jensen.evaluation.two_sample`, whose features are a
 small network trained on the labels; the reference against test rows, and training against test rows, stand beside them. Writes quality.json
 and a picture, the same seeds by every solver.
 """
 
 import argparse
 import json
-import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,27 +21,46 @@ from jensen.data.examples import Examples, Split
 from jensen.evaluation.images import save_grid
 from jensen.evaluation.two_sample.gauge import Gauge
 from jensen.evaluation.two_sample.measure import as_dict
+from jensen.files import written_whole
 from jensen.fitting import reload_data
 from jensen.models.ddpm import DDPM
 from jensen.models.pipeline import Pipeline
 
 SAMPLERS = ("ancestral", "ddim", "dpm-2m", "dpm-3m", "unipc-2", "unipc-3", "adams-3", "dpm-2m-sde")
-SHOWN = 12
+SHOWN, EACH = 12, 100
 
 
-def reference(pipeline: Pipeline, count: int, folder: Path) -> torch.Tensor:
-    """The chain's own samples, drawn a hundred at a time and kept."""
+@dataclass(frozen=True)
+class Way:
+    """A sampler, its network calls and its grid: with noise of its own."""
+
+    sampler: str
+    calls: int
+    grid: str = "time"
+
+    def __str__(self) -> str:
+        return f"{self.sampler}-{self.calls}-{self.grid}"
+
+    def draw(self, pipeline: Pipeline, start: int) -> torch.Tensor:
+        """Rows `start` to `start + EACH`."""
+        assert isinstance(pipeline.model, DDPM)
+        solver = pipeline.model.sampler(self.sampler)
+        steps = max(2, self.calls // solver.calls)
+        seed = 1000 if self.calls == pipeline.model.chain().steps else 2000
+        rows = pipeline.model.sample(EACH, seed=seed, start=start, sampler=solver, steps=steps, grid=self.grid)
+        return pipeline.decode(rows)
+
+
+def drawn(way: Way, pipeline: Pipeline, count: int, folder: Path) -> torch.Tensor:
+    """So many samples, drawn some at a time and kept: another process may draw the rest."""
     parts = []
-    for start in range(0, count, 100):
-        path = folder / f"reference-{start:05d}.npy"
+    for start in range(0, count, EACH):
+        path = folder / f"{way}-{start:05d}.npy"
         if not path.is_file():
-            began = time.perf_counter()
-            assert isinstance(pipeline.model, DDPM)
-            drawn = pipeline.decode(
-                pipeline.model.sample(100, seed=1000, start=start, sampler=pipeline.model.sampler())
-            )
-            np.save(path, drawn.numpy())
-            print(f"reference {start + 100}/{count}: {time.perf_counter() - began:.0f} s", flush=True)
+            rows = way.draw(pipeline, start).numpy()
+            with written_whole(path) as unfinished, unfinished.open("wb") as file:
+                np.save(file, rows)
+            print(f"{way}: {start + EACH}/{count}", flush=True)
         parts.append(torch.from_numpy(np.load(path)))
     return torch.cat(parts)[:count]
 
@@ -62,38 +80,26 @@ def main() -> None:
     pipeline = jensen.load(options.run)
     model, split = pipeline.model, reload_data(pipeline.config)
     assert isinstance(model, DDPM)
-    truth = reference(pipeline, options.samples, folder)
+    whole = Way("ancestral", model.chain().steps)
+    ways = [Way(word, calls, grid) for calls in options.calls for word in options.samplers for grid in options.grids]
+    samples = {way: drawn(way, pipeline, options.samples, folder) for way in (whole, *ways)}
+    truth = samples[whole]
     data = Gauge(split, options.samples)
     chain = Gauge(_against(split, truth), options.samples, extractor=data.extractor)
     table = [
-        {"sampler": "training rows", "against_test": as_dict(data.ceiling)},
-        {"sampler": "ancestral", "calls": model.chain().steps, "against_test": as_dict(data.measures(truth))},
+        {"sampler": "training rows", "against_test": as_dict(data.ceiling), "against_chain": as_dict(chain.ceiling)}
     ]
-    pictures, captions = [truth[:SHOWN]], [f"ancestral {model.chain().steps}"]
-    for calls in options.calls:
-        for word in options.samplers:
-            for grid in options.grids:
-                solver = model.sampler(word)
-                began = time.perf_counter()
-                steps = max(2, calls // solver.calls)
-                drawn = pipeline.sample(options.samples, seed=2000, sampler=solver, steps=steps, grid=grid)
-                seconds = time.perf_counter() - began
-                against_chain = chain.measures(drawn)
-                record = {"sampler": word, "grid": grid, "calls": calls, "seconds": seconds}
-                record |= {"against_test": as_dict(data.measures(drawn)), "against_chain": as_dict(against_chain)}
-                table.append(record)
-                pictures.append(drawn[:SHOWN])
-                captions.append(f"{word} {calls}")
-                near = {m.name: m for m in against_chain}
-                print(
-                    f"{word:<12} {grid:<10} {calls:>4} calls: " + ", ".join(f"{k} {near[k]}" for k in list(near)[:6]),
-                    flush=True,
-                )
-                (folder / "quality.json").write_text(
-                    json.dumps({"samples": options.samples, "table": table}, indent=1) + "\n"
-                )
-    save_grid(torch.cat(pictures), pipeline.space, folder / "quality.png", columns=SHOWN)
-    print("rows of the picture: " + ", ".join(captions))
+    for way, rows in samples.items():
+        record = {**vars(way), "against_test": as_dict(data.measures(rows))}
+        near = [] if way == whole else chain.measures(rows)
+        table.append({**record, "against_chain": as_dict(near)} if near else record)
+        print(f"{way}: " + ", ".join(f"{m.name} {m}" for m in near[:6]), flush=True)
+    told = {"samples": options.samples, "torch": torch.__version__, "table": table}
+    (folder / "quality.json").write_text(json.dumps(told, indent=1) + "\n")
+    save_grid(
+        torch.cat([rows[:SHOWN] for rows in samples.values()]), pipeline.space, folder / "quality.png", columns=SHOWN
+    )
+    print("rows of the picture: " + ", ".join(map(str, samples)))
 
 
 def _against(split: Split, rows: torch.Tensor) -> Split:
