@@ -16,14 +16,26 @@ from jensen.evaluation.two_sample.measure import as_dict
 DRAW = np.random.default_rng(0)
 ROWS = DRAW.normal(size=(400, 2)) * 0.3 + DRAW.choice([-2, 2], size=(400, 1))
 DATA = jensen.load_data(ROWS)
-GAN: dict[str, Any] = {"steps": 20, "settings": {"gan": {"width": 16, "depth": 1}, "jittered": {"scale": 0.005}}}
+WORDS = "gan,gmm,vae,ppca,autoencoder"
+SMALL = {"width": 16, "depth": 1}
+CODE = {"latent_dim": 1, "network": "mlp", **SMALL}
+GAN: dict[str, Any] = {
+    "steps": 20,
+    "settings": {
+        "gan": SMALL,
+        "vae": CODE,
+        "autoencoder": CODE,
+        "ppca": {"n_components": 1},
+        "jittered": {"scale": 0.005},
+    },
+}
 WHY = "gan has no likelihood: its samples are x = G(z), and p(x) is nowhere written down"
 
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("compared") / "c"
-    jensen.compare(DATA, "gan,gmm", run=folder, progress=False, **GAN)
+    jensen.compare(DATA, WORDS, run=folder, progress=False, **GAN)
     return folder
 
 
@@ -34,10 +46,14 @@ def by_name(record: dict[str, Any]) -> dict[str, dict[str, Any]]:
 def test_one_table_holds_models_with_and_without_likelihood(compared: Path):
     record = json.loads((compared / "compare.json").read_text())
     rows = by_name(record)
-    assert set(rows) == {"gan", "gmm", "independent", "gaussian", "jittered"}
-    assert rows["gan"]["log_likelihood"] is None
+    assert set(rows) == {*WORDS.split(","), "independent", "gaussian", "jittered"}
+    assert rows["gan"]["log_likelihood"] is rows["autoencoder"]["log_likelihood"] is None
     assert rows["gan"]["problem"] == WHY
-    assert rows["gmm"]["log_likelihood"]["mean_nats"] is not None
+    assert rows["autoencoder"]["problem"].startswith("autoencoder has no likelihood: it learns a code")
+    kinds = {word: rows[word]["log_likelihood"]["kind"] for word in ("gmm", "ppca", "vae")}
+    assert kinds == {"gmm": "exact", "ppca": "exact", "vae": "lower bound"}
+    alone = jensen.fit(DATA, "ppca", n_components=1, progress=False).log_likelihood(DATA.test)
+    assert rows["ppca"]["log_likelihood"]["mean_nats"] == pytest.approx(alone.mean, abs=1e-9)
     assert record["samples"]["rows"] == 80
     assert all(set(row["samples"]["measures"]) >= {"classifier", "frechet", "C_T"} for row in rows.values())
     assert rows["gan"]["samples"]["how"] == "G(z) of normal z, seed 0"
@@ -51,12 +67,12 @@ def test_one_table_holds_models_with_and_without_likelihood(compared: Path):
 
 
 def test_the_terminal_shows_the_measures(compared: Path, capsys: pytest.CaptureFixture[str]):
-    jensen.compare(DATA, "gan,gmm", run=compared, progress=False, **GAN)
-    shown = str(jensen.compare(DATA, "gan,gmm", run=compared, progress=False, **GAN)).splitlines()
+    jensen.compare(DATA, WORDS, run=compared, progress=False, **GAN)
+    shown = str(jensen.compare(DATA, WORDS, run=compared, progress=False, **GAN)).splitlines()
     head = next(n for n, line in enumerate(shown) if line.startswith("model") and "classifier →" in line)
     assert shown[head].split("  ")[0] == "model"
-    lines = {line.split("  ")[0]: line for line in shown[head + 1 : head + 7]}
-    assert set(lines) == {"train (ceiling)", "gan", "gmm", "independent", "gaussian", "jittered"}
+    lines = {line.split("  ")[0]: line for line in shown[head + 1 : head + 10]}
+    assert set(lines) == {"train (ceiling)", *WORDS.split(","), "independent", "gaussian", "jittered"}
     assert f"  gan: no number: not ranked; {WHY}" in shown
 
 
@@ -81,14 +97,14 @@ def test_what_is_measured_is_not_measured_again(compared: Path, monkeypatch: pyt
     with monkeypatch.context() as patched:
         for place, name in ((attempts, "fit"), (attempts, "_score"), (attempts, "load"), (samples, "Gauge")):
             patched.setattr(place, name, never)
-        jensen.compare(DATA, "gan,gmm", run=compared, progress=False, **GAN)
+        jensen.compare(DATA, WORDS, run=compared, progress=False, **GAN)
     assert (compared / "compare.json").read_bytes() == before
     for word, content in (("gan", "{"), ("gmm", '{"how": "x", "measures": 3, "about": {}}')):
         (compared / f"runs/{word}-0/samples.json").write_text(content)
     with monkeypatch.context() as patched:
         for name in ("fit", "_score"):
             patched.setattr(attempts, name, never)
-        jensen.compare(DATA, "gan,gmm", run=compared, progress=False, **GAN)
+        jensen.compare(DATA, WORDS, run=compared, progress=False, **GAN)
     assert (compared / "compare.json").read_bytes() == before
 
 

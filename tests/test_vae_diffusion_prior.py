@@ -60,8 +60,8 @@ def test_samples_and_bound_are_of_one_law():
     assert 0.3 < float((drawn > 0).double().mean()) < 0.7
     assert float((drawn.abs() - 1).abs().mean()) < 0.4
     with torch.no_grad():
-        noise = torch.randn(50, 2000, 3, generator=torch.Generator().manual_seed(4))
-        bound = model.law(noise).log_prob(z.expand(50, 2000, 1)).mean(0)
+        noise = torch.randn(10, 2000, 3, generator=torch.Generator().manual_seed(4))
+        bound = model.law(noise).log_prob(z.expand(10, 2000, 1)).mean(0)
     normal = torch.distributions.Normal(0.0, float(z.std())).log_prob(z[:, 0])
     mixture = torch.logsumexp(
         torch.stack([torch.distributions.Normal(c, 0.25).log_prob(z[:, 0]) for c in (-1.0, 1.0)]), 0
@@ -91,12 +91,12 @@ def test_the_whole_model_of_three_bits_is_bounded_below_its_own_frequencies():
     """All eight rows are scored: Σ exp(bound) is at most 1 and near it, and no bound is above the log-frequency of its row in 2,000 samples."""
     draw = np.random.default_rng(0)
     bits = (draw.normal(size=(1500, 1)) * 2 + draw.normal(size=(1500, 3)) > 0).astype(np.uint8)
-    settings = {"prior": "diffusion", "latent_dim": 1, "width": 32, "depth": 1, "steps": 250, "lr": 5e-3}
+    settings = {"prior": "diffusion", "latent_dim": 1, "width": 32, "depth": 1, "steps": 120, "lr": 5e-3}
     run = jensen.fit(jensen.load_data(bits, levels=2), "vae", batch_size=128, progress=False, **settings)
     rows = torch.tensor([[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)], dtype=torch.uint8)
     found = run.log_likelihood(rows, repetitions=8000)
     assert found.stderr is not None
-    assert float(found.stderr.max()) < 0.05
+    assert float(found.stderr.max()) < 0.06
     mass = found.value.exp()
     error = float((mass * found.stderr).square().sum().sqrt())
     assert 0.8 < float(mass.sum()) < 1 + 4 * error
