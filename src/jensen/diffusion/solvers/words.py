@@ -46,14 +46,16 @@ SAMPLERS: dict[str, Callable[..., Sampler]] = {
 }
 
 
-FEW = 100  # steps, up to which a solver of the flow is taken
+VERY_FEW, FEW = 14, 100  # steps
 
 
 def best_for(steps: int) -> str:
-    """The word of the sampler for so many steps: of second order along the flow where they are few (the published ranking of few-step samplers; no
-    table of ours stands behind it yet), the chain itself where they are many.
+    """The word of the sampler for so many steps, by two-sample measures against the whole chain (docs/theory/note3.md, "Faster solvers"): of second
+    order along the flow where they are very few, of second order with noise where they are few, the chain itself where they are many.
     """
-    return "dpm-2m" if steps <= FEW else "ancestral"
+    if steps <= VERY_FEW:
+        return "dpm-2m"
+    return "dpm-2m-sde" if steps <= FEW else "ancestral"
 
 
 def sampler_from(word: str, options: Mapping[str, Any]) -> Sampler:
