@@ -4,7 +4,7 @@
 
 Every choice is measured on the same validation rows and scored on the same test rows with the same noise, so that differences are paired. The
 emission and its scale are common to all. The grid "optimised" is the one that dynamic programming finds from what each choice was measured
-to. The learned choice of Nichol and Dhariwal (2021) is a network's own and stands here only for a run that was fitted with it. Prints a table, and
+to. The learned choice of Nichol and Dhariwal (2021) is a network's own and stands here only for a run that was fitted with it, in the place of "by-state". Prints a table, and
 writes one JSON object.
 """
 
@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 import jensen
+from jensen.diffusion.variance import Learned
 from jensen.fitting import reload_data
 from jensen.models.ddpm import DDPM
 from jensen.noise import Noise
@@ -56,7 +57,8 @@ def main() -> None:
         )
 
     model.calibrate_on(batch, 0)  # the emission that all of them end in
-    for name in CHOICES:
+    choices = (*CHOICES[:-1], "learned") if isinstance(model.reverse.variance, Learned) else CHOICES
+    for name in choices:
         model.reverse.variance = model.variance_by(name)
         if name in model.calibrations:
             model.calibrate_on(batch, 0)
