@@ -91,7 +91,7 @@ def test_the_whole_model_of_three_bits_is_bounded_below_its_own_frequencies():
     """All eight rows are scored: Σ exp(bound) is at most 1 and near it, and no bound is above the log-frequency of its row in 2,000 samples."""
     draw = np.random.default_rng(0)
     bits = (draw.normal(size=(1500, 1)) * 2 + draw.normal(size=(1500, 3)) > 0).astype(np.uint8)
-    settings = {"prior": "diffusion", "latent_dim": 1, "width": 32, "depth": 1, "steps": 120, "lr": 5e-3}
+    settings = {"prior": "diffusion", "latent_dim": 1, "width": 32, "depth": 1, "steps": 250, "lr": 5e-3}
     run = jensen.fit(jensen.load_data(bits, levels=2), "vae", batch_size=128, progress=False, **settings)
     rows = torch.tensor([[a, b, c] for a in (0, 1) for b in (0, 1) for c in (0, 1)], dtype=torch.uint8)
     found = run.log_likelihood(rows, repetitions=8000)
