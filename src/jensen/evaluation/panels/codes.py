@@ -63,7 +63,7 @@ def _rates(story: Story) -> list[Html]:
 
     def draw(theme: Theme) -> Figure:
         """The curve in these colours."""
-        x, name = range(1, len(most) + 1), "KL of q(z_d | x) to the prior"
+        x, name = range(1, len(most) + 1), "share of KL(q(z | x) ‖ p(z))"
         return curve_figure(x, {name: most}, xlabel="number of the code, dearest first", ylabel="nats", theme=theme)
 
     return [
