@@ -94,8 +94,8 @@ def main() -> None:
         near = [] if way == whole else chain.measures(rows)
         table.append({**record, "against_chain": as_dict(near)} if near else record)
         print(f"{way}: " + ", ".join(f"{m.name} {m}" for m in near[:6]), flush=True)
-    told = {"samples": options.samples, "torch": torch.__version__, "table": table}
-    (folder / "quality.json").write_text(json.dumps(told, indent=1) + "\n")
+    told = json.dumps({"samples": options.samples, "torch": torch.__version__, "table": table})
+    (folder / "quality.json").write_text(told.replace('{"sampler"', '\n{"sampler"') + "\n")
     save_grid(
         torch.cat([rows[:SHOWN] for rows in samples.values()]), pipeline.space, folder / "quality.png", columns=SHOWN
     )
