@@ -9,6 +9,7 @@ and a picture, the same seeds by every solver.
 """
 
 import argparse
+import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -65,6 +66,14 @@ def drawn(way: Way, pipeline: Pipeline, count: int, folder: Path) -> torch.Tenso
     return torch.cat(parts)[:count]
 
 
+def check_same(folder: Path, run: Path) -> None:
+    """Samples that are kept are of these weights and no others."""
+    weights, told = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest(), folder / "weights.txt"
+    if told.is_file() and told.read_text() != weights:
+        raise SystemExit(f"{folder} holds samples of another network than {run}; give an empty folder")
+    told.write_text(weights)
+
+
 def main() -> None:
     """Draw, measure, keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -77,6 +86,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
+    check_same(folder, Path(options.run))
     pipeline = jensen.load(options.run)
     model, split = pipeline.model, reload_data(pipeline.config)
     assert isinstance(model, DDPM)

@@ -3,8 +3,10 @@
 The reference for the flow is scipy's DOP853 on dx/dλ at tolerance 1e-12, with the world's own score.
 """
 
+import json
 import math
 import re
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -26,7 +28,7 @@ from jensen.diffusion.solvers.ancestral import DDIM
 from jensen.diffusion.solvers.langevin import Churned, Corrected
 from jensen.diffusion.solvers.multistep import AdamsBashforth, DPMSolver2M, Exponential
 from jensen.diffusion.solvers.singlestep import Heun
-from jensen.diffusion.solvers.words import SAMPLERS, sampler_from
+from jensen.diffusion.solvers.words import SAMPLERS, best_for, sampler_from
 from jensen.diffusion.variance import Interpolated
 from jensen.errors import InputError
 from jensen.noise import Noise
@@ -398,3 +400,14 @@ def test_grids_go_from_end_to_end_and_fall():
 def test_what_cannot_be_is_named(made: Any, said: str):
     with pytest.raises(InputError, match=re.escape(said)):
         made()
+
+
+def test_the_default_is_the_best_that_was_measured():
+    """Of the table in docs/theory/note3.md: no sampler is nearer to the whole chain by more than its standard error (Fréchet distance)."""
+    kept = Path(__file__).parents[1] / "benchmarks" / "results" / "diffusion_quality.json"
+    rows = [row for row in json.loads(kept.read_text())["table"] if "calls" in row and "against_chain" in row]
+    for calls in (5, 10, 20, 50):
+        found = {row["sampler"]: row["against_chain"]["frechet"] for row in rows if row["calls"] == calls}
+        least = min(found.values(), key=lambda measure: measure["value"])
+        assert found[best_for(calls)]["value"] < least["value"] + least["stderr"]
+    assert best_for(1000) == "ancestral"

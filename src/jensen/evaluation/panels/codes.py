@@ -70,7 +70,7 @@ def _rates(story: Story) -> list[Html]:
         themed(
             draw,
             "Divergence of the numbers of the code",
-            f"What each number of the code costs, {sum(rates):.1f} nats in all; those near 0 are not used.",
+            f"What each number of the code adds to the divergence, {sum(rates):.1f} nats in all; in one layer those near 0 are not used.",
         )
     ]
 
