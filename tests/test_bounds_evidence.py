@@ -106,6 +106,26 @@ def test_the_bound_rises_with_the_draws():
         assert bool((difference.mean(0) > 2 * difference.std(0) / math.sqrt(4000)).all())
 
 
+@pytest.mark.parametrize(("ratio", "draws"), [(0.3, 16), (0.3, 64), (0.3, 256), (0.8, 8), (0.8, 16)])
+def test_the_bias_falls_as_one_over_draws_only_while_the_variance_is_finite(ratio: float, draws: int):
+    """A posterior with the right mean and σ_q² = r σ_p² in two dimensions: w/p has tail P(w/p > t) = (t/r)^(-a), a = 1/(1 - r), exactly (law 3).
+
+    From r = ½ on the bias is Var(w/p)/2k to first order, Var = r²/(2r - 1) - 1; below it is r^a π/sin(π(a - 1)) k^(1 - a), one large weight's
+    share ∫(y - log(1 + y)) ν(dy), to within terms of k^(2(1 - a)), some 2 % of it here.
+    """
+    rows, total = 400, 10_240
+    x = simulated(1)[1].expand(rows, 3)
+    posterior = Posterior(wide=math.sqrt(ratio))
+    log_w = importance_weights(
+        Prior(), Emission(), posterior, x, noise_of(torch.arange(rows), 256), draws=total, together=256
+    )
+    bias = -((log_w - log_p(x)).view(-1, draws, rows).logsumexp(1) - math.log(draws)).flatten()
+    a = 1 / (1 - ratio)
+    heavy = ratio**a * math.pi / math.sin(math.pi * (a - 1)) * draws ** (1 - a)
+    expected = heavy if ratio < 0.5 else (ratio**2 / (2 * ratio - 1) - 1) / (2 * draws)
+    assert abs(float(bias.mean()) - expected) < Z * float(bias.std()) / math.sqrt(len(bias)) + 0.02 * expected
+
+
 def test_bounds_are_refused_inside_a_mean_of_weights():
     _, x = simulated(2)
     with pytest.raises(InputError, match=r"Loose gives a bound on its log-density.*take method=elbo"):

@@ -11,6 +11,8 @@ from torch.distributions import Normal
 
 from jensen.data.space import Levels, Real
 from jensen.diffusion.emission import Emission
+from jensen.diffusion.process import Chain
+from jensen.diffusion.schedule import Linear
 
 F64 = torch.float64
 Array = np.ndarray[Any, Any]
@@ -46,6 +48,15 @@ def test_a_known_pixel_costs_what_its_scale_says():
             Emission(BYTES, scale)(torch.tensor([[-1.0]], dtype=F64)).log_prob(torch.tensor([[-1.0]], dtype=F64))
         )
         assert got == pytest.approx(-stats.norm.logcdf(1 / 255 / scale), rel=1e-10, abs=1e-15)
+
+
+def test_a_known_pixel_costs_half_a_bit_at_the_variances_of_the_first_steps():
+    """Bits at s² = β_1 and s² = β̂_2 of 1000 linear steps (ORACLES section 4)."""
+    schedule = Linear()
+    for variance, bits in ((schedule.betas[0], 0.62), (Chain(schedule, 1000).bridge.variance[1], 0.51)):
+        black = torch.tensor([[-1.0]], dtype=F64)
+        got = -float(Emission(BYTES, float(variance.sqrt()))(black).log_prob(black)) / math.log(2)
+        assert got == pytest.approx(bits, abs=0.005)
 
 
 def test_calibration_on_the_reals_is_the_root_mean_square():
