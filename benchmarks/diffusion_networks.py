@@ -3,7 +3,7 @@
     JENSEN_DATA=… python benchmarks/diffusion_networks.py DIR [--data mnist] [--networks unet dit:small unet:small:2] [--steps 3000] [--rows 500] [--samples 1000]
 
 A training step of each is timed in turn with the others', and the ratio of medians printed: the numbers of steps that follow are those of equal time, `--steps`
-for the first. Runs are kept in DIR and found there again. The bounds are of the same validation rows with the same noise, so that their difference is paired; samples
+for the first. Ratios and runs are kept in DIR and found there again. The bounds are of the same validation rows with the same noise, so that their difference is paired; samples
 are 25 steps of dpm-2m, measured against test rows with training rows beside them. Prints one JSON object.
 """
 
@@ -42,8 +42,21 @@ def built(word: str, event: tuple[int, ...]) -> nn.Module:
     return shape.build(FEATURES)
 
 
-def ratios(words: list[str], split: Split) -> dict[str, float]:
-    """The median time of a step, over the first's of the same round."""
+def ratios(words: list[str], split: Split, folder: Path) -> dict[str, float]:
+    """The median time of a step, over the first's of the same round; measured once, so that the steps stay those of the first call."""
+    kept = folder / "ratios.json"
+    if kept.is_file():
+        found: dict[str, float] = json.loads(kept.read_text())
+        if list(found) != words:
+            raise SystemExit(f"{folder} holds ratios of {', '.join(found)}; give an empty folder")
+        return found
+    took = _measured(words, split)
+    folder.mkdir(parents=True, exist_ok=True)
+    kept.write_text(json.dumps(took))
+    return took
+
+
+def _measured(words: list[str], split: Split) -> dict[str, float]:
     x, levels = torch.randn(BATCH, *split.event_shape), torch.randn(BATCH)
     networks = {word: built(word, split.event_shape) for word in words}
     rounds = [{word: _seconds(network, x, levels) for word, network in networks.items()} for _ in range(ROUNDS)]
@@ -69,7 +82,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1000)
     options = parser.parse_args()
     split = jensen.load_data(options.data)
-    took = ratios(options.networks, split)
+    took = ratios(options.networks, split, options.folder)
     print({word: round(ratio, 3) for word, ratio in took.items()}, "of the first's time a step", flush=True)
     rows = split.valid.take(Noise(5, "benchmark").permutation(len(split.valid))[: options.rows])
     gauge, scale = Gauge(split, options.samples), 1 / (math.log(2) * math.prod(split.event_shape))
