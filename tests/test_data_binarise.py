@@ -133,6 +133,13 @@ def test_what_is_not_grey_is_refused(data: np.ndarray, protocol: str, message: s
         jensen.load_data(data, binarise=protocol, levels=2 if data.max() == 1 and data.dtype == np.uint8 else None)
 
 
+@pytest.mark.parametrize("protocol", ["threshold", "static", "dynamic"])
+def test_zeros_and_ones_of_256_levels_are_not_made_black(protocol: str):
+    """1 of 255 is not grey: by its level nearly all cells would become 0."""
+    with pytest.raises(InputError, match=f"binarise={protocol}.*no value but 0 and 1 of 256 levels; say --levels 2"):
+        jensen.load_data((GREY > 9).astype(np.uint8), binarise=protocol)
+
+
 def test_the_command_line_binarises_says_so_and_redraws(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     np.save(tmp_path / "grey.npy", GREY)
     fit = ["fit", str(tmp_path / "grey.npy"), "-m", "independent", "-o", str(tmp_path / "run"), "--binarise", "dynamic"]

@@ -8,6 +8,7 @@ import itertools
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from jensen.data.examples import Batch, Examples
 from jensen.data.space import Levels, Real
 from jensen.distributions.from_noise import FullNormal
 from jensen.errors import InputError
+from jensen.evaluation.panels.codes import of_kept
 from jensen.importance import log_mean_exp
 from jensen.models.ppca import PPCA
 from jensen.models.vae import VAE
@@ -517,6 +519,15 @@ def test_the_optimal_scale_is_that_of_validation_rows():
     assert float(spread.log_scale) == pytest.approx(0.5 * math.log(float(error)), abs=1e-5)
 
 
+def test_what_a_fit_measures_at_its_end_has_a_full_posterior_too():
+    """Codes of float64 and networks of float32: the optimal scale, and a diffusion prior's last step."""
+    split = jensen.load_data(np.random.default_rng(0).integers(0, 5, (120, 6)).astype(np.uint8), levels=5)
+    fast = {"posterior": "full", "latent_dim": 2, "width": 8, "depth": 1, "steps": 3, "progress": False}
+    for options in ({"emission": "discretised-normal", "scale": "optimal"}, {"prior": "diffusion"}):
+        model = jensen.fit(split, "vae", **fast, **options)  # type: ignore[arg-type]
+        assert model.log_likelihood(split.test).value.isfinite().all()
+
+
 def test_the_optimal_scale_is_that_of_its_own_cells():
     """Of columns of several laws, those with the scale."""
     rng = np.random.default_rng(0)
@@ -547,6 +558,22 @@ def test_beta_is_said_wherever_the_likelihood_is():
     assert "trained with the divergence weighted 4, not by the bound" in told["beta"]
     assert "trained with 0.1 nats a dimension free, not by the bound" in told["free"]
     assert "trained" not in told["plain"] + told["warmed"]
+
+
+def test_free_bits_are_kept_by_their_own_objective(tmp_path: Path):
+    """The bound is best before a step is made where all that a code could gain is free; what is trained for is not."""
+    x = (np.random.default_rng(0).random((300, 1)) < 0.5).astype(np.uint8).repeat(6, 1)
+    fast = {"latent_dim": 2, "steps": 60, "batch_size": 50, "width": 8, "depth": 1, "progress": False}
+    jensen.fit(jensen.load_data(x, levels=2), "vae", run=tmp_path / "run", free_bits=2.0, lr=0.01, **fast)  # type: ignore[arg-type]
+    points = [json.loads(line)["held_out"] for line in (tmp_path / "run" / "history.jsonl").read_text().splitlines()]
+    for point in points:
+        assert point["objective"] == pytest.approx(point["reconstruction"] + point["divergence, 2 a dimension free"])
+        assert point["divergence, 2 a dimension free"] <= -4.0 + 1e-9
+        assert "bound" not in point
+    best = max(points, key=lambda point: point["objective"])
+    assert best["reconstruction"] > points[0]["reconstruction"] + 1
+    kept = of_kept(SimpleNamespace(history=[{"held_out": point} for point in points]))  # type: ignore[arg-type]
+    assert kept == best
 
 
 def test_what_is_no_bound_is_not_called_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

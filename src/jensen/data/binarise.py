@@ -59,7 +59,7 @@ def binarised(split: Split, protocol: str, seed: int = 0) -> Split:
         seed: of the draws.
 
     Raises:
-        InputError: an unknown protocol, or data that are not grey.
+        InputError: an unknown protocol, or data that are not grey: of two levels, or with no value above 1.
     """
     if protocol not in PROTOCOLS:
         raise InputError(
@@ -70,6 +70,10 @@ def binarised(split: Split, protocol: str, seed: int = 0) -> Split:
     if not isinstance(split.space, Levels) or split.space.k == 2:
         raise InputError(f"binarise={protocol} is for data of more than two levels, got {split.space}; leave it out")
     most = split.space.k - 1
+    if len(split.train) and float(split.train.x.max()) <= 1:
+        raise InputError(
+            f"binarise={protocol} is for grey data, and the training rows have no value but 0 and 1 of {split.space}; say --levels 2 instead"
+        )
     noise, known = Noise(seed, "binarise"), facts_of(protocol, seed, split.space.k)
     train, valid, test = (
         replace(_part(part, protocol, most, noise), protocol=known["told"])

@@ -227,7 +227,7 @@ class VAE(GradientModel, ScoredByDraws, Encoder):
             batch = valid.batch(slice(0, CALIBRATION_ROWS))
             q = self._posterior_of(batch.x, batch.context)
             noise = Noise(seed, "calibrate")
-            prior.calibrate(q.place(noise.normal(batch.id, (self.latent_dim,)).to(batch.x)), noise.at("prior"))
+            prior.calibrate(self._code(q, batch, noise), noise.at("prior"))
         observed = self.parts.emission.observed
         if len(valid) and isinstance(observed, Cells) and observed.optimal:
             observed.set_optimal(self._squared_error(valid, seed))
@@ -238,13 +238,15 @@ class VAE(GradientModel, ScoredByDraws, Encoder):
         total, weight = torch.zeros(self.cells, dtype=torch.float64), 0.0
         for start in range(0, len(rows), 256):
             batch = rows.batch(slice(start, start + 256))
-            z = self._posterior_of(batch.x, batch.context).place(
-                Noise(seed, "optimal").normal(batch.id, (self.latent_dim,)).to(batch.x)
-            )
+            z = self._code(self._posterior_of(batch.x, batch.context), batch, Noise(seed, "optimal"))
             error = (batch.x - self.emitted(z, batch.context).mean).double().square().flatten(1)
             total += (batch.weights().to(error) @ error).cpu()
             weight += float(batch.weights().sum())
         return total / weight
+
+    def _code(self, q: FromNoise, batch: Batch, noise: Noise) -> Tensor:
+        """A draw of each row's code `(B, D)`, in the precision of x; q may have another."""
+        return q.place(noise.normal(batch.id, (self.latent_dim,)).to(q.mean)).to(batch.x)
 
     def _posterior_of(self, x: Tensor, context: Tensor | None = None) -> FromNoise:
         q = self.parts.given(context).posterior(x)
@@ -263,6 +265,8 @@ class VAE(GradientModel, ScoredByDraws, Encoder):
         """What is not the bound about the training."""
         if self.aim.beta != 1:
             return f"beta={self.aim.beta:g} trains for another objective than the bound; the likelihood stays a bound and says so"
+        if self.aim.free_bits:
+            return f"free_bits={self.aim.free_bits:g} trains for another objective than the bound; the likelihood stays a bound and says so"
         return None
 
     @torch.no_grad()

@@ -94,7 +94,7 @@ class BoundObjective(Objective):
         super().__init__()
         self.parts, self.aim, self.weight = parts, aim, weight
         self.draws = aim.draws
-        self.watched = "bound" if aim.beta == 1 else "objective"
+        self.watched = "bound" if aim.beta == 1 and not aim.free_bits else "objective"
 
     def at(self, done: float) -> None:
         """Train as one does when a share of the run is done: β min(1, t / warm-up), and as many draws as are due."""
@@ -161,16 +161,16 @@ class BoundObjective(Objective):
         return mean.clamp(min=free).sum().expand(len(rate))
 
     def held_out(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
-        """The bound in its terms, of iwae in one; with a weight other than 1 what is trained for and not the bound, so that a run is
-        neither stopped nor kept by another aim than its own.
+        """The bound in its terms, of iwae in one; with a weight other than 1 or free bits what is trained for and not the bound, so that a run
+        is neither stopped nor kept by another aim than its own.
         """
         joint, x = self.parts.given(batch.context), batch.x.double()
         if self.aim.objective == "iwae":
             return {f"iwae {self.aim.draws}": -self._iwae(joint, x, batch.id, noise, self.aim.draws)}
         rate, distortion = self._elbo(joint, x, batch.id, noise, HELD_OUT_DRAWS)
-        beta = self.aim.beta
-        word = "divergence" if beta == 1 else f"divergence × {beta:g}"
-        return {"reconstruction": -distortion, word: -beta * rate.sum(1)}
+        beta, free = self.aim.beta, self.aim.free_bits
+        word = "divergence" + (f" × {beta:g}" if beta != 1 else "") + (f", {free:g} a dimension free" if free else "")
+        return {"reconstruction": -distortion, word: -beta * self._freed(rate, joint.prior.dims, batch.weights())}
 
     @torch.no_grad()
     def collapse(self, rows: Rows) -> dict[str, Any]:

@@ -36,7 +36,7 @@ ON_LEVELS: dict[str, Callable[[Levels, int], Law]] = {
     "poisson": lambda space, components: Counts(space),
 }
 ON_REAL: dict[str, Callable[[int], Law]] = {"normal": lambda components: Scaled(), "normal-mixture": Normals}
-BINARISE = "binarise the data (--binarise dynamic, static or threshold), or take another emission"
+BINARISE = "binarise the data (--binarise dynamic, static or threshold), or say --levels 2 if they are 0 and 1 already, or take another emission"
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,14 @@ def _law(space: Space, word: str, components: int) -> Law:
     if word not in known:
         raise InputError(f"unknown emission {word!r}; {did_you_mean(word, known)}known are {', '.join(known)}")
     if not isinstance(space, Levels):
+        if word == "low-rank":
+            raise InputError(
+                "emission=low-rank is one law of all columns, got it for some of them; take it for all, or normal"
+            )
         if word not in ON_REAL:
-            raise InputError(f"emission={word} is for levels, got {space}; take {', '.join(ON_REAL)} or low-rank")
+            raise InputError(
+                f"emission={word} is for levels, got {space}; take {', '.join(ON_REAL)} or low-rank, or say --levels for whole numbers"
+            )
         return ON_REAL[word](components)
     if word not in ON_LEVELS:
         raise InputError(f"emission={word} is for real values, got {space}; take {', '.join(ON_LEVELS)}")

@@ -1,5 +1,7 @@
 """The codes of a model that has them: where rows lie, what is left of a row, what a direction means."""
 
+from typing import Any
+
 from matplotlib.figure import Figure
 
 from jensen.evaluation.charts import curve_figure
@@ -12,6 +14,8 @@ from jensen.evaluation.panels.common import themed
 from jensen.evaluation.story import Story
 from jensen.models.dequantised import Dequantised
 from jensen.models.model import ClassGiven, Encoder
+
+WATCHED = ("bound", "objective")
 
 
 def codes(story: Story) -> Html:
@@ -45,7 +49,7 @@ def codes(story: Story) -> Html:
 
 def _of_classes(story: Story) -> str:
     """Of a code beside a class: how much of it is used."""
-    active = real(part(story.history[-1], "held_out"), "active_units") if story.history else None
+    active = real(of_kept(story), "active_units")
     used = (
         ""
         if active is None
@@ -54,9 +58,16 @@ def _of_classes(story: Story) -> str:
     return f"The code of a row is what the class leaves open.{used}"
 
 
+def of_kept(story: Story) -> dict[str, Any]:
+    """What the history has of the weights that were kept: those best at what was watched."""
+    watched = [part(point, "held_out") for point in story.history]
+    scored = [(value, found) for found in watched for word in WATCHED if (value := real(found, word)) is not None]
+    return max(scored, key=lambda pair: pair[0], default=(0.0, {}))[1]
+
+
 def _rates(story: Story) -> list[Html]:
-    """The divergence of each number of the code, as the history has it last."""
-    rates = reals(part(story.history[-1], "held_out"), "divergence_by_dimension") if story.history else []
+    """The divergence of each number of the code, of the weights that were kept."""
+    rates = reals(of_kept(story), "divergence_by_dimension")
     if len(rates) < 2:
         return []
     most = sorted(rates, reverse=True)[:64]
@@ -70,7 +81,7 @@ def _rates(story: Story) -> list[Html]:
         themed(
             draw,
             "Divergence of the numbers of the code",
-            f"What each number of the code adds to the divergence, {sum(rates):.1f} nats in all; in one layer those near 0 are not used.",
+            f"What each number of the code adds to the divergence, {sum(rates):.1f} nats in all on validation rows; in one layer those near 0 are not used.",
         )
     ]
 
