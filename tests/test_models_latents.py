@@ -147,3 +147,19 @@ def test_what_has_no_code_says_so():
     with pytest.raises(InputError, match="dim must be from 0 to 1, got 2"):
         run2, x = fitted()
         run2.latents.traverse(torch.from_numpy(x)[0], 2, torch.zeros(1))
+
+
+def test_the_plane_of_ppca_is_of_its_leading_components():
+    """Codes are whitened, so that their variance says nothing: the columns of W do, here those of two numbers that move together."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(400, 3, generator=generator, dtype=F64)
+    x = z @ torch.tensor([[0.1, 0, 0, 0, 1, 1], [0, 1, 1, 1, 0, 0], [1, 0.1, 0, 0, 0, 0]], dtype=F64)
+    run = jensen.fit(
+        x + 0.1 * torch.randn(400, 6, generator=generator, dtype=F64), "ppca", n_components=3, progress=False
+    )
+    effects = run.latents.encoder.code_effects()
+    assert float(effects.max() / effects.min()) > 1.2
+    widest = effects.argsort(descending=True)[:2].tolist()
+    for scale in ([1.0, 1.01, 1.02], [1.02, 1.01, 1.0]):
+        _, dims = run.latents.plane(z.sub(z.mean(0)).div(z.std(0)) * torch.tensor(scale, dtype=F64), 2)
+        assert dims == sorted(widest)

@@ -99,7 +99,7 @@ class Gallery:
 
     def map(self, theme: Theme = LIGHT) -> Figure:
         """Where rows lie."""
-        where, told = principal_axes(self.codes)
+        where, told = principal_axes(self.codes * self.latents.encoder.code_effects())
         axes = [f"z{d + 1}" for d in range(where.shape[1])] if not told else ["first axis", "second axis"]
         groups = by_class(where, self.rows.context, self.names)
         figure = vectors_figure(groups, axes, theme=theme)
@@ -145,7 +145,7 @@ class Gallery:
     def traverse(self) -> Sheet:
         """One number of a row's code, from -2.5 to 2.5 standard deviations of the codes, a line each."""
         mean, spread = self.codes.mean(0), self.codes.std(0)
-        lines, dims = [], most_varied(self.codes, 8)
+        lines, dims = [], most_varied(self.codes * self.latents.encoder.code_effects(), 8)
         for dim in dims:
             values = mean[dim] + spread[dim] * torch.linspace(-REACH, REACH, STEPS, dtype=torch.float64)
             lines.append(self.latents.traverse(self.rows.x[0], dim, values))

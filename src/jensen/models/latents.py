@@ -105,11 +105,11 @@ class Latents:
         return self.decode(z)
 
     def plane(self, codes: Float[Tensor, "B D"], side: int = 12) -> tuple[Float[Tensor, "n *event"], list[int]]:
-        """Mean rows on a `side` × `side` grid of quantiles of what z is drawn from, in the two numbers that vary most over codes, the
+        """Mean rows on a `side` × `side` grid of quantiles of what z is drawn from, in the two numbers whose variation over codes has most effect, the
         others at their medians; and which those are, in their order, so that of a code of two numbers it lies as the map does: the first
         grows to the right, the second upwards.
         """
-        dims = sorted(most_varied(codes, 2))
+        dims = sorted(most_varied(codes * self.encoder.code_effects(), 2))
         p = (torch.arange(side, dtype=torch.float64) + 0.5) / side
         q = self.encoder.code_quantiles(p)
         z = self.encoder.code_quantiles(p.new_tensor([0.5])).repeat(side * side, 1)

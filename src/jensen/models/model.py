@@ -198,6 +198,10 @@ class Encoder(ABC):
         """
         return torch.special.ndtri(p.double())[:, None].expand(-1, self.latent_dim)
 
+    def code_effects(self) -> Float[Tensor, " D"]:
+        """How far the mean row goes for one unit of each number of z, float64, where that is the same everywhere; else ones."""
+        return torch.ones(self.latent_dim, dtype=torch.float64)
+
 
 class ComponentModel(LatentModel):
     """A latent-variable model whose latent is one of K components: it clusters.

@@ -219,6 +219,10 @@ class PPCA(ClosedForm, LatentModel, Encoder, Ruled):
         """E[x | z] = W z + μ."""
         return in_blocks(self._emission_mean, BLOCK, z.double()).reshape(len(z), *self.event_shape)
 
+    def code_effects(self) -> Tensor:
+        """The lengths of the columns of W."""
+        return self.loadings.norm(dim=0).double().cpu()
+
     @property
     def _normals(self) -> LowRank:
         normals = self.density.normals
