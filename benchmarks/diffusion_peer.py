@@ -242,7 +242,7 @@ def scored(
         return dict(json.loads(record.read_text()))
     space, denoiser = pipeline.model.space, denoiser.eval()
     chain = Chain(LogSNRUniform(*ends), 1000)
-    variance = Calibrated(chain.log_snr[knots(1000) - 1])
+    variance = Calibrated(chain.log_snr[knots(chain.log_snr) - 1])
     reverse = ReverseProcess(chain, denoiser, variance, Emission(space, 0.01))
     valid, test = pipeline.encoded(split.valid), pipeline.encoded(split.test)
     few = valid.batch(Noise(0, "calibrate").permutation(len(split.valid))[:CALIBRATED_ON])

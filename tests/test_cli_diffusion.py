@@ -35,6 +35,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(path / "images.npy", g.integers(0, 4, (80, 4, 5)).astype(np.uint8))
     jensen.fit(str(path / "t.csv"), "diffusion", run=path / "reals", **TINY)
     jensen.fit(jensen.load_data(str(path / "images.npy"), levels=4), "diffusion", run=path / "levels", **TINY)
+    jensen.fit(str(path / "t.csv"), "diffusion", run=path / "learned", reverse_variance="learned", **TINY)
     jensen.fit(str(path / "t.csv"), "gaussian", run=path / "table", progress=False)
     return path
 
@@ -172,6 +173,7 @@ def test_samples_on_the_optimised_grid(run: Any):
         (["calibrate", "table"], "is for diffusion models, and this run's model is 'gaussian'"),
         (["calibrate", "reals", "--variance", "by-state"], "needs parametrisation=levels"),
         (["calibrate", "reals", "--variance", "diagnoal"], "did you mean 'diagonal'?"),
+        (["calibrate", "learned"], "learned by its network, and there is nothing to measure"),
         (["calibrate", "reals", "-n", "1000"], "must be from 2 to 6, got 1000"),
     ],
 )

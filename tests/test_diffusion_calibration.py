@@ -20,7 +20,9 @@ WORLD = Columns(mixture_1d())
 
 def process(steps: int) -> ReverseProcess:
     chain = Chain(LogSNRUniform(7.0, -6.0), steps)
-    return ReverseProcess(chain, Exact(WORLD), Calibrated(chain.log_snr[knots(steps) - 1]), Emission(Real(), 1.0))
+    return ReverseProcess(
+        chain, Exact(WORLD), Calibrated(chain.log_snr[knots(chain.log_snr) - 1]), Emission(Real(), 1.0)
+    )
 
 
 def test_everything_is_set_from_the_rows():
@@ -82,7 +84,7 @@ def test_short_chains_and_constant_images(steps: int):
     world = LevelsWorld(8, mean=-1.0, sd=1e-3)
     chain = Chain(LogSNRUniform(13.3, -6.0), steps)
     emission = Emission(Levels(8, -1.0, world.step), 0.1)
-    reverse = ReverseProcess(chain, Exact(world), Calibrated(chain.log_snr[knots(steps) - 1]), emission)
+    reverse = ReverseProcess(chain, Exact(world), Calibrated(chain.log_snr[knots(chain.log_snr) - 1]), emission)
     rows = torch.full((6, 1, 3, 3), -1.0, dtype=F64)
     q = calibrate(reverse, rows, torch.arange(6), Noise(0))
     assert q.shape == (steps - 1,)

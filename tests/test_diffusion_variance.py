@@ -10,7 +10,7 @@ from jensen.diffusion.emission import Emission
 from jensen.diffusion.process import Bridge, Chain, Transition, diffuse, kl_diagonal
 from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.sampler import sample
-from jensen.diffusion.schedule import Linear, LogSNRUniform, Schedule
+from jensen.diffusion.schedule import Cosine, Linear, LogSNRUniform, Schedule
 from jensen.diffusion.solvers.ancestral import Ancestral
 from jensen.diffusion.variance import (
     ByState,
@@ -31,7 +31,7 @@ COLUMNS = 100  # cells a row: noise costs by the row
 
 def process(schedule: Schedule, steps: int, shrink: float = 1.0, shift: float = 0.0) -> ReverseProcess:
     chain = Chain(schedule, steps)
-    variance = Calibrated(chain.log_snr[knots(steps) - 1])
+    variance = Calibrated(chain.log_snr[knots(chain.log_snr) - 1])
     return ReverseProcess(chain, Exact(WORLD, shrink, shift), variance, Emission(Real(), 0.1))
 
 
@@ -144,8 +144,8 @@ def test_between_the_knots_of_a_long_chain():
     """
     reverse, (rows, ids) = process(Linear(), 1000), rows_of(1000, 3)
     calibrate(reverse, rows, ids, Noise(0))
-    at = knots(1000)
-    middles = ((at[:-1] + at[1:]) // 2)[[0, 1, 5, 40]]
+    at = knots(reverse.chain.log_snr)
+    middles = ((at[:-1] + at[1:]) // 2)[[-1, -10, -25, -35]]
     for i in middles.tolist():
         error, index = 0.0, torch.full((1000,), i)
         for seed in range(1, 5):
@@ -167,11 +167,24 @@ def test_an_error_too_small_to_have_been_seen_is_held_at_a_floor():
 
 def test_knots_reach_both_ends_and_never_repeat():
     for steps in (1, 2, 63, 64, 65, 1000):
-        at = knots(steps)
+        at = knots(Chain(LogSNRUniform(9.0, -7.0), steps).log_snr)
         assert int(at[0]) == 1
         assert int(at[-1]) == steps
         assert len(at) == min(steps, 64)
         assert bool((at.diff() > 0).all())
+
+
+@pytest.mark.parametrize("schedule", [Linear(), Cosine()])
+def test_knots_are_even_in_log_snr_where_the_chain_has_the_steps(schedule: Schedule):
+    """No gap in λ between knots is much wider than a 63rd of the whole, but where the chain itself steps over it."""
+    log_snr = Chain(schedule, 1000).log_snr
+    at = knots(log_snr)
+    gaps, even = -log_snr[at - 1].diff(), float(log_snr[0] - log_snr[-1]) / 63
+    assert int(at[0]) == 1
+    assert int(at[-1]) == 1000
+    assert bool((at.diff() > 0).all())
+    for k in (gaps > 2 * even).nonzero().flatten().tolist():
+        assert int(at[k + 1]) == int(at[k]) + 1
 
 
 def test_residuals_are_mean_squares_a_dimension():

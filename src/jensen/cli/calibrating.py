@@ -4,6 +4,7 @@ from typing import Any
 
 from jensen.data import Examples, Split
 from jensen.data.examples import Batch
+from jensen.diffusion.variance import Learned
 from jensen.errors import InputError, did_you_mean
 from jensen.evaluation.likelihood import difference_dict, summary
 from jensen.likelihood import BITS, LogLikelihood, plus_minus
@@ -32,6 +33,10 @@ def calibrated_anew(
         word = pipeline.config["model"]["word"]
         raise InputError(f"jensen calibrate is for diffusion models, and this run's model is {word!r}")
     old = model.reverse.variance.word
+    if by is None and isinstance(model.reverse.variance, Learned):
+        raise InputError(
+            "this run's reverse variance is learned by its network, and there is nothing to measure; to put a measured one in its place, name it with --variance"
+        )
     by = by or (old if old in model.calibrations else "calibrated")
     if by not in model.calibrations:
         near = did_you_mean(by, model.calibrations)

@@ -1,6 +1,6 @@
 """What a finished denoiser gets measured on validation rows: reverse variance, emission scale, proposal.
 
-All three come from residuals x_0 - x̂_0(x_i) of the network itself at a few dozen steps i spread over the chain
+All three come from residuals x_0 - x̂_0(x_i) of the network itself at a few dozen steps i spread over the chain's log-SNR
 ("knots"), so they are right for any network, trained or not, and never see the test rows.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from jensen.diffusion.likelihood import proposal_from
@@ -29,9 +29,14 @@ class Residuals:
     first: Float[Tensor, "B *event"]
 
 
-def knots(steps: int, most: int = 64) -> Int[Tensor, " n"]:
-    """At most `most` steps spread over 1 … T, both ends among them."""
-    return torch.linspace(1, steps, min(steps, most), dtype=torch.float64).round().long().unique()
+def knots(log_snr: Float64[Tensor, " T"], most: int = 64) -> Int[Tensor, " n"]:
+    """At most `most` of the steps 1 … T whose λ falls as given, as even in λ as they come, both ends among them: errors are interpolated in λ."""
+    if len(log_snr) <= most:
+        return torch.arange(1, len(log_snr) + 1)
+    wanted = torch.linspace(float(log_snr[0]), float(log_snr[-1]), most, dtype=torch.float64)
+    after = torch.searchsorted(-log_snr, -wanted).clamp(1, len(log_snr) - 1)
+    nearer = (wanted - log_snr[after]).abs() < (wanted - log_snr[after - 1]).abs()
+    return (after + nearer.long()).unique()
 
 
 def measure(
@@ -45,7 +50,7 @@ def measure(
     on_knot: Callable[[float, Tensor, Tensor | None], None] = lambda log_snr, squares, spread: None,
 ) -> Residuals:
     """The denoiser's residuals at every knot on these rows; `on_knot` is told λ, their squares and the variance that it sees."""
-    steps, errors, first = knots(reverse.chain.steps), [], torch.zeros(0)
+    steps, errors, first = knots(reverse.chain.log_snr), [], torch.zeros(0)
     for i in steps.tolist():
         log_snr, stream, parts = reverse.chain.log_snr[i - 1], noise.at("knot", i), []
         for rows in torch.arange(len(x_0)).split(TOGETHER):

@@ -47,7 +47,7 @@ def best_ends(
 
     An end where too much of the data is left for samples to start from noise is none (`Schedule.warning`). Fewer than 64 rows are sure of nothing.
     """
-    steps = knots(reverse.chain.steps)
+    steps = knots(reverse.chain.log_snr)
     levels, quarter = reverse.chain.log_snr[steps - 1], -(-len(steps) // 4)
     if len(x_0) < FEWEST:
         on_calls(len(x_0) * len(steps))

@@ -2,7 +2,7 @@
 
 time         uniform in t, as the chain itself
 log-snr      uniform in λ
-karras       (σ/α)^(1/ρ) uniform, ρ = 7 (Karras et al. 2022, equation 5): most steps where little noise is left
+karras       (σ/α)^(1/ρ) uniform, ρ = 7 (Karras et al. 2022, equation 5): longest steps in λ where little noise is left
 quadratic    t uniform in its square root (Song et al. 2021, "DDIM", section D.2)
 optimised    the levels whose chain has the best bound, by dynamic programming (Watson et al. 2021, "Learning to efficiently sample from
              diffusion probabilistic models", section 3), with what a step costs from the errors that calibration measured

@@ -150,7 +150,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
                 betas=betas,
             )
             chain = Chain(chosen, timesteps)
-            variance = variance_from(reverse_variance, chain.log_snr[knots(timesteps) - 1], self.event_shape)
+            variance = variance_from(reverse_variance, chain.log_snr[knots(chain.log_snr) - 1], self.event_shape)
             emission = Emission(space, first_scale(space, chain))
         waves = tuple(fourier or ())
         if not all(0 <= n <= MOST_POWER for n in waves):
@@ -243,7 +243,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         """One for each row used and each knot; in a fit as many again for ends that are trained."""
         used = enough_rows(self.event_shape, CALIBRATION_ROWS) if most is None else most
         passes = 1 + (self.trained_ends and most is None)
-        return passes * min(rows, used) * len(knots(self.reverse.chain.steps))
+        return passes * min(rows, used) * len(knots(self.reverse.chain.log_snr))
 
     @torch.no_grad()
     def calibrate(self, valid: Rows, seed: int, on_calls: OnCalls = nothing) -> None:
@@ -281,7 +281,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         """
         chain = self.reverse.chain
         with torch.device("cpu"):
-            variance = variance_from(word, chain.log_snr[knots(chain.steps) - 1], self.event_shape)
+            variance = variance_from(word, chain.log_snr[knots(chain.log_snr) - 1], self.event_shape)
         check_seen(variance, self.reverse.denoiser)
         return variance
 
@@ -405,7 +405,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
     def cost_per_step(self, x: Tensor, ids: Tensor, seed: int = 0) -> tuple[Tensor, Tensor]:
         """Single terms along the chain: the steps `(n,)` looked at and L_{i-1} of each row there, `(n, B)` nats."""
         self.eval()
-        steps = knots(self.reverse.chain.steps, 32)
+        steps = knots(self.reverse.chain.log_snr, 32)
         noise = Noise(seed, "cost per step")
         event = tuple(x.shape[1:])
         costs = [

@@ -13,7 +13,7 @@ from jensen.cli.options import Data, Json, Label, Layout, LevelsOption, RunFolde
 def noise(
     data: Data,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.png", help="The picture.")],
-    schedule: Annotated[str, typer.Option(help="log-snr, linear or cosine.")] = "log-snr",
+    schedule: Annotated[str, typer.Option(help="log-snr, linear, cosine, vp, sub-vp, ve or flow.")] = "log-snr",
     seed: Seed = 0,
     size: Size = None,
     levels: LevelsOption = None,
