@@ -39,7 +39,6 @@ from jensen.diffusion.sampler import Sampler, sample
 from jensen.diffusion.schedule import Cosine, Linear, LogSNRUniform, alpha
 from jensen.diffusion.solvers.ancestral import DDIM, Ancestral
 from jensen.diffusion.solvers.multistep import AdamsBashforth, Exponential
-from jensen.diffusion.solvers.singlestep import DPMSolver2S
 from jensen.diffusion.solvers.words import SAMPLERS
 from jensen.diffusion.variance import Interpolated
 from jensen.noise import Label, Noise
@@ -216,7 +215,7 @@ def test_two_of_their_single_steps_are_one_of_ours():
     levels = even(2 * STEPS - 1)
     yours = theirs(SINGLESTEP, levels, solver_order=2, lower_order_final=True)
     every_other = {(i + 1) // 2: x for i, x in yours.items() if i == 0 or i % 2}
-    assert_same(ours(DPMSolver2S(), levels[::2]), every_other, EXACT)
+    assert_same(ours(SAMPLERS["dpm-2s"](), levels[::2]), every_other, EXACT)
 
 
 @pytest.mark.parametrize("order", [1, 2, 3, 4])

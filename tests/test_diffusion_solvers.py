@@ -229,7 +229,9 @@ def variance_error(sampler: Sampler, steps: int, spread: float = 1.0) -> float:
     return float(seen[1][0, 1:].square().sum()) / true[0] - 1
 
 
-@pytest.mark.parametrize(("word", "order"), [("ancestral", 1), ("dpm-1s-sde", 1), ("dpm-2m-sde", 2), ("dpm-3m-sde", 2)])
+@pytest.mark.parametrize(
+    ("word", "order"), [("ancestral", 1), ("dpm-1s-sde", 1), ("dpm-2s-sde", 2), ("dpm-2m-sde", 2), ("dpm-3m-sde", 2)]
+)
 def test_moments_of_solvers_with_noise_fall_with_the_weak_order(word: str, order: int):
     """Data N(m, s²): the mean of x_1 is right in any number of steps, its variance by the order."""
     coarse, fine = (abs(variance_error(SAMPLERS[word](), n)) for n in (65, 129))

@@ -1,7 +1,8 @@
 """Solvers that ask the network twice in a step and remember nothing.
 
 Heun           in σ/α for ε̂: the mean of the slopes at both ends (Karras et al. 2022, algorithm 1)
-DPMSolver2S    DPM-Solver++(2S): x̂_0 at the middle of the step in log(α/σ) (Lu et al. 2022, algorithm 1)
+DPMSolver2S    DPM-Solver++(2S): x̂_0 at the middle of the step in log(α/σ) (Lu et al. 2022, algorithm 1); with τ = 1 for the reverse SDE, whose
+               noise up to the middle is in the state there as well as in the step's end
 """
 
 import torch
@@ -28,18 +29,35 @@ class Heun(Sampler):
 
 
 class DPMSolver2S(Sampler):
-    """The exponential midpoint rule."""
+    """The exponential midpoint rule.
 
-    name, calls = "DPM-Solver++(2S)", 2
+    Args:
+        name: as shown.
+        tau: τ, the rate at which noise is renewed: 0 for the probability flow, 1 for the reverse SDE.
+    """
+
+    calls = 2
+
+    def __init__(self, *, name: str, tau: float = 0.0) -> None:
+        self.name, self.tau2 = name, tau**2
 
     def step(self, now: Point, leap: Leap) -> Tensor:
-        """x_s = (σ_s/σ_t) x_t + α_s (1 - e^(-h)) x̂_0(x_m)."""
+        """x_s = (σ_s/σ_t) e^(-τ²h) x_t + α_s (1 - e^(-(1+τ²)h)) x̂_0(x_m) + σ_s (e^(-τ²h/2) n_1 + n_2), n_1 and n_2 the noise of both halves, of
+        variance 1 - e^(-τ²h); x_m likewise, with n_1.
+        """
         middle = (now.log_snr + leap.there) / 2
-        halfway = _exponential(now, now.denoised, middle).to(now.x)
-        return _exponential(now, leap.denoise(halfway, middle), leap.there)
+        halfway = self._moved(now, now.denoised, middle)
+        if not self.tau2:
+            return self._moved(now, leap.denoise(halfway.to(now.x), middle), leap.there)
+        h = (leap.there - now.log_snr) / 2
+        fresh = torch.sqrt(-torch.expm1(-self.tau2 * h))
+        first, second = fresh * leap.noise(0), fresh * leap.noise(1)
+        halfway = (halfway + sigma(middle) * first).to(now.x)
+        end = self._moved(now, leap.denoise(halfway, middle), leap.there)
+        return end + sigma(leap.there) * (torch.exp(-0.5 * self.tau2 * h) * first + second)
 
-
-def _exponential(now: Point, denoised: Tensor, there: Tensor) -> Tensor:
-    """From now to a level with one x̂_0 all the way."""
-    h = (there - now.log_snr) / 2
-    return sigma(there) / sigma(now.log_snr) * now.x - alpha(there) * torch.expm1(-h) * denoised
+    def _moved(self, now: Point, denoised: Tensor, there: Tensor) -> Tensor:
+        """The mean at a level, with one x̂_0 all the way."""
+        h = (there - now.log_snr) / 2
+        kept = sigma(there) / sigma(now.log_snr) * torch.exp(-self.tau2 * h)
+        return kept * now.x - alpha(there) * torch.expm1(-(1 + self.tau2) * h) * denoised
