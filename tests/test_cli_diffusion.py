@@ -170,6 +170,8 @@ def test_samples_on_the_optimised_grid(run: Any):
             "the exact divergence has no probes, got probes=2",
         ),
         (["evaluate", "levels", "--method", "ode", "--set", "repetitions=1"], "at least 2 repetitions, got 1"),
+        (["evaluate", "reals", "--method", "ode", "--every-step"], "--every-step is about the chain of --method vlb"),
+        (["evaluate", "reals", "--method", "ode", "--steps", "50"], "--steps is about the chain of --method vlb"),
         (["calibrate", "table"], "is for diffusion models, and this run's model is 'gaussian'"),
         (["calibrate", "reals", "--variance", "by-state"], "needs parametrisation=levels"),
         (["calibrate", "reals", "--variance", "diagnoal"], "did you mean 'diagonal'?"),
@@ -181,7 +183,8 @@ def test_mistakes_are_told_in_a_line(words: list[str], message: str, run: Any, w
     before = sorted(str(path) for path in world.rglob("*"))
     code, out, err = run(*words)
     assert (code, out) == (2, "")
-    assert message in err.splitlines()[-1]
+    (line,) = err.splitlines()
+    assert message in line
     assert sorted(str(path) for path in world.rglob("*")) == before
 
 

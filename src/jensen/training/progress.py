@@ -9,6 +9,8 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
+from jensen.errors import InputError
+
 
 class Bar(Protocol):
     """A task under way."""
@@ -77,4 +79,10 @@ def bar(title: str, total: int | None, *, done: int = 0, shown: bool = True) -> 
         TimeRemainingColumn(),
     )
     with _WithNote(*columns, console=console, refresh_per_second=4) as progress:
-        yield _Rich(progress, progress.add_task(title, total=total, completed=done, note=""))
+        task = progress.add_task(title, total=total, completed=done, note="")
+        try:
+            yield _Rich(progress, task)
+        except InputError:
+            if progress.tasks[0].completed == done:  # nothing was done: the mistake is told in a line of its own
+                console.quiet = not console.is_terminal
+            raise
