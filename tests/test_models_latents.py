@@ -163,3 +163,17 @@ def test_the_plane_of_ppca_is_of_its_leading_components():
     for scale in ([1.0, 1.01, 1.02], [1.02, 1.01, 1.0]):
         _, dims = run.latents.plane(z.sub(z.mean(0)).div(z.std(0)) * torch.tensor(scale, dtype=F64), 2)
         assert dims == sorted(widest)
+
+
+def test_codes_and_rows_may_be_arrays():
+    """As `jensen encode` writes them."""
+    run, x = fitted()
+    latents = run.latents
+    codes = latents.encode(x[:4])
+    assert torch.equal(latents.decode(codes.numpy()), latents.decode(codes))
+    first, last = x[0], x[1]
+    arrays = torch.as_tensor(first).numpy(), torch.as_tensor(last).numpy()
+    assert torch.equal(latents.interpolate(*arrays, 3), latents.interpolate(first, last, 3))
+    assert torch.equal(latents.traverse(arrays[0], 1, [0.0, 2.0]), latents.traverse(first, 1, torch.tensor([0.0, 2.0])))
+    with pytest.raises(InputError, match="shape"):
+        latents.interpolate(arrays[0], arrays[0][:-1])

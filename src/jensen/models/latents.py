@@ -12,8 +12,10 @@ row E[x | z], in data units: between levels, where these are what the data are.
 """
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from jensen.models.pipeline import Data, Pipeline
 
 BATCH = 512
+Row = Tensor | np.ndarray[Any, Any]
 
 
 class Latents:
@@ -68,8 +71,9 @@ class Latents:
         parts = [self.encoder.encode(rows.batch(slice(i, i + BATCH)).x + self.offset) for i in starts]
         return torch.cat(parts).double().cpu()
 
-    def decode(self, z: Float[Tensor, "B D"]) -> Float[Tensor, "B *event"]:
+    def decode(self, z: Float[Tensor, "B D"] | Float[np.ndarray, "B D"]) -> Float[Tensor, "B *event"]:
         """The mean row E[x | z] of each code in data units, float64; on levels within their ends, and not one of them."""
+        z = torch.as_tensor(z).double()
         if z.ndim != 2 or z.shape[1] != self.dims:
             raise InputError(f"codes must have shape (rows, {self.dims}), got {tuple(z.shape)}")
         device = self.pipeline.model.device
@@ -83,7 +87,7 @@ class Latents:
         return self.decode(self.encode(data))
 
     def interpolate(
-        self, first: Tensor, last: Tensor, steps: int = 8, *, kind: str = "linear"
+        self, first: Row, last: Row, steps: int = 8, *, kind: str = "linear"
     ) -> Float[Tensor, "steps *event"]:
         """The mean rows on the way from one row to another, both reconstructed.
 
@@ -93,15 +97,17 @@ class Latents:
             steps: how many, both ends among them.
             kind: linear or spherical.
         """
-        a, b = self.encode(torch.stack([first, last]))
+        (a,), (b,) = self.encode(torch.as_tensor(first)[None]), self.encode(torch.as_tensor(last)[None])
         return self.decode(path(a, b, steps, kind=kind))
 
-    def traverse(self, row: Tensor, dim: int, values: Float[Tensor, " n"]) -> Float[Tensor, "n *event"]:
+    def traverse(
+        self, row: Row, dim: int, values: Float[Tensor, " n"] | Float[np.ndarray, " n"] | Sequence[float]
+    ) -> Float[Tensor, "n *event"]:
         """The mean rows where one number of a row's code takes other values."""
         if not 0 <= dim < self.dims:
             raise InputError(f"dim must be from 0 to {self.dims - 1}, got {dim}")
-        z = self.encode(row[None]).repeat(len(values), 1)
-        z[:, dim] = values.double()
+        z = self.encode(torch.as_tensor(row)[None]).repeat(len(values), 1)
+        z[:, dim] = torch.as_tensor(values, dtype=torch.float64)
         return self.decode(z)
 
     def plane(self, codes: Float[Tensor, "B D"], side: int = 12) -> tuple[Float[Tensor, "n *event"], list[int]]:

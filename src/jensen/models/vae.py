@@ -267,6 +267,9 @@ class VAE(GradientModel, ScoredByDraws, Encoder):
             return f"beta={self.aim.beta:g} trains for another objective than the bound; the likelihood stays a bound and says so"
         if self.aim.free_bits:
             return f"free_bits={self.aim.free_bits:g} trains for another objective than the bound; the likelihood stays a bound and says so"
+        if self.aim.objective == "iwae":
+            draws = self.aim.draws
+            return f"objective=iwae trains for the bound of {draws} draws; the likelihood shown first is the elbo, and that bound is --method iwae --set draws={draws}"
         return None
 
     @torch.no_grad()
