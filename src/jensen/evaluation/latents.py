@@ -99,7 +99,8 @@ class Gallery:
 
     def map(self, theme: Theme = LIGHT) -> Figure:
         """Where rows lie."""
-        where, told = principal_axes(self.codes * self.latents.encoder.code_effects())
+        many = self.latents.dims > 2  # two numbers are shown as they are
+        where, told = principal_axes(self.codes * self.latents.encoder.code_effects() if many else self.codes)
         axes = [f"z{d + 1}" for d in range(where.shape[1])] if not told else ["first axis", "second axis"]
         groups = by_class(where, self.rows.context, self.names)
         figure = vectors_figure(groups, axes, theme=theme)

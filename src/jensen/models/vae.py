@@ -246,7 +246,7 @@ class VAE(GradientModel, ScoredByDraws, Encoder):
 
     def _code(self, q: FromNoise, batch: Batch, noise: Noise) -> Tensor:
         """A draw of each row's code `(B, D)`, in the precision of x; q may have another."""
-        return q.place(noise.normal(batch.id, (self.latent_dim,)).to(q.mean)).to(batch.x)
+        return q.place(noise.normal(batch.id, (self.latent_dim,)).to(batch.x.device, torch.float64)).to(batch.x)
 
     def _posterior_of(self, x: Tensor, context: Tensor | None = None) -> FromNoise:
         q = self.parts.given(context).posterior(x)
