@@ -5,8 +5,8 @@
 The reference is so many samples of the ancestral chain in all its steps; the others have noise of their own (another seed). Samples are kept in DIR a hundred
 at a time, and drawn where they are not there. Each is measured against test rows and against the reference by the measures of `jensen.evaluation.two_sample`, whose features are a
 small network trained on the labels; the reference against test rows, and training against test rows, stand beside them. A way is called equivalent to the
-chain where the 95 % intervals of all measures in MARGINS end below them; the margins are about half of how far ten steps of the chain itself were from
-the whole of it on the first network that was measured, and were set before a sample of the second was drawn. Writes quality.json and a picture, the same seeds by every solver.
+chain where the 95 % intervals of all measures in MARGINS end below them; the margins were set by the first network that was measured, wide enough for ten steps of dpm-2m
+there and too narrow for ten steps of the chain itself, before a sample of the second was drawn. Writes quality.json and a picture, the same seeds by every solver.
 """
 
 import argparse

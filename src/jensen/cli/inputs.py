@@ -264,11 +264,11 @@ def scoring_options(
         check_steps(pipeline, steps)
     if every_step:
         _refuse_without_chain(pipeline, "--every-step")
-    for option in ("--steps",) * (steps is not None) + ("--every-step",) * every_step:
-        if word == "ode":
-            raise InputError(
-                f"{option} is about the chain of --method vlb, and the flow of --method ode has none; leave it out, or see --set ode_steps"
-            )
+    if word == "ode" and (every_step or steps is not None):
+        raise InputError(
+            f"{'--every-step' if every_step else '--steps'} is about the chain of --method vlb, and the flow of --method ode has none; "
+            "leave it out, or see --set ode_steps"
+        )
     if every_step and steps == math.inf:
         raise InputError(
             "in continuous time there is no end of terms to look at every one; leave out --steps inf or --every-step"

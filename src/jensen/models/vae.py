@@ -262,11 +262,10 @@ class VAE(GradientModel, ScoredByDraws, Encoder):
         return f"trained with {how}, not by the bound" if how else ""
 
     def warning(self) -> str | None:
-        """What is not the bound about the training."""
-        if self.aim.beta != 1:
-            return f"beta={self.aim.beta:g} trains for another objective than the bound; the likelihood stays a bound and says so"
-        if self.aim.free_bits:
-            return f"free_bits={self.aim.free_bits:g} trains for another objective than the bound; the likelihood stays a bound and says so"
+        """What is not the bound about the training, or not the number that is shown first."""
+        for name, value, plain in (("beta", self.aim.beta, 1.0), ("free_bits", self.aim.free_bits, 0.0)):
+            if value != plain:
+                return f"{name}={value:g} trains for another objective than the bound; the likelihood stays a bound and says so"
         if self.aim.objective == "iwae":
             draws = self.aim.draws
             return f"objective=iwae trains for the bound of {draws} draws; the likelihood shown first is the elbo, and that bound is --method iwae --set draws={draws}"
