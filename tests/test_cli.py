@@ -393,7 +393,7 @@ def test_options_of_sample_reach_the_sampler(run: Any, world: Path):
     pipeline = jensen.load(world / "chain")
     words = ["--sampler", "ddim", "--steps", "3", "--set", "eta=0.5", "--grid", "karras", "--seed", "4"]
     code, out, _ = run("sample", "chain", "-n", "2", "-o", "e.npy", *words)
-    how = "DDIM, η = 0.5, 3 steps, ending in x̂_0 (on levels, the nearest), levels by karras; seed 4"
+    how = "DDIM, η = 0.5, 3 steps, ending in x̂_0, levels by karras; seed 4"
     assert (code, out) == (0, f"2 samples ({how}): e.npy\n")
     wanted = pipeline.sample(2, seed=4, sampler=DDIM(0.5), steps=3, grid="karras")
     np.testing.assert_array_equal(np.load(world / "e.npy"), wanted)

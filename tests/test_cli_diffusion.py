@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import jensen
 from jensen.__main__ import main
+from jensen.cli.calibrating import lines
 from jensen.noise import Noise
 from jensen.training.run import Run
 
@@ -132,6 +133,47 @@ def test_calibrating_anew_is_kept_and_used(run: Any, world: Path):
     assert table["bounds"][0]["after"]["mean_nats"] == pytest.approx(again.mean, abs=1e-9)
 
 
+def test_a_calibration_that_is_worse_says_so_and_which_way_is_better(world: Path):
+    """Of the same two numbers, once the one way and once the other."""
+    few, many = ({"mean_nats": x, "bits_per_dim": None, "dims": 2, "quote": ""} for x in (-3.0, -2.0))
+
+    def told(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+        difference = {
+            "mean_nats": after["mean_nats"] - before["mean_nats"],
+            "stderr_nats": 0.1,
+            "mean_bits_per_dim": None,
+        }
+        row = {"steps": 20, "before": before, "after": after, "difference": difference}
+        how = {"by": "diagonal", "rows": 4, "seed": 0}
+        return lines({"calibration": how, "was": "calibrated", "scored_rows": 4, "bounds": [row]})
+
+    assert told(few, many)[-1] == "  T = 20     ≥ -3.0000 → ≥ -2.0000 nats  (1.00 ± 0.10 better)"
+    *_, row, remark = told(many, few)
+    assert row.endswith("(1.00 ± 0.10 worse)")
+    assert remark.startswith("it is worse in the chain's own T = 20")
+
+
+def test_a_flow_is_printed_with_what_it_rests_on(run: Any):
+    code, out, err = run(
+        "evaluate", "reals", "--method", "ode", "--set", "ode_steps=3", "--set", "divergence=hutchinson"
+    )
+    assert code == 0, err
+    assert "3 equal steps, " in out
+    assert "twice as many moves log p by" in out
+    assert "the probes of the divergence alone have a standard deviation of" in out
+    out = run("evaluate", "reals", "--method", "ode")[1]
+    assert "steps of tolerance 1e-05, " in out
+    assert "probes" not in out
+
+
+def test_a_tolerance_that_is_not_reached_is_told(run: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("jensen.diffusion.likelihood.MOST_CALLS", 8)
+    code, _, err = run("evaluate", "reals", "--tolerance", "0.001")
+    assert code == 0
+    assert "nats/dim, and --tolerance asked for 0.001" in err.splitlines()[-1]
+    assert "--tolerance" not in run("evaluate", "reals", "--tolerance", "10")[2]
+
+
 def test_a_grid_of_the_bound_is_named(run: Any):
     assert (
         scored(run, "reals", "--steps", "6", "--set", "grid=optimised", "--tolerance", "1")["of"]
@@ -170,6 +212,11 @@ def test_samples_on_the_optimised_grid(run: Any):
             "the exact divergence has no probes, got probes=2",
         ),
         (["evaluate", "levels", "--method", "ode", "--set", "repetitions=1"], "at least 2 repetitions, got 1"),
+        (
+            ["evaluate", "reals", "--method", "ode", "--set", "ode_steps=5", "--set", "ode_tolerance=0.1"],
+            "leave one of the two out",
+        ),
+        (["evaluate", "learned", "--steps", "6", "--set", "grid=optimised"], "and this model's is learned"),
         (["evaluate", "reals", "--method", "ode", "--every-step"], "--every-step is about the chain of --method vlb"),
         (["evaluate", "reals", "--method", "ode", "--steps", "50"], "--steps is about the chain of --method vlb"),
         (["calibrate", "table"], "is for diffusion models, and this run's model is 'gaussian'"),

@@ -241,8 +241,28 @@ def test_a_pilot_says_how_far_the_numbers_move():
         for t in (1e-2, 1e-8)
     )
     assert coarse["pilot_rows"] == 8
-    for name in ("halved_tolerance_change_nats", "halved_tolerance_change_most_nats", "round_trip"):
+    for name in ("halved_tolerance_change_nats", "halved_tolerance_change_most_nats", "round_trip_sigmas"):
         assert coarse[name] > 20 * fine[name] > 0
+
+
+def test_a_pilot_tells_the_probes_share_apart():
+    """On real values nothing else is drawn; on levels the place in the bin is most of a repetition's variance, and no part of this."""
+    world, ids = mixture_2d(), torch.arange(8)
+    x = world.sample(8, torch.Generator().manual_seed(1))
+    settings = Settings(2, 1, Accuracy(1e-3), "uniform")
+    found = [pilot(likelihood_of(world), x, ids, settings, Noise(0, "pilot", k)) for k in range(60)]
+    probes = sum(f.told["probes_sd_nats"] ** 2 for f in found)
+    assert probes == pytest.approx(sum(f.variance for f in found), rel=0.2)
+    grid = LevelsWorld(8)
+    process = ReverseProcess(
+        Chain(LogSNRUniform(4.0, LOW), 50), Exact(grid), Interpolated(1.0), Emission(Levels(8, -1.0, grid.step), 0.1)
+    )
+    levels = FlowLikelihood(process, Levels(8, -1.0, grid.step))
+    rows = grid.sample((8, 1), torch.Generator().manual_seed(1))
+    placed = pilot(levels, rows, ids, settings, Noise(0))
+    assert placed.told["probes_sd_nats"] == 0.0  # of one dimension the trace is exact with any sign
+    assert placed.variance > 1e-3
+    assert "probes_sd_nats" not in pilot(levels, rows, ids, Settings(2, None, Accuracy(1e-3), "uniform"), Noise(0)).told
 
 
 def test_company_never_changes_a_row():

@@ -84,7 +84,7 @@ def test_what_it_cannot_do_is_told():
     chain = Chain(LogSNRUniform(), 129)
     with pytest.raises(InputError, match="up to 128 levels, got 129"):
         grid_from("optimised", chain, Calibrated(chain.log_snr))
-    with pytest.raises(InputError, match="this model's is a fixed one"):
+    with pytest.raises(InputError, match="this model's is beta"):
         grid_from("optimised", Chain(LogSNRUniform(), 9), Interpolated(1.0))
     with pytest.raises(InputError, match="unknown grid 'optimized'; did you mean"):
         grid_from("optimized", chain)

@@ -232,13 +232,12 @@ def test_a_bad_eta_is_named(eta: float):
 
 
 def test_descriptions_say_what_ends_the_chain():
-    assert "T = 7" in Ancestral().describe(7)
-    assert "draw" in Ancestral().describe(7)
-    assert "η = 0.5" in DDIM(0.5).describe(3)
-    assert "3 steps" in DDIM(0.5).describe(3)
-    assert "nearest" in DDIM(0.5).describe(3)
-    assert "3 network calls, ending in a draw" in sampler_from("langevin", {"rounds": 2}).describe(3)
-    assert "2 network calls, ending in x̂_0" in sampler_from("churn", {}).describe(3)
+    grey, real = Levels(2, -1.0, 2.0), Real()
+    assert Ancestral().describe(7, grey) == "ancestral, T = 7, ending in a draw from the emission"
+    assert DDIM(0.5).describe(3, grey) == "DDIM, η = 0.5, 3 steps, ending in the level nearest to x̂_0"
+    assert DDIM(0.5).describe(1, real) == "DDIM, η = 0.5, 1 step, ending in x̂_0"
+    assert "3 steps, 7 network calls, ending in a draw" in sampler_from("langevin", {"rounds": 2}).describe(3, grey)
+    assert "3 steps, 5 network calls, ending in x̂_0" in sampler_from("churn", {}).describe(3, real)
     ddim = sampler_from("ddim", {"eta": 0.25})
     assert isinstance(sampler_from("ancestral", {}), Ancestral)
     assert isinstance(ddim, DDIM)

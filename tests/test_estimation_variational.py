@@ -440,6 +440,7 @@ def test_settings_that_cannot_be_are_refused():
             r"start must be 2 finite numbers, of shape \(2,\), got \[0.0, 0.0, 0.0\]",
         ),
         ({"dims": 2, "start": torch.tensor([0.0, math.nan])}, "finite numbers"),
+        ({"dims": 2.5}, "dims must be a whole number, got 2.5"),
         ({"dims": 2, "scale": 0.0}, "scale must be positive and finite, got 0.0"),
         ({"dims": 2, "draws": 1}, "draws must be at least 2, got 1"),
         ({"dims": 2, "steps": 0}, "steps must be at least 1, got 0"),

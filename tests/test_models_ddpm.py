@@ -80,14 +80,43 @@ def test_the_cheapest_plan_takes_more_strata_where_they_pay_and_keeps_its_word()
     reverse.emission.log_scale.fill_(0.0)  # a quiet L_0, which is seen once in a repetition whatever its calls
     proposal = uniform_proposal(100)  # fits badly, so that the terms of one repetition differ much and strata pay
     find = lambda choices: cheapest_plan(  # noqa: E731
-        reverse, batch.x, batch.id, proposal, Noise(0), choices=choices, rows=8, tolerance=0.4
-    )
+        reverse, batch.x, batch.id, proposal, Noise(0), choices=choices, rows=80, tolerance=0.4 / 10**0.5
+    )  # of 8 rows 0.4; as few rows as the pilot's would not pay for another pilot
     few, chosen = find([4]), find([4, 16, 64])
     assert chosen.calls_per_example() <= few.calls_per_example()
     assert chosen.calls is not None
     assert chosen.calls > 4
     means = torch.stack([estimate(reverse, batch.x, batch.id, chosen, Noise(5, k)).total.mean() for k in range(60)])
     assert float(means.std()) < 0.4 * 1.4  # the pilot's own variance has a relative sd of about 0.3
+
+
+def test_no_plan_costs_more_than_is_allowed() -> None:
+    reverse, batch = process(100), rows(8)
+    plan = cheapest_plan(
+        reverse, batch.x, batch.id, uniform_proposal(100), Noise(0), choices=[4, 64], rows=8, tolerance=1e-6
+    )
+    assert plan.calls_per_example() in (62 * 64, 4000)
+
+
+def test_numbers_of_another_schedule_are_refused() -> None:
+    for options, message in [
+        (
+            {"schedule": "cosine", "log_snr_start": 5.0},
+            "log_snr_start goes with schedule=log-snr or ve, got 5.0 with schedule=cosine",
+        ),
+        ({"beta_end": 0.1}, "beta_end goes with schedule=linear, got 0.1 with schedule=log-snr"),
+        ({"schedule": "linear", "beta_end": 0.1, "log_snr_end": -5.0}, "log_snr_end goes with"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            DDPM((2,), Real(), **options)
+    ends = DDPM((2,), Real(), schedule="ve", log_snr_start=5.0).chain().log_snr
+    assert float(ends[0]) == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("betas", [[1e-19, 0.5], [0.5, *[0.99] * 10]])
+def test_betas_beyond_float32_are_refused_before_any_work(betas: list[float]) -> None:
+    with pytest.raises(InputError, match="log-SNR of x_1 to x_T must stay within ±40"):
+        DDPM((2,), Real(), betas=betas, timesteps=len(betas))
 
 
 @pytest.mark.parametrize("word", ["x", "eps", "v", "score", "mu", "levels"])

@@ -142,8 +142,10 @@ def test_what_has_no_code_says_so():
         Latents(fitted()[0]).decode(torch.zeros(3, 4))
     with pytest.raises(InputError, match="kind must be linear or spherical, got 'round'"):
         path(torch.ones(2), torch.ones(2), 3, kind="round")
-    with pytest.raises(InputError, match="steps must be at least 2, both ends among them, got 1"):
+    with pytest.raises(InputError, match="steps must be a whole number of at least 2, both ends among them, got 1"):
         path(torch.ones(2), torch.ones(2), 1)
+    with pytest.raises(InputError, match=r"steps must be a whole number.*got 2.5"):
+        path(torch.ones(2), torch.ones(2), 2.5)
     with pytest.raises(InputError, match="dim must be from 0 to 1, got 2"):
         run2, x = fitted()
         run2.latents.traverse(torch.from_numpy(x)[0], 2, torch.zeros(1))

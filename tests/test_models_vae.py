@@ -1016,6 +1016,10 @@ def test_weights_count_in_the_optimal_scale():
     ("options", "rule"),
     [
         ({"prior_components": 100}, "prior_components is for prior=mixture or vamp.*got 100"),
+        ({"depth": 0, "width": 30}, "width is for depth of at least 1.*got 30"),
+        ({"depth": 0, "activation": "tanh"}, "activation is for network=mlp with hidden layers.*got tanh"),
+        ({"size": "base", "width": 30, "depth": 1}, "size is for a network whose width and depth.*got base"),
+        ({"beta": 0, "beta_warmup": 0.5}, "beta_warmup is for beta above 0.*got 0.5"),
         ({"n_components": 3}, "n_components is for an emission that is a mixture.*got 3"),
         ({"rank": 2}, "rank is for emission=low-rank.*got 2"),
         ({"scale": "dimension"}, "scale is for emission=normal or discretised-normal.*got dimension"),

@@ -105,9 +105,14 @@ def lines(record: dict[str, Any]) -> list[str]:
         dims = old["dims"]
         error = (difference["stderr_nats"] or 0.0) * (BITS / dims if in_bits else 1.0)
         gained = (difference["mean_bits_per_dim"] or 0.0) if in_bits else difference["mean_nats"]
-        sign = "≤" if in_bits else "≥"
-        change = plus_minus(-gained if in_bits else gained, error, sign=True)
-        told.append(f"  T = {row['steps']:<6} {sign} {first:.4f} → {sign} {last:.4f} {unit}  ({change})")
+        sign, change = "≤" if in_bits else "≥", "better" if gained >= 0 else "worse"
+        told.append(
+            f"  T = {row['steps']:<6} {sign} {first:.4f} → {sign} {last:.4f} {unit}  ({plus_minus(abs(gained), error)} {change})"
+        )
+    if gained < -2 * error:
+        told.append(
+            f"it is worse in the chain's own T = {row['steps']}; without calibration.safetensors the run is as it was fitted"
+        )
     return told
 
 

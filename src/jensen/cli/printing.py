@@ -5,13 +5,17 @@ from typing import Any
 
 import typer
 
+from jensen.errors import plural
 from jensen.evaluation.anomaly import AUROC
 from jensen.evaluation.calibration import described
 from jensen.evaluation.likelihood import summary as summed_up
 from jensen.evaluation.numbers import comparable, part, real, word
 from jensen.evaluation.two_sample import TwoSamples
 from jensen.likelihood import BITS, LogLikelihood, plus_minus
+from jensen.models.pipeline import Pipeline
 from jensen.training.run import Run
+
+MISSED = 1.5  # times the error that was asked for: a pilot does not know its variance better
 
 
 def print_json(value: dict[str, Any]) -> None:
@@ -76,10 +80,23 @@ def print_scored(
     typer.echo(f"{model} on {source}: {ll}")
     print_breakdown(found)
     print_weights(part(found, "diagnostics"))
+    print_flow(part(found, "diagnostics"))
     print_classes(more.get("classification"))
-    print_redraws(more.get("redraws"))
+    print_redraws(more.get("redraws"), ll)
     print_gap(more.get("gap"))
     print_anomaly(more.get("anomaly"))
+
+
+def warn_of_missed(pipeline: Pipeline, ll: LogLikelihood, tolerance: float | None) -> None:
+    """On stderr, where a Monte-Carlo error that was asked for was not reached by far."""
+    reached = ll.monte_carlo / pipeline.nats_per_unit
+    if tolerance is not None and reached > MISSED * tolerance:
+        unit = "bits/dim" if ll.in_bits else "nats/dim"
+        typer.echo(
+            f"jensen: the Monte-Carlo error of the mean is {reached:.2g} {unit}, and --tolerance asked for {tolerance:g}: a row would have needed more "
+            "network calls than are made unasked, or the pilot's rows were easier; --set repetitions=N asks for N",
+            err=True,
+        )
 
 
 def print_anomaly(found: dict[str, Any] | None) -> None:
@@ -96,12 +113,15 @@ def print_anomaly(found: dict[str, Any] | None) -> None:
     typer.echo(f"{'anomaly':<12} AUROC {told} ({rows}; ½ is chance; {found['caution']})")
 
 
-def print_redraws(spread: dict[str, Any] | None) -> None:
+def print_redraws(spread: dict[str, Any] | None, ll: LogLikelihood) -> None:
     """The spread over other draws of binarised rows."""
     if spread:
         low, high = spread["seeds"]
+        mean, sd = spread["mean_nats"], spread["sd_nats"]
+        unit = BITS / ll.dims
+        bits = f" (bits/dim: {-mean * unit:.4f}, sd {sd * unit:.5f})" if ll.in_bits else ""
         typer.echo(
-            f"{'redraws':<12} {spread['mean_nats']:.3f} nats a row, sd {spread['sd_nats']:.3f} over {len(spread['means_nats'])} draws of the "
+            f"{'redraws':<12} {mean:.3f} nats a row, sd {sd:.3f}{bits} over {len(spread['means_nats'])} draws of the "
             f"run's own test rows' zeros and ones (seeds {low} to {high})"
         )
 
@@ -152,6 +172,24 @@ def print_weights(diagnostics: dict[str, Any]) -> None:
     typer.echo(
         f"{'weights':<12} effective sample size of a row {ess['median']:.3g} (median), at least {ess['min']:.3g}{k}"
     )
+
+
+def print_flow(diagnostics: dict[str, Any]) -> None:
+    """How the probability flow was solved, and what its number rests on."""
+    moved = real(diagnostics, "halved_tolerance_change_nats")
+    if moved is None:
+        return
+    steps, calls = real(diagnostics, "steps"), part(diagnostics, "network_calls")
+    how = f"steps of tolerance {diagnostics['tolerance']:g}" if steps is None else f"{steps:.0f} equal steps"
+    typer.echo(
+        f"{'solver':<12} {how}, {calls['median']:.0f} network calls a row; {'half the tolerance' if steps is None else 'twice as many'} moves "
+        f"log p by {moved:.2g} nats a row, at most {diagnostics['halved_tolerance_change_most_nats']:.2g} ({diagnostics['pilot_rows']} rows)"
+    )
+    probes, drawn = real(diagnostics, "probes_sd_nats"), diagnostics["repetitions"]
+    if probes is not None:
+        typer.echo(
+            f"{'':<12} {drawn} {plural('repetition', drawn)} a row; the probes of the divergence alone have a standard deviation of {probes:.2g} nats in one"
+        )
 
 
 def print_classes(classification: dict[str, Any] | None) -> None:

@@ -51,7 +51,7 @@ def drawn(
     with bar("sampling", count * -(-n // pipeline.sampling_batch())) as shown:
         rows = pipeline.sample(n, context, seed=seed, watch=lambda i, x, denoised: shown.advance(), **chosen)
     on = "" if grid is None else f", levels by {grid}"
-    return rows, f"{solver.describe(count)}{on}"
+    return rows, f"{solver.describe(count, pipeline.space)}{on}"
 
 
 def scored(pipeline: Pipeline, rows: Examples, **options: Any) -> LogLikelihood:

@@ -69,7 +69,8 @@ def grid_from(word: str, chain: Chain, variance: ReverseVariance | None = None) 
         return chain.log_snr if chain.steps == 1 else GRIDS[word](chain)
     if not isinstance(variance, Measured):
         raise InputError(
-            "grid=optimised needs a measured reverse variance, and this model's is a fixed one; jensen calibrate measures it"
+            f"grid=optimised needs a measured reverse variance, and this model's is {variance.word if variance else 'unknown'}; "
+            "jensen calibrate with --variance calibrated measures one"
         )
     if chain.steps > MOST_OPTIMISED:
         raise InputError(

@@ -16,7 +16,7 @@ two stages: a pilot, whose draws are dropped, fixes K.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -218,21 +218,21 @@ def cheapest_plan(
 ) -> Plan:
     """The plan with the fewest network calls among `choices` of calls a repetition, tried in order.
 
-    More calls a repetition are more strata, which pays where many calls are needed. A choice is only tried while the one
-    before leaves many repetitions, so that the pilots stay cheap.
+    More calls a repetition are more strata, which pays where many calls are needed. A choice is only tried where its pilot and the fewest
+    repetitions there can be, 2, cost less than the best so far.
     """
     best: Plan | None = None
     for calls in choices:
         trial = Plan(2, calls, proposal)
+        least = rows * trial.calls_per_example() + PILOT_REPETITIONS * len(x_0) * trial.calls_per_repetition
+        if best is not None and least >= rows * best.calls_per_example():
+            break
         count = repetitions_for(bound, x_0, ids, trial, noise.at("calls", calls or 0), rows=rows, tolerance=tolerance)
-        plan = Plan(min(count, max(2, MOST_CALLS // trial.calls_per_repetition)), calls, proposal)
-        if best is not None and plan.calls_per_example() >= best.calls_per_example():
-            break
-        best = plan
-        if count <= 8 or (calls or 0) > len(proposal):
-            break
+        plan = Plan(count, calls, proposal)
+        if best is None or plan.calls_per_example() < best.calls_per_example():
+            best = plan
     assert best is not None
-    return best
+    return replace(best, repetitions=min(best.repetitions, max(2, MOST_CALLS // best.calls_per_repetition)))
 
 
 def _places(bound: Terms, plan: Plan, ids: Tensor, noise: Noise) -> tuple[Tensor, Tensor]:

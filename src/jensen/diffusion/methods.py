@@ -21,7 +21,7 @@ from jensen.errors import FitError, InputError
 from jensen.likelihood import LogLikelihood
 from jensen.noise import Noise
 
-FEW_STEPS = 64  # up to here looking at every term is among the plans
+FEW_STEPS = 64  # up to here looking at every term is among the plans; beyond, 64 well chosen ones tell as much a call
 FEW_DIMS = 8  # up to here the trace is exact
 TOLERANCE, FINE = 1e-2, 1e-5  # of a step of the equation; where the trace is exact
 SETTLED = 0.1  # of the Monte-Carlo error asked for: the most that a halved tolerance may move log p of a bound
@@ -257,6 +257,11 @@ class Ode(Method):
         if exact[word] and "probes" in given:
             raise InputError(
                 f"the exact divergence has no probes, got probes={probes}; leave it out, or say divergence=hutchinson"
+            )
+        if "ode_tolerance" in given and "ode_steps" in given:
+            raise InputError(
+                f"ode_steps takes equal steps whatever their error, and ode_tolerance chooses them by it, got {given['ode_steps']} "
+                f"and {given['ode_tolerance']}; leave one of the two out"
             )
         tolerance = given.get("ode_tolerance", FINE if exact[word] else TOLERANCE)
         steps = given.get("ode_steps")

@@ -110,13 +110,26 @@ class FlowLikelihood:
             torch.cat([part.calls for part in parts]),
         )
 
+    def other_probes(
+        self, x: Tensor, ids: Int[Tensor, " B"], settings: Settings, noise: Noise, context: Tensor | None = None
+    ) -> Float64[Tensor, " B"]:
+        """log p as in the first repetition, with probes of its own."""
+        stream = noise.at("repetition", 0)
+        return self._repetition(x, ids, settings, stream, context, probes=stream.at("others")).total[0]
+
     def _repetition(
-        self, x: Tensor, ids: Tensor, settings: Settings, noise: Noise, context: Tensor | None
+        self,
+        x: Tensor,
+        ids: Tensor,
+        settings: Settings,
+        noise: Noise,
+        context: Tensor | None,
+        probes: Noise | None = None,
     ) -> FlowEstimate:
         start, terms = self._start(x, ids, settings, noise)
         signs = None
         if settings.probes is not None:
-            coarse = noise.at("signs").coarse(ids, (settings.probes, start.shape[1]))
+            coarse = (probes or noise.at("signs")).coarse(ids, (settings.probes, start.shape[1]))
             signs = (coarse < 0.5).double() * 2 - 1
         carried = self.flow(x, context).log_density(start, settings.accuracy, signs)
         flow = {"flow": carried.log_density}
@@ -160,8 +173,8 @@ class Pilot:
 def pilot(
     likelihood: FlowLikelihood, x: Tensor, ids: Tensor, settings: Settings, noise: Noise, context: Tensor | None = None
 ) -> Pilot:
-    """Of the first few rows: how much log p moves when the tolerance is halved (or the steps doubled) with the same draws, and how far
-    from x the flow comes back.
+    """Of the first few rows: how much log p moves when the tolerance is halved (or the steps doubled) with the same draws, how much of a
+    repetition's standard deviation is the probes', and how far from x the flow comes back, in units of the first level's noise σ_1/α_1.
     """
     x, ids = x[:PILOT_ROWS], ids[:PILOT_ROWS]
     context = None if context is None else context[:PILOT_ROWS]
@@ -172,9 +185,12 @@ def pilot(
     told: dict[str, Any] = {
         "halved_tolerance_change_nats": float(moved.abs().mean()),
         "halved_tolerance_change_most_nats": float(moved.abs().max()),
-        "round_trip": _round_trip(likelihood, x, ids, settings, noise, context),
+        "round_trip_sigmas": _round_trip(likelihood, x, ids, settings, noise, context),
         "pilot_rows": len(x),
     }
+    if settings.probes is not None:
+        apart = likelihood.other_probes(x, ids, settings, noise, context) - found.total[0]
+        told["probes_sd_nats"] = float((apart.square().mean() / 2).sqrt())
     variance = float(found.total.var(0).mean()) if count > 1 else 0.0
     return Pilot(float(found.calls.double().mean()) / count, variance, told)
 

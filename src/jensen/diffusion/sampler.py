@@ -13,7 +13,9 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
+from jensen.data.space import Levels, Space
 from jensen.diffusion.reverse import ReverseProcess
+from jensen.errors import plural
 from jensen.noise import Noise
 
 Watcher = Callable[[int, Tensor, Tensor], None]
@@ -60,14 +62,12 @@ class Sampler(ABC):
 
     Attributes:
         name: what it is, in a few words.
-        ending: what its last x is, in a few words.
         calls: network calls a step.
         memory: how many points of earlier steps it looks at.
         uses_spread: whether its steps have the reverse variance, and so may want what the denoiser says of it.
     """
 
     name: str
-    ending: str = "x̂_0 (on levels, the nearest)"
     calls: int = 1
     memory: int = 0
     uses_spread: bool = False
@@ -94,10 +94,14 @@ class Sampler(ABC):
         """x_0 from x̂_0(x_1): itself, on levels the one nearest to it."""
         return reverse.emission.nearest(denoised)
 
-    def describe(self, steps: int) -> str:
-        """What it is, with its steps and how it ends."""
-        twice = f" of {self.calls} network calls" if self.calls > 1 else ""
-        return f"{self.name}, {steps} steps{twice}, ending in {self.ending}"
+    def ending(self, space: Space) -> str:
+        """What its last x is, in a few words."""
+        return "the level nearest to x̂_0" if isinstance(space, Levels) else "x̂_0"
+
+    def describe(self, steps: int, space: Space) -> str:
+        """What it is, with its steps, their network calls and how it ends."""
+        calls = f", {1 + (steps - 1) * self.calls} network calls" if self.calls > 1 else ""
+        return f"{self.name}, {steps} {plural('step', steps)}{calls}, ending in {self.ending(space)}"
 
 
 def sample(

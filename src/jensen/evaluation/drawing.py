@@ -81,4 +81,4 @@ def draw(
 
     sampler = model.sampler()  # of the chain, whose bound the report tells
     samples = pipeline.sample(count, seed=SEED, sampler=sampler, steps=steps, watch=watch)
-    return Drawing(samples, f"{sampler.describe(steps)}, seed {SEED}", frames)
+    return Drawing(samples, f"{sampler.describe(steps, pipeline.space)}, seed {SEED}", frames)

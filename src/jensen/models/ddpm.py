@@ -37,8 +37,11 @@ from jensen.likelihood import LogLikelihood
 from jensen.models.chain import ChainModel, unwatched
 from jensen.models.diffusion_objective import DDPMObjective
 from jensen.models.diffusion_parts import (
+    BY_ENDS,
     MOST_STEPS,
     check_ends,
+    check_levels,
+    check_schedule,
     check_seen,
     check_settings,
     default_end,
@@ -77,11 +80,11 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         space: where the data live, in the model's units ([-1, 1] or standardised).
         timesteps: T; a fit with `betas` takes as many as there are betas.
         schedule: "log-snr", "linear", "cosine", "vp", "sub-vp", "ve", "flow" (`jensen.diffusion.schedule`), or "betas" with `betas` given.
-        log_snr_start: λ(0) of "log-snr"; None for 2 log(3 (k - 1)) on k levels and 9 on real values.
-        log_snr_end: λ(1) of "log-snr"; None for -7 on levels and -9 on real values.
+        log_snr_start: λ(0) of "log-snr" and "ve"; None for 2 log(3 (k - 1)) on k levels and 9 on real values.
+        log_snr_end: λ(1) of the two; None for -7 on levels and -9 on real values.
         trained_ends: whether calibration chooses, between those two, the ends with the best bound on validation rows; of "log-snr".
-        beta_start: of "linear", over 1000 steps.
-        beta_end: likewise.
+        beta_start: of "linear", over 1000 steps; None for 1e-4.
+        beta_end: likewise; None for 0.02.
         betas: β_1 … β_N, any N.
         parametrisation: what the network puts out: "levels" (a prior over the levels of each dimension), "x", "eps",
             "v", "score", "mu", "velocity" or "edm"; "auto" is "levels" where there are at most 256 and "v" elsewhere.
@@ -119,8 +122,8 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         log_snr_start: float | None = None,
         log_snr_end: float | None = None,
         trained_ends: bool = False,
-        beta_start: float = 1e-4,
-        beta_end: float = 0.02,
+        beta_start: float | None = None,
+        beta_end: float | None = None,
         betas: list[float] | None = None,
         parametrisation: Literal["auto", "levels", "x", "eps", "v", "score", "mu", "velocity", "edm"] = "auto",
         loss: Literal["simple", "bound", "dsm", "min-snr", "edm", "flow-matching"] = "simple",
@@ -137,19 +140,21 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         dequantisation: Literal["truncated-normal", "learned"] = "truncated-normal",
     ) -> None:
         super().__init__(event_shape, space)
-        check_settings(timesteps, dropout, betas, schedule, emphasis, loss)
+        check_settings(timesteps, dropout, emphasis, loss)
         self.loss, self.emphasis, self.adaptive = loss, emphasis or 0.0, adaptive
         self.spread = spread_of(space)
+        own: dict[str, Any] = {"beta_start": beta_start, "beta_end": beta_end, "betas": betas}
+        word = _schedule(schedule, betas)
+        check_schedule(word, {"log_snr_start": log_snr_start, "log_snr_end": log_snr_end, **own})
         with torch.device("cpu"):  # schedules are small and always here, also when only shapes are wanted (meta)
             chosen = schedule_from(
-                schedule if schedule != "auto" else "betas" if betas else "log-snr",
+                word,
                 start=default_start(space) if log_snr_start is None else log_snr_start,
                 end=default_end(space) if log_snr_end is None else log_snr_end,
-                beta_start=beta_start,
-                beta_end=beta_end,
-                betas=betas,
+                **{name: value for name, value in own.items() if value is not None},
             )
             chain = Chain(chosen, timesteps)
+            check_levels(chain)
             variance = variance_from(reverse_variance, chain.log_snr[knots(chain.log_snr) - 1], self.event_shape)
             emission = Emission(space, first_scale(space, chain))
         waves = tuple(fourier or ())
@@ -203,7 +208,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         """Choose schedule, parametrisation, network and size by data type and shape."""
         image = len(split.event_shape) == 3
         chosen: dict[str, Any] = {
-            "schedule": "betas" if settings.get("betas") else "log-snr",
+            "schedule": _schedule("auto", settings.get("betas")),
             "parametrisation": default_parametrisation(space),
             "network": "unet" if image else "mlp",
             "size": preset_for(split.event_shape, len(split.train)) if image else "small",
@@ -211,10 +216,10 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
             "dropout": dropout_for(len(split.train)) if image else 0.0,
             "timesteps": len(settings["betas"]) if settings.get("betas") else 1000,
             "head_features": 16 if image and split.event_shape[0] == 1 and max(split.event_shape) > 16 else 8,
-            "log_snr_start": default_start(space),
-            "log_snr_end": default_end(space),
         }
         given = {name: value for name, value in settings.items() if value not in ("auto", None)}
+        if {**chosen, **given}["schedule"] in BY_ENDS:
+            chosen |= {"log_snr_start": default_start(space), "log_snr_end": default_end(space)}
         if {**chosen, **given}["parametrisation"] == "levels":
             chosen["reverse_variance"] = "by-state"
         return {**chosen, **given}
@@ -457,3 +462,8 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
     def posterior(self) -> Conditional:
         """q(x_1, …, x_T | x_0)."""
         return latent.Posterior(self.reverse)
+
+
+def _schedule(word: str, betas: list[float] | None) -> str:
+    """The word of a schedule that may be left to the betas."""
+    return word if word != "auto" else "betas" if betas else "log-snr"

@@ -1,38 +1,64 @@
 """The parts of a diffusion model from words, and what a fit takes where no word is given."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 from jensen.data.space import Levels, Space
 from jensen.diffusion.denoiser import Denoiser, LevelsDenoiser, NetworkDenoiser
 from jensen.diffusion.dequantisation import LEARNED, LearnedSpread
 from jensen.diffusion.parametrisation import PARAMETRISATIONS, Mu, Parametrisation, Preconditioned
 from jensen.diffusion.process import Chain
-from jensen.diffusion.schedule import LogSNRUniform, Schedule, schedule_from
+from jensen.diffusion.schedule import MOST_LOG_SNR, LogSNRUniform, Schedule, schedule_from
 from jensen.diffusion.variance import ReverseVariance
-from jensen.errors import InputError
+from jensen.errors import InputError, brief
 from jensen.models.networks import NetworkShape
 from jensen.nn.levels import LevelsHead
 
 MOST_LEVELS_FOR_HEAD = 256
 SPREAD_OF_LEVELS = 0.5  # of images on [-1, 1], as Karras et al. 2022 have it; real values are standardised
 MOST_STEPS = 100_000
+BY_ENDS = ("log-snr", "ve")
+OF_SCHEDULES = {
+    "log_snr_start": BY_ENDS,
+    "log_snr_end": BY_ENDS,
+    "beta_start": ("linear",),
+    "beta_end": ("linear",),
+    "betas": ("betas",),
+}
 
 
-def check_settings(
-    timesteps: int, dropout: float | None, betas: list[float] | None, schedule: str, emphasis: float | None, loss: str
-) -> None:
+def check_settings(timesteps: int, dropout: float | None, emphasis: float | None, loss: str) -> None:
     """Refuse settings that cannot be, or not together."""
     if not 1 <= timesteps <= MOST_STEPS:
         raise InputError(f"timesteps must be between 1 and {MOST_STEPS}, got {timesteps}")
     if dropout is not None and not 0 <= dropout < 1:
         raise InputError(f"dropout must lie in [0, 1), got {dropout}")
-    if betas and schedule not in ("betas", "auto"):
-        raise InputError(f"betas go with schedule=betas, got schedule={schedule}; leave one of the two out")
     if emphasis is not None and not 0 <= emphasis <= 100:
         raise InputError(f"emphasis must lie in [0, 100], got {emphasis}")
     if emphasis and loss != "simple":
         raise InputError(
             f"emphasis is a weight of loss=simple, got {emphasis} with loss={loss}; leave one of the two out"
+        )
+
+
+def check_schedule(word: str, given: Mapping[str, Any]) -> None:
+    """Refuse numbers of another schedule: they would change nothing."""
+    for name, value in given.items():
+        own = OF_SCHEDULES[name]
+        if value is not None and word not in own:
+            raise InputError(
+                f"{name} goes with schedule={' or '.join(own)}, got {brief(value)} with schedule={word}; leave one of the two out"
+            )
+
+
+def check_levels(chain: Chain) -> None:
+    """Refuse a chain whose ends float32 can not tell from no noise or nothing but noise."""
+    first, last = (float(chain.log_snr[place]) for place in (0, -1))
+    if max(first, -last) > MOST_LOG_SNR:
+        raise InputError(
+            f"the log-SNR of x_1 to x_T must stay within ±{MOST_LOG_SNR:g}, and this schedule's goes from {first:.3g} to {last:.3g}; "
+            "take a larger beta at the start, or smaller or fewer betas after it"
         )
 
 
@@ -68,9 +94,15 @@ def check_ends(chain: Chain) -> None:
 
 def check_seen(variance: ReverseVariance, denoiser: Denoiser) -> None:
     """Refuse a reverse variance that asks more than the network says."""
-    if variance.learns_by_state and not (isinstance(denoiser, LevelsDenoiser) and not denoiser.weighs):
+    if not variance.learns_by_state:
+        return
+    if not isinstance(denoiser, LevelsDenoiser):
         raise InputError(
             "reverse_variance=by-state needs parametrisation=levels, which sees a variance; use diagonal or calibrated"
+        )
+    if denoiser.weighs:
+        raise InputError(
+            "reverse_variance=by-state needs the variance of the levels, and this network puts out one that is learned; use diagonal or calibrated"
         )
 
 

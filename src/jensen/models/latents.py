@@ -149,8 +149,8 @@ def path(a: Float[Tensor, " D"], b: Float[Tensor, " D"], steps: int, *, kind: st
         [0.7071067690849304, 0.7071067690849304]
     """
     check_kind(kind)
-    if steps < 2:
-        raise InputError(f"steps must be at least 2, both ends among them, got {steps}")
+    if not isinstance(steps, int) or steps < 2:
+        raise InputError(f"steps must be a whole number of at least 2, both ends among them, got {steps}")
     t = torch.linspace(0, 1, steps, dtype=a.dtype)[:, None]
     straight = (1 - t) * a + t * b
     lengths = a.norm(), b.norm()

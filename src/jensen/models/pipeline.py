@@ -178,7 +178,7 @@ class Pipeline:
         few = enough_rows(self.event_shape, PILOT_ROWS)
         order = Noise(seed, "pilot").permutation(len(rows))[:few]
         pilot = encoded.batch(order)
-        nats = (TOLERANCE if tolerance is None else tolerance) * self._nats_per_unit()
+        nats = (TOLERANCE if tolerance is None else tolerance) * self.nats_per_unit
         pilot = replace(pilot, context=None if classes is None else classes[order].to(pilot.x.device))
         plan = model.plan(pilot, len(rows), method=method, tolerance=nats, seed=seed, **options)
         on_start(len(rows) * model.cost(plan, method))
@@ -406,7 +406,9 @@ class Pipeline:
             )
         return self.model
 
-    def _nats_per_unit(self) -> float:
+    @property
+    def nats_per_unit(self) -> float:
+        """Nats a row in a bit a dimension of masses, in a nat a dimension of densities."""
         dims = math.prod(self.event_shape)
         return dims * math.log(2) if isinstance(self.space, Levels) else float(dims)
 

@@ -219,7 +219,10 @@ class ScoredByDraws(LatentModel):
         Raises:
             InputError: two layers, of whose q the upper half is a network's by construction; a log p(z) that is a bound.
         """
-        require_unbiased(self.prior)
+        if self.prior.log_density == "bound":
+            raise InputError(
+                "the gap is log p - elbo, and of prior=diffusion no log p is to be had, its log p(z) being a bound; leave it out"
+            )
         posterior = self.parts.posterior
         if isinstance(posterior, TwoLayers):
             raise InputError("the gap is taken apart for latent_layers=1 alone, got 2")

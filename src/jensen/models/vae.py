@@ -60,9 +60,10 @@ class VAE(GradientModel, ScoredByDraws, Encoder):
         event_shape: (C, H, W) for images, anything else is a vector.
         space: of the data, in the model's units.
         latent_dim: numbers in z; None for half as many as a row has, from 2 to 64. With two layers, of the upper one.
-        latent_layers: 1, or 2: p(z₂) p(z₁ | z₂) p(x | z₁), with twice as many numbers in z₁.
+        latent_layers: 1, or 2: p(z₂) p(z₁ | z₂) p(x | z₁), with twice as many numbers in z₁; 2 with the diagonal posterior and the normal prior alone.
         posterior: diagonal, full or flow.
-        prior: normal, mixture, vamp or diffusion; of the last only the elbo can be told, since its log-density is a bound.
+        prior: normal, mixture, vamp or diffusion; vamp with the diagonal posterior and no n_classes; of diffusion only the elbo can be told, since
+            its log-density is a bound.
         prior_components: of a prior that is a mixture.
         emission: of levels bernoulli, categorical, logistic, logistic-mixture, discretised-normal or poisson; of real values normal,
             normal-mixture or low-rank; or one word a cell with commas between them; auto by the space.

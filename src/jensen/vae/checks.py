@@ -106,8 +106,15 @@ def refuse_idle(given: Mapping[str, Any]) -> None:
         "sigma": (located, "emission=normal or discretised-normal"),
         "activation": (given["network"] == "mlp" or given.get("latent_layers") == 2, "network=mlp"),
     }
+    hidden = given.get("depth") != 0 or given["network"] == "conv" or given.get("latent_layers") == 2
+    needs |= {
+        "width": (hidden, "depth of at least 1"),
+        "size": (not {"width", "depth"} <= set(given), "a network whose width and depth are not both given"),
+        "beta_warmup": (given.get("beta") != 0, "beta above 0"),
+    }
+    needs["activation"] = (needs["activation"][0] and hidden, "network=mlp with hidden layers")
     for name, (used, what) in needs.items():
-        if name in given and not used:
+        if given.get(name, 0) != 0 and not used:
             raise InputError(f"{name} is for {what}, and would change nothing here, got {given[name]}; leave it out")
 
 

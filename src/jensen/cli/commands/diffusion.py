@@ -72,4 +72,6 @@ def calibrate(
         return
     for line in lines(record):
         typer.echo(line)
-    typer.echo(f"kept: {run / 'calibration.safetensors'}; `jensen report {run}` scores the test rows with it")
+    typer.echo(
+        f"kept: {run / 'calibration.safetensors'}; scores, samples and page of before are dropped, `jensen report {run}` makes them anew"
+    )

@@ -20,11 +20,12 @@ def sample(
     sampler: Annotated[
         str | None,
         typer.Option(
-            help="Diffusion: the best for the number of steps (dpm-2m up to 14, dpm-2m-sde up to 100, else ancestral), or ancestral, ddim, euler, heun, dpm-1s, dpm-2s, dpm-2m, dpm-3m, dpm-1s-sde, dpm-2s-sde, dpm-2m-sde, dpm-3m-sde, "
-            "unipc-1 to -3, adams-2 to -4, churn, langevin. heun, dpm-2s, dpm-2s-sde, churn and langevin ask the network twice a step."
+            help="Diffusion: one of ancestral, ddim, euler, heun, dpm-1s, dpm-2s, dpm-2m, dpm-3m, dpm-1s-sde, dpm-2s-sde, dpm-2m-sde, dpm-3m-sde, "
+            "unipc-1 to -3, adams-2 to -4, churn, langevin. heun, dpm-2s, dpm-2s-sde, churn and langevin ask the network twice a step. "
+            "Default: by the number of steps, dpm-2m up to 14, dpm-2m-sde up to 100, else ancestral."
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Diffusion: sampling steps (default: all T).")] = None,
+    steps: Annotated[int | None, typer.Option(help="Diffusion: sampling steps (default: the T of the fit).")] = None,
     grid: Annotated[
         str | None,
         typer.Option(

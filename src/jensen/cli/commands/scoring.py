@@ -47,7 +47,8 @@ def evaluate(
     gap: Annotated[
         int | None,
         typer.Option(
-            help="vae: on so many test rows, how much of log p - elbo is the family's share and how much the encoder's."
+            help="vae: on so many test rows, how much of log p - elbo is the family's share and how much the encoder's; "
+            "of one layer of latents, and not of prior=diffusion."
         ),
     ] = None,
     count: Annotated[
@@ -75,7 +76,7 @@ def evaluate(
         scoring_options,
         some_of,
     )
-    from jensen.cli.printing import print_scored
+    from jensen.cli.printing import print_scored, warn_of_missed
     from jensen.cli.samples import measure_samples
     from jensen.cli.work import keep_scores, over_redraws, scored
     from jensen.evaluation.calibration import classification
@@ -111,5 +112,6 @@ def evaluate(
     apart = told_apart(pipeline, rows, ll, count, seed=seed, **options) if against else None
     more = {"classification": classes, "redraws": spread, "gap": shares, "anomaly": apart}
     print_scored(pipeline.config["model"]["word"], data or source, ll, more, as_json)
+    warn_of_missed(pipeline, ll, tolerance)
     if output and not as_json:
         typer.echo(f"scores: {output}")

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from jensen.data.space import Space
 from jensen.diffusion.denoiser import eps_from
 from jensen.diffusion.process import bridge, transition
 from jensen.diffusion.reverse import ReverseProcess
@@ -21,7 +22,7 @@ from jensen.errors import InputError
 class Ancestral(Sampler):
     """Draws from p(x_{i-1} | x_i), and at last from p(x_0 | x_1)."""
 
-    name, ending = "ancestral", "a draw from the emission"
+    name = "ancestral"
     uses_spread = True
 
     def step(self, now: Point, leap: Leap) -> Tensor:
@@ -37,9 +38,13 @@ class Ancestral(Sampler):
         """A draw from p(x_0 | x_1)."""
         return reverse.emission.draw(denoised, noise(0))
 
-    def describe(self, steps: int) -> str:
+    def ending(self, space: Space) -> str:
+        """A draw."""
+        return "a draw from the emission"
+
+    def describe(self, steps: int, space: Space) -> str:
         """Name and steps."""
-        return f"{self.name}, T = {steps}, ending in {self.ending}"
+        return f"{self.name}, T = {steps}, ending in {self.ending(space)}"
 
 
 class DDIM(Sampler):

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from jensen.data.space import Space
 from jensen.diffusion.process import transition
 from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.sampler import Leap, Point, Sampler
@@ -32,7 +33,7 @@ class Around(Sampler):
             raise InputError(
                 f"noise is put back around a solver of single steps, such as heun or ddim, got {inner.name}"
             )
-        self.inner, self.calls, self.name, self.ending = inner, inner.calls, inner.name, inner.ending
+        self.inner, self.calls, self.name = inner, inner.calls, inner.name
         self.uses_spread = inner.uses_spread
 
     def init(self, ids: Int[Tensor, " B"], event: tuple[int, ...], noise: Noise) -> Tensor:
@@ -42,6 +43,10 @@ class Around(Sampler):
     def step(self, now: Point, leap: Leap) -> Tensor:
         """Its step."""
         return self.inner.step(now, leap)
+
+    def ending(self, space: Space) -> str:
+        """Its end, in a few words."""
+        return self.inner.ending(space)
 
     def final(self, reverse: ReverseProcess, denoised: Tensor, noise: Callable[[int], Tensor]) -> Tensor:
         """Its end."""

@@ -115,6 +115,8 @@ def _family(family: str | Family, dims: int | None, start: Tensor | None) -> Fam
     dims = len(start) if dims is None and start is not None else dims
     if dims is None:
         raise InputError("the number of dimensions of z must be given: dims=…, or start=… of that length")
+    if not isinstance(dims, int):
+        raise InputError(f"dims must be a whole number, got {dims}")
     return LowRank(dims, min(5, dims)) if family == LowRank.word and dims >= 1 else FAMILIES[family](dims)
 
 

@@ -191,4 +191,4 @@ def draw_rows(pipeline: Pipeline, count: int, seed: int) -> tuple[Tensor, str]:
         return pipeline.sample(count, seed=seed), f"{model.draws}, seed {seed}"
     sampler = model.sampler(model.best_sampler(steps))
     rows = pipeline.sample(count, seed=seed, sampler=sampler, steps=steps)
-    return rows, f"drawn by {sampler.describe(steps)}, seed {seed}"
+    return rows, f"drawn by {sampler.describe(steps, pipeline.space)}, seed {seed}"
