@@ -79,9 +79,10 @@ def test_the_cheapest_plan_takes_more_strata_where_they_pay_and_keeps_its_word()
     reverse, batch = process(100), rows(8)
     reverse.emission.log_scale.fill_(0.0)  # a quiet L_0, which is seen once in a repetition whatever its calls
     proposal = uniform_proposal(100)  # fits badly, so that the terms of one repetition differ much and strata pay
-    find = lambda choices: cheapest_plan(  # noqa: E731
-        reverse, batch.x, batch.id, proposal, Noise(0), choices=choices, rows=80, tolerance=0.4 / 10**0.5
-    )  # of 8 rows 0.4; as few rows as the pilot's would not pay for another pilot
+    find = lambda choices, n=80: cheapest_plan(  # noqa: E731
+        reverse, batch.x, batch.id, proposal, Noise(0), choices=choices, rows=n, tolerance=0.4 * (8 / n) ** 0.5
+    )
+    assert find([4, 16, 64], 8).calls == 4  # as few rows as the pilot's do not pay for another pilot
     few, chosen = find([4]), find([4, 16, 64])
     assert chosen.calls_per_example() <= few.calls_per_example()
     assert chosen.calls is not None
