@@ -71,6 +71,8 @@ def test_a_number_says_which_process_it_is_of(run: Any):
 def test_repetitions_alone_are_enough(run: Any):
     found = scored(run, "reals", "--set", "repetitions=3")["diagnostics"]
     assert (found["repetitions"], found["network_calls_per_example"]) == (3, 12)
+    found = scored(run, "reals", "--set", "repetitions=3", "--set", "calls=8")["diagnostics"]
+    assert (found["repetitions"], found["network_calls_per_example"]) == (3, 24)
 
 
 def test_the_flow_is_an_estimate_and_on_levels_a_bound_where_its_solver_is_settled(run: Any):
@@ -216,6 +218,8 @@ def test_samples_on_the_optimised_grid(run: Any):
             ["evaluate", "reals", "--method", "ode", "--set", "ode_steps=5", "--set", "ode_tolerance=0.1"],
             "leave one of the two out",
         ),
+        (["evaluate", "reals", "--every-step", "--set", "calls=8"], "got calls=8; leave one out"),
+        (["evaluate", "reals", "--set", "calls=1"], "calls must be at least 2"),
         (["evaluate", "learned", "--steps", "6", "--set", "grid=optimised"], "and this model's is learned"),
         (["evaluate", "reals", "--method", "ode", "--every-step"], "--every-step is about the chain of --method vlb"),
         (["evaluate", "reals", "--method", "ode", "--steps", "50"], "--steps is about the chain of --method vlb"),

@@ -102,9 +102,19 @@ def test_chains_come_near_it_as_one_over_t(shrink: float):
     assert math.log(gaps[0] / gaps[1], 4) == pytest.approx(1, abs=0.1)
 
 
+UNEVEN = torch.tensor([5.0, 4.7, 2.0, 1.5, -2.0, -3.0], dtype=F64)
+
+
+def on_levels(even: bool, shrink: float = 1.0) -> ContinuousTime:
+    """Between the same ends."""
+    reverse = process(6, 5.0, -3.0, shrink)
+    return ContinuousTime(reverse if even else reverse.along(reverse.chain.through(UNEVEN)))
+
+
+@pytest.mark.parametrize("even", [True, False])
 @pytest.mark.parametrize("proposal", [uniform_proposal(6), SPIKY], ids=["uniform", "spiky"])
-def test_places_are_the_quantiles_of_their_density(proposal: Tensor):
-    bound = ContinuousTime(process(6, 5.0, -3.0))
+def test_places_are_the_quantiles_of_their_density(proposal: Tensor, even: bool):
+    bound = on_levels(even)
     u = torch.linspace(0, 1, 2001, dtype=F64)[:-1].reshape(1, -1)
     where, density = bound.places(proposal, u)
     assert float(where[0, 0]) == pytest.approx(5.0)
@@ -116,15 +126,28 @@ def test_places_are_the_quantiles_of_their_density(proposal: Tensor):
     assert len(density.unique()) <= 5
 
 
+@pytest.mark.parametrize("even", [True, False])
 @pytest.mark.parametrize("proposal", [uniform_proposal(6), SPIKY], ids=["uniform", "spiky"])
-def test_any_proposal_gives_the_integral(proposal: Tensor):
-    """2,000 estimates of one x_0 against the quadrature, |z| < 4.5; the parts are those of the chain (law 9)."""
-    bound, rows = ContinuousTime(process(6, 5.0, -3.0, 0.9)), X[1:2].expand(2000, 1)
+def test_any_proposal_gives_the_integral(proposal: Tensor, even: bool):
+    """2,000 estimates of one x_0 against the quadrature, |z| < 4.5, whatever levels lie between the ends; the parts are those of the chain (law 9)."""
+    bound, rows = on_levels(even, 0.9), X[1:2].expand(2000, 1)
     found = estimate(bound, rows, torch.arange(2000), Plan(1, 5, proposal), Noise(4))
     assert abs(z_score(found.diffusion[0], float(integral(bound, X[1:2])[0]))) < 4.5
     chain = estimate(bound.reverse, rows, torch.arange(2000), Plan(1, 5, proposal), Noise(4))
     assert torch.equal(chain.reconstruction, found.reconstruction)
     assert torch.equal(chain.prior, found.prior)
+
+
+def test_levels_between_the_ends_change_the_variance_and_not_the_mean():
+    """Law 9, second half: from one place each the spread differs by more than a tenth, 20 times its standard error."""
+    rows = X[1:2].expand(20_000, 1)
+    even, uneven = (
+        estimate(on_levels(word), rows, torch.arange(20_000), Plan(1, 2, uniform_proposal(6)), Noise(7)).diffusion[0]
+        for word in (True, False)
+    )
+    away = (even.mean() - uneven.mean()) / ((even.var() + uneven.var()) / 20_000).sqrt()
+    assert abs(float(away)) < 4.5
+    assert abs(math.log(float(even.std() / uneven.std()))) > 0.1
 
 
 def test_one_level_has_no_way_to_go():

@@ -13,7 +13,7 @@ from scipy import stats
 from torch import Tensor
 
 from jensen.data.space import Levels, Real
-from jensen.diffusion.calibration import calibrate
+from jensen.diffusion.calibration import calibrate, knots
 from jensen.diffusion.continuous import ContinuousTime
 from jensen.diffusion.emission import Emission
 from jensen.diffusion.likelihood import (
@@ -27,7 +27,7 @@ from jensen.diffusion.likelihood import (
 from jensen.diffusion.process import Chain
 from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.schedule import LogSNRUniform
-from jensen.diffusion.variance import Calibrated, Interpolated
+from jensen.diffusion.variance import Calibrated, Interpolated, variance_from
 from jensen.likelihood import LogLikelihood
 from jensen.noise import Noise
 
@@ -182,6 +182,24 @@ def test_student_intervals_cover_the_estimators_own_mean(repetitions: int, calls
     off = (values.mean(0) - TRUTH).abs()
     assert 0.93 < float((off < stats.t.ppf(0.975, repetitions - 1) * error).double().mean()) < 0.97
     assert float((off < 1.96 * error).double().mean()) < 0.93
+
+
+@pytest.mark.parametrize(("repetitions", "calls"), [(2, 4), (8, 4), (4, 16)])
+def test_intervals_cover_on_levels_too(repetitions: int, calls: int):
+    """As above of one row of 16 cells of W4 in 200 steps, with variance and proposal as they are measured; of 4000 repeats, whose common mean is
+    the estimator's own to a sixtieth of a value's spread. (Of 64 cells and 4 or 8 repetitions of 4 calls they cover 92 to 93 %: the tails are heavier.)
+    """
+    world, cells = LevelsWorld(17), 16
+    chain = Chain(LogSNRUniform(7.7, -7.0), 200)
+    variance = variance_from("calibrated", chain.log_snr[knots(chain.log_snr) - 1])
+    reverse = ReverseProcess(chain, Exact(world), variance, Emission(Levels(17, -1.0, world.step), 0.05))
+    x = world.sample((200, cells), torch.Generator().manual_seed(0))
+    proposal = calibrate(reverse, x, torch.arange(200), Noise(0, "calibration"))
+    plan = Plan(repetitions, calls, proposal)
+    totals = estimate(reverse, x[5].expand(4000, cells), torch.arange(4000), plan, Noise(repetitions, calls)).total
+    off = (totals.mean(0) - totals.mean()).abs()
+    error = totals.std(0) / repetitions**0.5
+    assert 0.93 < float((off < stats.t.ppf(0.975, repetitions - 1) * error).double().mean()) < 0.97
 
 
 @pytest.mark.parametrize("tolerance", [1.0, pytest.param(0.7, marks=pytest.mark.slow)])

@@ -27,7 +27,7 @@ from jensen.diffusion.schedule import Cosine, Linear, LogSNRUniform, Schedule
 from jensen.diffusion.solvers.ancestral import DDIM
 from jensen.diffusion.solvers.langevin import Churned, Corrected
 from jensen.diffusion.solvers.multistep import AdamsBashforth, DPMSolver2M, Exponential
-from jensen.diffusion.solvers.singlestep import Heun
+from jensen.diffusion.solvers.singlestep import DPMSolver2S, Heun
 from jensen.diffusion.solvers.words import SAMPLERS, best_for, sampler_from
 from jensen.diffusion.variance import Interpolated
 from jensen.errors import InputError
@@ -318,6 +318,14 @@ def test_noise_is_drawn_where_it_is_used_and_under_the_keys_it_always_had():
     assert keys["ancestral"] == [("start",), ("step", 4), ("step", 3), ("step", 2), ("step", 1)]
     for word in ORDERS:
         assert keys[word] == [("start",)]
+
+
+@pytest.mark.parametrize("word", [*SAMPLERS, "noise put back around a solver with its own"])
+def test_no_noise_is_used_twice(word: str):
+    sampler = SAMPLERS[word]() if word in SAMPLERS else Churned(DPMSolver2S(name="", tau=1.0), 0.3)
+    Recorded.drawn.clear()
+    sample(process(6), (2,), torch.arange(2), Recorded(0), sampler)
+    assert len(set(Recorded.drawn)) == len(Recorded.drawn)
 
 
 @pytest.mark.parametrize("word", SAMPLERS)

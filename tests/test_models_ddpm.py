@@ -99,6 +99,37 @@ def test_no_plan_costs_more_than_is_allowed() -> None:
     assert plan.calls_per_example() in (62 * 64, 4000)
 
 
+class Watching(torch.nn.Module):
+    """A network that is always told the context of its rows, here their ids."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, x: torch.Tensor, log_snr: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
+        assert context is not None
+        assert len(context) == len(x)
+        return self.inner(x, log_snr)
+
+
+@pytest.mark.parametrize("loss", ["simple", "bound"])
+def test_context_reaches_the_network_from_everywhere(loss: str) -> None:
+    model = DDPM(
+        (3,), Levels(5, -1.0, 0.5), timesteps=20, loss=loss, size="tiny", dequantisation="learned", trained_ends=True
+    )
+    model.reverse.denoiser.network = Watching(model.reverse.denoiser.network)
+    batch = Batch(torch.randint(0, 5, (70, 3)).float() * 0.5 - 1, torch.arange(70), torch.arange(70))
+    objective = model.objective()
+    objective(batch, Noise(0)).mean().backward()
+    objective.held_out(batch, Noise(0))
+    model._train_ends(batch, Noise(0), lambda rows: None)
+    model.calibrate_on(batch, 0)
+    model.plan(batch, 70, tolerance=3.0, seed=0)
+    for options in ({}, {"timesteps": math.inf}, {"method": "ode", "ode_steps": 2}):
+        model.log_likelihood(batch.x[:5], batch.context[:5], repetitions=2, **options)
+    model.sample(4, torch.arange(4), steps=3)
+
+
 def test_numbers_of_another_schedule_are_refused() -> None:
     for options, message in [
         (

@@ -278,13 +278,17 @@ def scoring_options(
     return {"method": method, "tolerance": tolerance, **length, **whole}
 
 
-def method_settings(pipeline: Pipeline, pairs: list[str] | None) -> dict[str, Any]:
-    """The method's own options from `--set name=value`, checked by name and type."""
+def method_settings(pipeline: Pipeline, pairs: list[str] | None, every_step: bool = False) -> dict[str, Any]:
+    """The method's own options from `--set name=value`, checked by name and type, and against --every-step."""
     settings = parse(pairs or [])
     method = pipeline.density().log_likelihood
-    own = keywords(method, ("method", "ids", "seed", "on_calls", "timesteps", "calls"))
+    own = keywords(method, ("method", "ids", "seed", "on_calls", "timesteps"))
     parameters = inspect.signature(method).parameters
     check(settings, {name: parameters[name] for name in own}, "this model's likelihood")
+    if every_step and "calls" in settings:
+        raise InputError(
+            f"--every-step looks at all terms, and calls says at how many, got calls={settings['calls']}; leave one out"
+        )
     return settings
 
 

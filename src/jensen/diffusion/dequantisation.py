@@ -82,7 +82,13 @@ class LearnedSpread(nn.Module):
         return _cut_to_bin(x, u, space, loc, scale * torch.exp(MOST_WIDTH * torch.tanh(width.flatten(1))).to(x))
 
     def cost(
-        self, x: Float[Tensor, "B *event"], u: Float64[Tensor, "B d"], space: Levels, denoiser: Denoiser, high: float
+        self,
+        x: Float[Tensor, "B *event"],
+        u: Float64[Tensor, "B d"],
+        space: Levels,
+        denoiser: Denoiser,
+        high: float,
+        context: Tensor | None = None,
     ) -> Float64[Tensor, " B"]:
         """Whose gradient is that of the bound, nats a dimension.
 
@@ -92,13 +98,14 @@ class LearnedSpread(nn.Module):
             space: theirs.
             denoiser: whose score stands for that of the flow; it gets no gradient.
             high: λ_1.
+            context: what the denoiser is conditioned on.
         """
         flat = x.double().flatten(1)
         placed, log_q = self(flat, u.to(flat), space, math.exp(-0.5 * high))
         with torch.no_grad():
             level = torch.full((len(x),), high, dtype=torch.float64)
             x_1 = alpha(level[:1]).item() * placed.reshape(x.shape)
-            slope = math.exp(high) * (denoiser(x_1.to(x), level).flatten(1).double() - placed)
+            slope = math.exp(high) * (denoiser(x_1.to(x), level, context).flatten(1).double() - placed)
             most = STEEPEST * math.exp(0.5 * high)  # a network that has just begun may say anything
             slope = slope.clamp(-most, most)
         return (log_q - (slope * placed).sum(1)) / flat.shape[1]

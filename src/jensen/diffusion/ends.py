@@ -34,6 +34,7 @@ def best_ends(
     ids: Int[Tensor, " B"],
     noise: Noise,
     *,
+    context: Tensor | None = None,
     on_calls: Callable[[int], None] = lambda calls: None,
 ) -> tuple[float, float]:
     """λ_1 and λ_T with the least bound on these rows, from the first and the last quarter of the chain's knots.
@@ -43,6 +44,7 @@ def best_ends(
         x_0: validation rows in the model's units.
         ids: their ids.
         noise: the stream to draw from.
+        context: what the rows are conditioned on.
         on_calls: told how many rows each network call held.
 
     An end where too much of the data is left for samples to start from noise is none (`Schedule.warning`). Fewer than 64 rows are sure of nothing.
@@ -56,7 +58,7 @@ def best_ends(
     for number, (i, level) in enumerate(zip(steps.tolist(), levels, strict=True)):
         eps, length = _of_even_length(noise.at("knot", i).normal(ids, tuple(x_0.shape[1:])))
         eps = eps.to(x_0)
-        denoised = _denoised(reverse, diffuse(x_0, eps, level.expand(len(x_0))), level, on_calls)
+        denoised = _denoised(reverse, diffuse(x_0, eps, level.expand(len(x_0))), level, context, on_calls)
         error = (x_0.double() - denoised.double()).square().flatten(1).sum(1).cpu()
         rates.append(_without(length, 0.5 * level.exp() * error))
         if number < quarter:
@@ -92,10 +94,13 @@ def _without(length: Float64[Tensor, " B"], costs: Float64[Tensor, " B"]) -> Flo
     return costs - (costs * length).mean() / length.square().mean() * length
 
 
-def _denoised(reverse: ReverseProcess, x: Tensor, level: Tensor, on_calls: Callable[[int], None]) -> Tensor:
+def _denoised(
+    reverse: ReverseProcess, x: Tensor, level: Tensor, context: Tensor | None, on_calls: Callable[[int], None]
+) -> Tensor:
     parts = []
-    for rows in x.split(TOGETHER):
-        parts.append(reverse.denoiser(rows, level.expand(len(rows))))
+    for rows in torch.arange(len(x)).split(TOGETHER):
+        given = None if context is None else context[rows]
+        parts.append(reverse.denoiser(x[rows], level.expand(len(rows)), given))
         on_calls(len(rows))
     return torch.cat(parts)
 

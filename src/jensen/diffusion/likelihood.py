@@ -215,6 +215,7 @@ def cheapest_plan(
     choices: Sequence[int | None],
     rows: int,
     tolerance: float,
+    context: Tensor | None = None,
 ) -> Plan:
     """The plan with the fewest network calls among `choices` of calls a repetition, tried in order.
 
@@ -227,7 +228,8 @@ def cheapest_plan(
         least = rows * trial.calls_per_example() + PILOT_REPETITIONS * len(x_0) * trial.calls_per_repetition
         if best is not None and least >= rows * best.calls_per_example():
             break
-        count = repetitions_for(bound, x_0, ids, trial, noise.at("calls", calls or 0), rows=rows, tolerance=tolerance)
+        stream = noise.at("calls", calls or 0)
+        count = repetitions_for(bound, x_0, ids, trial, stream, rows=rows, tolerance=tolerance, context=context)
         plan = Plan(count, calls, proposal)
         if best is None or plan.calls_per_example() < best.calls_per_example():
             best = plan

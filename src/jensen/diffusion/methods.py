@@ -107,6 +107,7 @@ class Vlb(Method):
             choices=[self._calls(options["calls"])] if "calls" in options else offered,
             rows=rows,
             tolerance=tolerance,
+            context=few.context,
         )
         return {**options, "repetitions": plan.repetitions, "calls": plan.calls}
 

@@ -17,7 +17,7 @@ from jensen.data.space import Levels
 from jensen.distributions.discretised import DiscretisedNormal
 from jensen.distributions.logistic import DiscretisedLogistic
 from jensen.laws.law import Law, inside, picked, place
-from jensen.laws.total import single, summed
+from jensen.laws.total import single, summed, summed_logs
 
 
 class Bernoulli(Law):
@@ -54,8 +54,9 @@ class Bernoulli(Law):
     @staticmethod
     def _sums(odds: Tensor, upper: Tensor) -> Tensor:
         """In place where it can be: what is waited for is memory."""
-        softplus = odds.abs().neg_().exp_().add_(1).log_().add_(odds.clamp(min=0))
-        return summed((upper * odds).sub_(softplus))
+        size = odds.abs()
+        straight = ((upper - 0.5) * odds).sub_(size, alpha=0.5)  # x l - max(l, 0)
+        return summed(straight) - summed_logs(size.neg_().exp_().add_(1))
 
     def draw(self, parameters: Tensor, u: Tensor) -> Tensor:
         """The upper level where the first number is below its probability."""

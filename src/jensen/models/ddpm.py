@@ -264,11 +264,12 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         """From these rows, between the ends as they are."""
         self.eval()
         noise = Noise(seed, "calibrate", "noise")
-        self.proposal.copy_(calibrate(self.reverse, batch.x, batch.id, noise, on_calls=on_calls))
+        self.proposal.copy_(calibrate(self.reverse, batch.x, batch.id, noise, context=batch.context, on_calls=on_calls))
 
     def _train_ends(self, batch: Batch, noise: Noise, on_calls: OnCalls) -> None:
         self.eval()
-        high, low = best_ends(self.reverse.along(self.widest), batch.x, batch.id, noise, on_calls=on_calls)
+        widest = self.reverse.along(self.widest)
+        high, low = best_ends(widest, batch.x, batch.id, noise, context=batch.context, on_calls=on_calls)
         self.ends.copy_(torch.tensor([low, high], dtype=torch.float64))
         self._between_ends()
         if isinstance(self.reverse.variance, Measured):
@@ -400,7 +401,9 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         levels = self.levels(steps, grid)
         ids, noise = sample_ids(n, start), sample_noise(seed)
         like = next(self.parameters())
-        return sample(reverse, self.event_shape, ids, noise, sampler, levels=levels, like=like, watch=watch)
+        return sample(
+            reverse, self.event_shape, ids, noise, sampler, levels=levels, context=context, like=like, watch=watch
+        )
 
     def best_sampler(self, steps: int) -> str:
         """By the number of steps alone."""

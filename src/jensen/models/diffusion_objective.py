@@ -77,7 +77,7 @@ class DDPMObjective(Objective):
         q = self._proposal() if self.adaptive else self.shares
         at = picked(q, place)
         eps = noise.at("eps").normal(batch.id, tuple(x_0.shape[1:])).to(x_0)
-        loss = self._loss(x_0, 1 + at, eps)
+        loss = self._loss(x_0, 1 + at, eps, batch.context)
         if self.adaptive:
             if self.training:
                 self._learn(self.bin[at], loss.detach().double().cpu())
@@ -92,16 +92,17 @@ class DDPMObjective(Objective):
         assert isinstance(space, Levels)
         x = batch.x[some]
         u = noise.at("place").uniform(batch.id[some], (x[0].numel(),))
-        cost = self.places.cost(x, u, space, self.reverse.denoiser, high)
+        given = None if batch.context is None else batch.context[some]
+        cost = self.places.cost(x, u, space, self.reverse.denoiser, high, given)
         return torch.cat([SHARE * cost, cost.new_zeros(len(batch.x) - len(x))])
 
-    def _loss(self, x_0: Tensor, i: Tensor, eps: Tensor) -> Tensor:
+    def _loss(self, x_0: Tensor, i: Tensor, eps: Tensor, context: Tensor | None) -> Tensor:
         if self.weighting is None:
-            return self.reverse.chain.steps * self.reverse.term(x_0, i, eps) / x_0[0].numel()
+            return self.reverse.chain.steps * self.reverse.term(x_0, i, eps, context) / x_0[0].numel()
         log_snr = self.reverse.chain.log_snr[i - 1]
         learns_variance = isinstance(self.reverse.variance, Learned)  # others are measured, later
         x = diffuse(x_0, eps, log_snr)
-        denoised, said = self.reverse.denoiser.moments(x, log_snr, spread=learns_variance)
+        denoised, said = self.reverse.denoiser.moments(x, log_snr, context, spread=learns_variance)
         error = x_0 - denoised
         loss = self.weighting.weight(log_snr).to(error) * error.square().flatten(1).mean(1)
         return loss + HYBRID * self._of_variance(x_0, i, denoised, said).to(loss) if learns_variance else loss
@@ -135,15 +136,15 @@ class DDPMObjective(Objective):
 
     def held_out(self, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """The bound of each row from L_0 and one step in each of eight equal parts of the rest; minus the costs."""
-        steps, event = self.reverse.chain.steps, tuple(batch.x.shape[1:])
+        steps, event, given = self.reverse.chain.steps, tuple(batch.x.shape[1:]), batch.context
         edges = torch.linspace(1, steps, min(PARTS, steps - 1) + 1).round().long().tolist()
         first = torch.ones(len(batch.x), dtype=torch.int64)
         eps = noise.at("first").normal(batch.id, event).to(batch.x)
-        terms = {"prior": -self.reverse.prior_term(batch.x), "step 1": -self.reverse.term(batch.x, first, eps)}
+        terms = {"prior": -self.reverse.prior_term(batch.x), "step 1": -self.reverse.term(batch.x, first, eps, given)}
         for number, (low, high) in enumerate(pairwise(edges)):
             stream = noise.at("part", number)
             u = stream.at("t").uniform(batch.id)
             i = 1 + low + ((high - low) * u).long().clamp(max=high - low - 1)
             eps = stream.at("eps").normal(batch.id, event).to(batch.x)
-            terms[f"steps {low + 1}-{high}"] = -(high - low) * self.reverse.term(batch.x, i, eps)
+            terms[f"steps {low + 1}-{high}"] = -(high - low) * self.reverse.term(batch.x, i, eps, given)
         return terms

@@ -95,7 +95,8 @@ def evaluate(
         asked = method == "samples"
         measure_samples(Run(run), pipeline, data, count, seed, as_json, given=given, asked=asked)
         return
-    options = scoring_options(pipeline, method, tolerance, steps, every_step) | method_settings(pipeline, settings)
+    options = scoring_options(pipeline, method, tolerance, steps, every_step)
+    options |= method_settings(pipeline, settings, every_step)
     check_gap(pipeline, gap, count)
     check_redraws(pipeline, redraw, count)
     check_anomaly(pipeline, data, against, count)

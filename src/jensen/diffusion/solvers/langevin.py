@@ -20,6 +20,8 @@ from jensen.diffusion.schedule import alpha, sigma
 from jensen.errors import InputError
 from jensen.noise import Noise
 
+BACK = 1000  # the number of the noise that is put back in a step; a solver's own are small
+
 
 class Around(Sampler):
     """Another solver's steps.
@@ -78,7 +80,7 @@ class Churned(Around):
         here = levels[at]
         above = torch.maximum(here - self.back * (here - levels[at + 1]), levels[-1])
         link = transition(here, above)
-        return (link.scale * x + link.variance.sqrt() * noise(1)).to(x), above
+        return (link.scale * x + link.variance.sqrt() * noise(BACK)).to(x), above
 
 
 class Corrected(Around):
