@@ -484,6 +484,20 @@ def test_steps_and_evaluations_fill_the_budget(monkeypatch: pytest.MonkeyPatch):
     assert count * 0.02 + 21 * 0.5 == pytest.approx(100, abs=0.1)
 
 
+@pytest.mark.parametrize("stood", [0, 3, 7])
+def test_a_machine_that_stands_still_for_a_while_is_not_slow(monkeypatch: pytest.MonkeyPatch, stood: int):
+    """One step, and the first evaluation, that take a minute in place of 0.02 and 0.5 s."""
+    now, calls = [0.0], [0, 0]
+
+    def passes(kind: int, seconds: float, at: int) -> None:
+        now[0] += 60.0 if calls[kind] == at else seconds
+        calls[kind] += 1
+
+    monkeypatch.setattr(loop_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    count = steps_within(100.0, lambda number: passes(0, 0.02, 2 + stood), lambda: passes(1, 0.5, 0))
+    assert count * 0.02 + 21 * 0.5 == pytest.approx(100, rel=0.05)
+
+
 def test_evaluations_are_twenty_a_run():
     assert [evaluation_interval(steps) for steps in (1, 19, 400, 1999)] == [1, 19, 25, 99]
 

@@ -6,6 +6,7 @@ nothing that affects weights does.
 """
 
 import math
+import statistics
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -22,7 +23,7 @@ from jensen.training.interrupt import held_back
 from jensen.training.progress import Bar, Silent
 from jensen.training.run import Run
 
-EVALUATIONS, SHARE = 20, 0.2
+EVALUATIONS, SHARE, LONG = 20, 0.2, 0.01
 TRIAL, GOLDEN = 1000, (math.sqrt(5) - 1) / 2
 SECONDS_BETWEEN_CHECKPOINTS = 30.0
 SKIPS_BEFORE_STOP = 20
@@ -210,19 +211,40 @@ def steps_within(seconds: float, step: Callable[[int], Any], evaluate: Callable[
         raise InputError(f"a budget must lie between 1s and 30 days, got {seconds:g} s")
     for number in range(2):
         step(spread(number))
-    began, count = time.monotonic(), 0
-    while time.monotonic() - began < min(10.0, 0.03 * seconds) or count < 3:
-        step(spread(count))
-        count += 1
-    a_step = (time.monotonic() - began) / count
-    began = time.monotonic()
-    evaluate()
-    an_evaluation = time.monotonic() - began
+    a_step = _a_step(step, min(10.0, 0.03 * seconds))
+    an_evaluation = _timed(evaluate)
+    if an_evaluation > LONG * seconds:
+        an_evaluation = min(an_evaluation, _timed(evaluate))
     steps = int(seconds / a_step)
     for _ in range(20):
         evaluations = 1 + steps // evaluation_interval(steps, cost)
         steps = int(max(seconds - an_evaluation * evaluations, 0.3 * seconds) / a_step)
     return max(EVALUATIONS, steps)
+
+
+def _a_step(step: Callable[[int], Any], enough: float) -> float:
+    """Seconds of a step, from so many seconds of them; once more where the machine stood still for most of these."""
+    took: list[float] = []
+    for _ in range(2):
+        began = time.monotonic()
+        while time.monotonic() - began < enough or len(took) < 3:
+            took.append(_timed(lambda: step(spread(len(took)))))
+        if _usual(took) * len(took) > 0.5 * enough:
+            break
+    return _usual(took)
+
+
+def _timed(do: Callable[[], Any]) -> float:
+    """Seconds."""
+    began = time.monotonic()
+    do()
+    return time.monotonic() - began
+
+
+def _usual(took: list[float]) -> float:
+    """The mean, none counted for more than four times the median: a machine that once stood still, a lid that was closed, are no pace."""
+    most = 4 * statistics.median(took)
+    return statistics.mean(min(seconds, most) for seconds in took)
 
 
 def _plain(value: Any) -> Any:
