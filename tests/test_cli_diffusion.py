@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -36,6 +37,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(path / "images.npy", g.integers(0, 4, (80, 4, 5)).astype(np.uint8))
     jensen.fit(str(path / "t.csv"), "diffusion", run=path / "reals", **TINY)
     jensen.fit(jensen.load_data(str(path / "images.npy"), levels=4), "diffusion", run=path / "levels", **TINY)
+    np.save(path / "many.npy", g.integers(0, 4, (200, 4, 5)).astype(np.uint8))
+    jensen.fit(jensen.load_data(str(path / "many.npy"), levels=4), "diffusion", run=path / "many", **TINY)
     jensen.fit(str(path / "t.csv"), "diffusion", run=path / "learned", reverse_variance="learned", **TINY)
     jensen.fit(str(path / "t.csv"), "gaussian", run=path / "table", progress=False)
     return path
@@ -118,7 +121,8 @@ def test_calibrating_anew_is_kept_and_used(run: Any, world: Path):
     code, out, err = run("calibrate", "anew", "--variance", "by-state", "-n", "4")
     assert code == 0, err
     assert "reverse variance: by-state, measured on 4 validation rows (seed 0)" in out
-    assert "the bound on 4 other validation rows:" in out  # by-state it was, measured anew
+    seen = "(which the old calibration had seen, to its advantage)"  # the fit's, of all there are
+    assert f"the bound on 4 other validation rows {seen}, as the run was (by-state) → as it is now" in out
     assert "T = 10" in out
     assert not (world / "anew" / "evaluation.json").exists()
     assert (world / "anew" / "model.safetensors").read_bytes() == before
@@ -135,6 +139,21 @@ def test_calibrating_anew_is_kept_and_used(run: Any, world: Path):
     assert table["bounds"][0]["after"]["mean_nats"] == pytest.approx(again.mean, abs=1e-9)
 
 
+def test_what_a_calibration_does_is_told_on_rows_that_neither_has_seen(run: Any, world: Path):
+    """A run whose own calibration was of other rows: `before` is the run as it stood, on rows that are in neither."""
+    shutil.copytree(world / "many", world / "again", dirs_exist_ok=True)
+    assert run("calibrate", "again", "-n", "10", "--seed", "3")[0] == 0
+    pipeline = jensen.load(world / "again")
+    found = json.loads(run("calibrate", "again", "--variance", "diagonal", "-n", "12", "--json")[1])
+    split = jensen.load_data(str(world / "many.npy"), levels=4)
+    order = Noise(0, "calibrate").permutation(len(split.valid))
+    own = Noise(3, "calibrate").permutation(len(split.valid))[:10]
+    rows = split.valid.take(torch.tensor([i for i in order[12:].tolist() if i not in own.tolist()]))
+    assert (found["seen_before"], found["scored_rows"]) == (False, len(rows))
+    before = pipeline.log_likelihood(rows, timesteps=10, calls=10, repetitions=4)
+    assert found["bounds"][0]["before"]["mean_nats"] == pytest.approx(before.mean, abs=1e-9)
+
+
 def test_a_calibration_that_is_worse_says_so_and_which_way_is_better(world: Path):
     """Of the same two numbers, once the one way and once the other."""
     few, many = ({"mean_nats": x, "bits_per_dim": None, "dims": 2, "quote": ""} for x in (-3.0, -2.0))
@@ -147,12 +166,14 @@ def test_a_calibration_that_is_worse_says_so_and_which_way_is_better(world: Path
         }
         row = {"steps": 20, "before": before, "after": after, "difference": difference}
         how = {"by": "diagonal", "rows": 4, "seed": 0}
-        return lines({"calibration": how, "was": "calibrated", "scored_rows": 4, "bounds": [row]})
+        record = {"calibration": how, "was": "calibrated", "scored_rows": 4, "seen_before": False}
+        return lines({**record, "bounds": [row]})
 
     assert told(few, many)[-1] == "  T = 20     ≥ -3.0000 → ≥ -2.0000 nats  (1.00 ± 0.10 better)"
     *_, row, remark = told(many, few)
     assert row.endswith("(1.00 ± 0.10 worse)")
     assert remark.startswith("it is worse in the chain's own T = 20")
+    assert told(few, {**few, "mean_nats": -3.0 - 1e-15})[-1] == "  T = 20     ≥ -3.0000 nats, as before"
 
 
 def test_a_flow_is_printed_with_what_it_rests_on(run: Any):
@@ -203,7 +224,7 @@ def test_samples_on_the_optimised_grid(run: Any):
         (["evaluate", "reals", "--method", "ode", "--steps", "inf"], "--steps, the length of the chain"),
         (
             ["evaluate", "reals", "--method", "ode", "--set", "ode_tolerance=0"],
-            "ode_tolerance must be from 1e-12 to 1, got 0",
+            "ode_tolerance must be from 1e-07 to 1, got 0",
         ),
         (
             ["evaluate", "reals", "--method", "ode", "--set", "dequantisation=uniform"],
@@ -218,6 +239,11 @@ def test_samples_on_the_optimised_grid(run: Any):
             ["evaluate", "reals", "--method", "ode", "--set", "ode_steps=5", "--set", "ode_tolerance=0.1"],
             "leave one of the two out",
         ),
+        (["evaluate", "reals", "--set", "timesteps=20"], "the length of the chain is --steps here, got timesteps=20"),
+        (["evaluate", "reals", "--method", "ode", "--set", "repetitions=3"], "nothing is drawn of real values"),
+        (["evaluate", "reals", "--method", "ode", "--set", "ode_tolerance=1e-12"], "from 1e-07 to 1, got 1e-12"),
+        (["noise", "t.csv", "-o", "n.png", "--schedule", "betas"], "known are log-snr, linear, cosine, vp, sub-vp"),
+        (["calibrate", "reals", "--seed", "-1"], "--seed must be a whole number from 0 to 2^63 - 1, got -1"),
         (["evaluate", "reals", "--every-step", "--set", "calls=8"], "got calls=8; leave one out"),
         (["evaluate", "reals", "--set", "calls=1"], "calls must be at least 2"),
         (["evaluate", "learned", "--steps", "6", "--set", "grid=optimised"], "and this model's is learned"),
@@ -272,6 +298,9 @@ def test_a_damaged_calibration_is_an_error(change: Any, message: str, run: Any, 
     code, _, err = run("evaluate", str(folder))
     assert code == 2
     assert message in err.splitlines()[-1]
+    assert err.rstrip().endswith("remove that file, and the run is as it was fitted")
+    (folder / "calibration.safetensors").unlink()
+    assert run("evaluate", str(folder))[0] == 0
 
 
 def test_a_comparison_scores_a_run_anew_that_was_calibrated_in_it(run: Any, world: Path):

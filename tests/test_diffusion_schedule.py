@@ -123,7 +123,7 @@ def test_a_bad_beta_is_named(bad: float):
 
 
 def test_bad_ends_and_lengths_are_named():
-    with pytest.raises(InputError, match=r"start = -3\.0, end = 2\.0"):
+    with pytest.raises(InputError, match="got -3 and 2"):
         LogSNRUniform(-3.0, 2.0)
     with pytest.raises(InputError, match="steps = 0"):
         Chain(Linear(), 0)

@@ -402,7 +402,7 @@ def test_grids_go_from_end_to_end_and_fall():
         (lambda: Churned(Heun(), -0.5), "must be positive and at most 10, got -0.5"),
         (lambda: Churned(DPMSolver2M(name="the 2M"), 0.1), "such as heun or ddim, got the 2M"),
         (lambda: Corrected(Corrected(DDIM())), "such as heun or ddim, got DDIM"),
-        (lambda: Corrected(DDIM(), 1.5), "Langevin's ratio must lie between 0 and 0.7"),
+        (lambda: Corrected(DDIM(), 1.5), "Langevin's ratio must lie above 0 and below 0.7, got 1.5"),
         (lambda: sampler_from("heun", {"eta": 1.0}), "the sampler heun has no setting 'eta'; it has none"),
         (lambda: grid_from("karas", Chain(Cosine(), 3)), "unknown grid 'karas'; did you mean 'karras'"),
     ],

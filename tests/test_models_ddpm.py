@@ -145,6 +145,37 @@ def test_numbers_of_another_schedule_are_refused() -> None:
     assert float(ends[0]) == pytest.approx(5.0)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"head_features": -1, "parametrisation": "levels"}, "head_features must be from 1 to 256, got -1"),
+        ({"head_features": 0, "parametrisation": "levels"}, "head_features must be from 1 to 256, got 0"),
+        (
+            {"head_features": 8, "parametrisation": "v"},
+            "head_features is for parametrisation=levels, got 8 with parametrisation=v",
+        ),
+        ({"fourier": [6, 6]}, "none twice"),
+        ({"betas": [0.5, 1e-300], "timesteps": 2}, "x_1 and x_2 have the same in float64"),
+        ({"reverse_variance": 1.5}, "reverse_variance must be .* got 1.5"),
+        ({"schedule": "linear", "beta_start": -0.1}, "beta_start must lie strictly between 0 and 1, got -0.1"),
+        (
+            {"betas": []},
+            "betas goes with schedule=betas, got .. with schedule=log-snr; take schedule=betas, or leave it out",
+        ),
+    ],
+)
+def test_settings_that_cannot_be_are_named(options: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        DDPM((2,), Levels(4, -1.0, 2 / 3), **options)
+
+
+def test_what_belongs_to_levels_is_refused_on_real_values() -> None:
+    with pytest.raises(InputError, match="dequantisation=truncated-normal is for levels"):
+        DDPM((2,), Real(), dequantisation="truncated-normal")
+    with pytest.raises(InputError, match=r"none twice, got \[0, 0\]"):
+        DDPM((1, 8, 8), Real(), network="unet", attention=[0, 0])
+
+
 @pytest.mark.parametrize("betas", [[1e-19, 0.5], [0.5, *[0.99] * 10]])
 def test_betas_beyond_float32_are_refused_before_any_work(betas: list[float]) -> None:
     with pytest.raises(InputError, match="log-SNR of x_1 to x_T must stay within ±40"):
@@ -242,7 +273,9 @@ def test_a_plan_looks_at_no_more_terms_than_there_are(steps: int, most: int) -> 
 
 
 def test_log_snrs_beyond_float32_are_refused() -> None:
-    with pytest.raises(InputError, match="within ±40, got start = 1000"):
+    with pytest.raises(
+        InputError, match="log_snr_start must lie above log_snr_end, and both within ±40, got 1000 and -9"
+    ):
         DDPM((2,), Real(), log_snr_start=1000.0)
 
 

@@ -74,8 +74,8 @@ def test_patch_and_attention_are_the_settings_of_a_u_net():
         ({"network": "mlp", "patch": 2}, "patch is a setting of network=unet or dit, got network=mlp"),
         ({"network": "unet", "patch": 9}, r"patch must be from 1 to 8 on images of shape \(1, 8, 8\), got 9"),
         ({"network": "dit", "patch": 0}, "patch must be from 1 to 8"),
-        ({"network": "unet", "attention": [3]}, r"from 0 to 2 at this size, got \[3\]"),
-        ({"network": "unet", "attention": [-1]}, r"from 0 to 2 at this size, got \[-1\]"),
+        ({"network": "unet", "attention": [3]}, r"from 0 to 2 at this size and none twice, got \[3\]"),
+        ({"network": "unet", "attention": [-1]}, r"from 0 to 2 at this size and none twice, got \[-1\]"),
     ],
 )
 def test_settings_that_a_network_does_not_have_are_refused(settings: dict[str, Any], message: str):
@@ -125,5 +125,5 @@ def test_waves_of_the_input_are_shown_beside_it(event: tuple[int, ...], word: st
 
 
 def test_waves_that_cannot_be_are_told():
-    with pytest.raises(InputError, match=r"from 0 to 12, got \[6, 13\]"):
+    with pytest.raises(InputError, match=r"from 0 to 12, none twice, got \[6, 13\]"):
         DDPM((2,), Real(), fourier=[6, 13])

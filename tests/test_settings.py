@@ -32,9 +32,21 @@ def test_budgets_have_bounds(text: str):
 
 
 def test_pairs_are_json_or_words():
-    pairs = ["a=1", "b=0.5", "c=true", "d=word", "e=[0.1, 0.2]", "f=null", "g=a=b", 'h="5"', "i="]
-    found = {"a": 1, "b": 0.5, "c": True, "d": "word", "e": [0.1, 0.2], "f": None, "g": "a=b", "h": "5", "i": ""}
+    pairs = ["j=1e3", "a=1", "b=0.5", "c=true", "d=word", "e=[0.1, 0.2]", "f=null", "g=a=b", 'h="5"', "i="]
+    found = {
+        "j": 1000,
+        "a": 1,
+        "b": 0.5,
+        "c": True,
+        "d": "word",
+        "e": [0.1, 0.2],
+        "f": None,
+        "g": "a=b",
+        "h": "5",
+        "i": "",
+    }
     assert parse(pairs) == found
+    assert isinstance(parse(pairs)["j"], int)
 
 
 @pytest.mark.parametrize("pair", ["a", "=1", ""])

@@ -382,7 +382,7 @@ ABSURD: list[tuple[str, dict[str, Any], list[int], dict[str, Any]]] = [
     ("autoencoder", {"network": "mlp", "width": 1 << 14}, [1 << 20], REAL),
     ("gan", {"width": 1 << 16, "depth": 16}, [4], REAL),
     ("diffusion", {"network": "mlp"}, [1 << 20], REAL),
-    ("diffusion", {"network": "mlp", "head_features": 10**9}, [64], LEVELS),
+    ("diffusion", {"network": "mlp", "head_features": 256}, [1 << 18], LEVELS),
 ]
 LIMITED = """
 import json, resource, sys, time

@@ -4,9 +4,10 @@ A fit is resolved to a config first, every "auto" and every budget turned into p
 config alone then builds, trains and resumes. So the same command again goes on where it stopped, to the same bits.
 """
 
+import contextlib
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -163,16 +164,27 @@ def load(path: str | Path) -> Pipeline:
 
 def _take_calibration(run: Run, pipeline: Pipeline) -> None:
     """What was measured of a finished run later, if it was."""
-    how, model = run.calibration(), pipeline.model
-    if how is None:
-        return
-    path = repr(str(run.file("calibration.safetensors")))
-    if not isinstance(model, Calibratable) or how.get("by") not in model.calibrations:
-        raise InputError(f"{path} does not fit its config.json: there is no such calibration of this model; remove it")
-    model.calibrated_by(how["by"])
-    model.load_state_dict({**model.state_dict(), **run.read_calibration(model.calibration())})
-    check_tensors(model, path)
-    pipeline.config = {**pipeline.config, "calibration": how}
+    with _of_calibration():
+        how, model = run.calibration(), pipeline.model
+        if how is None:
+            return
+        path = repr(str(run.file("calibration.safetensors")))
+        if not isinstance(model, Calibratable) or how.get("by") not in model.calibrations:
+            raise InputError(f"{path} does not fit its config.json: there is no such calibration of this model")
+        model.calibrated_by(how["by"])
+        model.load_state_dict({**model.state_dict(), **run.read_calibration(model.calibration())})
+        check_tensors(model, path)
+        pipeline.config = {**pipeline.config, "calibration": how}
+
+
+@contextlib.contextmanager
+def _of_calibration() -> Iterator[None]:
+    """What is wrong with a calibration has one way out."""
+    try:
+        yield
+    except InputError as error:
+        what = str(error).rpartition("; ")[0] or str(error)
+        raise InputError(f"{what}; remove that file, and the run is as it was fitted") from error
 
 
 def problem_of(path: str | Path) -> str | None:
@@ -180,7 +192,8 @@ def problem_of(path: str | Path) -> str | None:
     run = Run(path)
     try:
         run.check_model(skeleton(run.config(), path))
-        run.calibration()
+        with _of_calibration():
+            run.calibration()
     except InputError as error:
         return str(error)
     return None

@@ -186,6 +186,9 @@ class LogLikelihood:
         return int((~reliable).sum()) if isinstance(reliable, Tensor) else 0
 
     def _caution(self) -> str:
+        moved = self.diagnostics.get("halved_tolerance_change_nats", 0.0)
+        if moved > self.total:
+            return f"the solver is coarser than the bar says: at half the step log p moves by {moved:.2g} nats a row"
         if not self.unreliable:
             return ""
         return f"too few draws for {self.unreliable} of them (weights of too heavy a tail, or few and uneven): their log p is likely higher, and the bar does not say by how much"

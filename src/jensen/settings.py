@@ -38,7 +38,8 @@ def parse(pairs: list[str]) -> dict[str, Any]:
         if name in found:
             raise InputError(f"--set gives {name} twice; give it once")
         try:
-            found[name] = json.loads(text)
+            value = json.loads(text)
+            found[name] = int(value) if isinstance(value, float) and value.is_integer() else value  # 1e3 steps are 1000
         except (ValueError, RecursionError):
             found[name] = text
     return found

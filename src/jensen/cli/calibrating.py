@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from jensen.data import Examples, Split
 from jensen.data.examples import Batch
 from jensen.diffusion.variance import Learned
@@ -9,21 +12,21 @@ from jensen.errors import InputError, did_you_mean
 from jensen.evaluation.likelihood import difference_dict, summary
 from jensen.likelihood import BITS, LogLikelihood, plus_minus
 from jensen.models.chain import ChainModel
-from jensen.models.ddpm import DDPM
+from jensen.models.ddpm import CALIBRATION_ROWS, DDPM
 from jensen.models.model import enough_rows
 from jensen.models.pipeline import Pipeline
 from jensen.noise import Noise
 from jensen.training.progress import bar
 from jensen.training.run import Run
 
-LENGTHS = (10, 25, 50, 100)
+LENGTHS, ROUNDING = (10, 25, 50, 100), 1e-9
 MOST_ROWS, SCORED, CALLS, REPETITIONS = 1024, 64, 16, 4
 
 
 def calibrated_anew(
     folder: Run, pipeline: Pipeline, split: Split, by: str | None, count: int | None, seed: int
 ) -> dict[str, Any]:
-    """Measure on `count` validation rows (None: up to 1024, at most three quarters), score others before and after, and keep it in the run.
+    """Measure on `count` validation rows (None: up to 1024, at most three quarters), score others as the run was and as it is then, and keep it.
 
     Raises:
         InputError: a model that cannot, an unknown way, more rows than there are.
@@ -46,14 +49,14 @@ def calibrated_anew(
         raise InputError(f"-n, a number of validation rows, must be from 2 to {len(split.valid):,}, got {count}")
     model.variance_by(by)  # refused before any work, if at all
     order = Noise(seed, "calibrate").permutation(len(split.valid))
-    others = split.valid.take(order[count:][: enough_rows(split.event_shape, SCORED)])
+    strangers, known = _strangers(order[count:], _own_rows(pipeline, len(split.valid)))
+    others = split.valid.take(strangers[: enough_rows(split.event_shape, SCORED)])
     batch = pipeline.encoded(split.valid).batch(order[:count])
-    _calibrate(model, batch, seed)  # as it was, on the same rows, so that both are strangers to the others
-    before = after = _bounds(pipeline, others, seed)
+    before = _bounds(pipeline, others, seed)
     if by != old:
         model.calibrated_by(by)
-        _calibrate(model, batch, seed)
-        after = _bounds(pipeline, others, seed)
+    _calibrate(model, batch, seed)
+    after = _bounds(pipeline, others, seed)
     how = {"by": by, "rows": count, "seed": seed}
     with folder.locked():
         folder.write_calibration(model.calibration(), how)
@@ -62,7 +65,21 @@ def calibrated_anew(
         | {"difference": difference_dict(after[steps] - before[steps])}
         for steps in before
     ]
-    return {"calibration": how, "was": old, "scored_rows": len(others), "bounds": table}
+    return {"calibration": how, "was": old, "scored_rows": len(others), "seen_before": known, "bounds": table}
+
+
+def _own_rows(pipeline: Pipeline, rows: int) -> Tensor:
+    """The validation rows that the run's calibration is from: of an earlier `jensen calibrate`, or of the fit."""
+    fitted = {"seed": pipeline.config["request"]["seed"], "rows": enough_rows(pipeline.event_shape, CALIBRATION_ROWS)}
+    later = pipeline.config.get("calibration", {})
+    how = {name: later[name] if isinstance(later.get(name), int) else value for name, value in fitted.items()}
+    return Noise(how["seed"], "calibrate").permutation(rows)[: how["rows"]]
+
+
+def _strangers(rows: Tensor, own: Tensor) -> tuple[Tensor, bool]:
+    """Those that the run's own calibration has not seen; all, and that it has, where they are fewer than 2."""
+    unseen = rows[~torch.isin(rows, own)]
+    return (unseen, False) if len(unseen) > 1 else (rows, True)
 
 
 def _calibrate(model: DDPM, batch: Batch, seed: int) -> None:
@@ -93,30 +110,27 @@ def lines(record: dict[str, Any]) -> list[str]:
     how, table = record["calibration"], record["bounds"]
     told = [f"reverse variance: {how['by']}, measured on {how['rows']} validation rows (seed {how['seed']})"]
     if not table:
-        return [*told, "there are no other validation rows to score; give a smaller -n to see what it does"]
-    told.append(f"the bound on {record['scored_rows']} other validation rows" + _change(record) + ":")
-    if record["was"] == how["by"]:
-        return told + [f"  T = {row['steps']:<6} {row['after']['quote']}" for row in table]
-    for row in table:
-        old, new, difference = row["before"], row["after"], row["difference"]
-        in_bits = difference["mean_bits_per_dim"] is not None
-        unit = "bits/dim" if in_bits else "nats"
-        first, last = (x["bits_per_dim"] if in_bits else x["mean_nats"] for x in (old, new))
-        dims = old["dims"]
-        error = (difference["stderr_nats"] or 0.0) * (BITS / dims if in_bits else 1.0)
-        gained = (difference["mean_bits_per_dim"] or 0.0) if in_bits else difference["mean_nats"]
-        sign, change = "≤" if in_bits else "≥", "better" if gained >= 0 else "worse"
+        return [*told, "fewer than 2 other validation rows are left to score; give a smaller -n to see what it does"]
+    seen = " (which the old calibration had seen, to its advantage)" if record["seen_before"] else ""
+    told.append(
+        f"the bound on {record['scored_rows']} other validation rows{seen}, as the run was ({record['was']}) → as it is now (± of the paired difference):"
+    )
+    told += [f"  T = {row['steps']:<6} {_change(row)[0]}" for row in table]
+    if _change(table[-1])[1]:
         told.append(
-            f"  T = {row['steps']:<6} {sign} {first:.4f} → {sign} {last:.4f} {unit}  ({plus_minus(abs(gained), error)} {change})"
-        )
-    if gained < -2 * error:
-        told.append(
-            f"it is worse in the chain's own T = {row['steps']}; without calibration.safetensors the run is as it was fitted"
+            f"it is worse in the chain's own T = {table[-1]['steps']}; without calibration.safetensors the run is as it was fitted"
         )
     return told
 
 
-def _change(record: dict[str, Any]) -> str:
-    """What the two numbers of a line are, where there are two."""
-    old, new = record["was"], record["calibration"]["by"]
-    return "" if old == new else f", {old} → {new} (± of the paired difference)"
+def _change(row: dict[str, Any]) -> tuple[str, bool]:
+    """The two bounds of a chain and how far apart they are, in words; and whether the second is surely worse."""
+    old, new, difference = row["before"], row["after"], row["difference"]
+    bits = difference["mean_bits_per_dim"] is not None
+    sign, unit, name = ("≤", "bits/dim", "bits_per_dim") if bits else ("≥", "nats", "mean_nats")
+    first, last, gained = old[name], new[name], difference["mean_bits_per_dim" if bits else "mean_nats"]
+    if abs(gained) <= ROUNDING * abs(first):
+        return f"{sign} {first:.4f} {unit}, as before", False
+    error = (difference["stderr_nats"] or 0.0) * (BITS / old["dims"] if bits else 1.0)
+    change = f"{plus_minus(abs(gained), error)} {'better' if gained > 0 else 'worse'}"
+    return f"{sign} {first:.4f} → {sign} {last:.4f} {unit}  ({change})", gained < -2 * error

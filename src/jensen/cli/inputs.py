@@ -281,6 +281,8 @@ def scoring_options(
 def method_settings(pipeline: Pipeline, pairs: list[str] | None, every_step: bool = False) -> dict[str, Any]:
     """The method's own options from `--set name=value`, checked by name and type, and against --every-step."""
     settings = parse(pairs or [])
+    if "timesteps" in settings:
+        raise InputError(f"the length of the chain is --steps here, got timesteps={settings['timesteps']}")
     method = pipeline.density().log_likelihood
     own = keywords(method, ("method", "ids", "seed", "on_calls", "timesteps"))
     parameters = inspect.signature(method).parameters

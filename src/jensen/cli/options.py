@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from jensen.errors import InputError
+
 Data = Annotated[
     str,
     typer.Argument(
@@ -12,7 +14,16 @@ Data = Annotated[
     ),
 ]
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run folder that `jensen fit` made.")]
-Seed = Annotated[int, typer.Option(help="Seed of all random draws.")]
+
+
+def _seed(value: int) -> int:
+    """A seed, checked."""
+    if not 0 <= value < 2**63:
+        raise InputError(f"--seed must be a whole number from 0 to 2^63 - 1, got {value}")
+    return value
+
+
+Seed = Annotated[int, typer.Option(callback=_seed, help="Seed of all random draws.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else.")]
 Size = Annotated[str | None, typer.Option(metavar="HxW", help="Resize a folder's images, for example 32x32.")]
 LevelsOption = Annotated[

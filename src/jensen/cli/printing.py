@@ -157,7 +157,7 @@ def print_breakdown(summary: dict[str, Any]) -> None:
     terms = {name: value for name, value in found.items() if value is not None}
     if not terms:
         return
-    parts = " + ".join(f"{name} {value * scale:.4f}" for name, value in terms.items())
+    parts = " + ".join(f"{name} {value * scale + 0.0:.4f}" for name, value in terms.items())  # no minus zero
     calls = real(part(summary, "diagnostics"), "network_calls_per_example")
     cost = f"; {calls:.0f} network calls an example" if calls else ""
     typer.echo(f"             = {parts} ({unit}; {word(summary, 'of')}{cost})")
@@ -180,10 +180,16 @@ def print_flow(diagnostics: dict[str, Any]) -> None:
     if moved is None:
         return
     steps, calls = real(diagnostics, "steps"), part(diagnostics, "network_calls")
-    how = f"steps of tolerance {diagnostics['tolerance']:g}" if steps is None else f"{steps:.0f} equal steps"
+    how = (
+        f"steps of tolerance {diagnostics['tolerance']:g}"
+        if steps is None
+        else f"{steps:.0f} equal {plural('step', steps)}"
+    )
+    rows = diagnostics["pilot_rows"]
+    bound = f"; a bound below {diagnostics['settled_below_nats']:.2g}" if "dequantisation" in diagnostics else ""
     typer.echo(
         f"{'solver':<12} {how}, {calls['median']:.0f} network calls a row; {'half the tolerance' if steps is None else 'twice as many'} moves "
-        f"log p by {moved:.2g} nats a row, at most {diagnostics['halved_tolerance_change_most_nats']:.2g} ({diagnostics['pilot_rows']} rows)"
+        f"log p by {moved:.2g} nats a row, at most {diagnostics['halved_tolerance_change_most_nats']:.2g} ({rows} {plural('row', rows)}{bound})"
     )
     probes, drawn = real(diagnostics, "probes_sd_nats"), diagnostics["repetitions"]
     if probes is not None:

@@ -23,7 +23,7 @@ from jensen.noise import Noise
 
 FEW_STEPS = 64  # up to here looking at every term is among the plans; beyond, 64 well chosen ones tell as much a call
 FEW_DIMS = 8  # up to here the trace is exact
-TOLERANCE, FINE = 1e-2, 1e-5  # of a step of the equation; where the trace is exact
+TOLERANCE, FINE, FINEST = 1e-2, 1e-5, 1e-7  # of a step of the equation; where the trace is exact
 SETTLED = 0.1  # of the Monte-Carlo error asked for: the most that a halved tolerance may move log p of a bound
 MOST_CALLS = 20_000  # of the flow's network, a row; where they do not reach the tolerance, the error bar says so
 
@@ -199,7 +199,7 @@ class Ode(Method):
             enough = math.ceil(tried.variance / (rows * tolerance**2))
             wanted = max(2, min(enough, int(MOST_CALLS / tried.calls)))
         settled = tried.told["halved_tolerance_change_nats"] <= SETTLED * tolerance
-        told = {**tried.told, "settled": settled}
+        told = {**tried.told, "settled": settled, "settled_below_nats": SETTLED * tolerance}
         return {**options, "repetitions": 1 if wanted is None else wanted, "accuracy": told}
 
     def cost(self, plan: Mapping[str, Any]) -> int:
@@ -267,8 +267,8 @@ class Ode(Method):
         tolerance = given.get("ode_tolerance", FINE if exact[word] else TOLERANCE)
         steps = given.get("ode_steps")
         dequantisation = given.get("dequantisation", "truncated-normal" if self.learned is None else LEARNED)
-        if not 1e-12 <= tolerance <= 1:
-            raise InputError(f"ode_tolerance must be from 1e-12 to 1, got {tolerance}")
+        if not FINEST <= tolerance <= 1:  # finer, the rounding of a network in float32 is all that is seen
+            raise InputError(f"ode_tolerance must be from {FINEST:g} to 1, got {tolerance:g}")
         for name, value, most in (("probes", probes, 1000), ("ode_steps", steps, 100_000)):
             if value is not None and not 1 <= value <= most:
                 raise InputError(f"{name} must be from 1 to {most:,}, got {value}")
@@ -279,6 +279,10 @@ class Ode(Method):
             )
         accuracy = Accuracy(float(tolerance), None if steps is None else int(steps))
         drawn = not exact[word] or isinstance(self.space, Levels)
+        if "repetitions" in given and not drawn and given["repetitions"] != 1:
+            raise InputError(
+                f"nothing is drawn of real values with the exact divergence, got repetitions={given['repetitions']}; leave it out"
+            )
         repetitions = int(given.get("repetitions", 1 + drawn))
         return Settings(repetitions, None if exact[word] else int(probes), accuracy, dequantisation)
 

@@ -29,11 +29,12 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
-from jensen.errors import InputError
+from jensen.errors import InputError, did_you_mean
 
 # Above this the end of the schedule still carries signal: E KL(q(x_1 | x_0) ‖ N(0, I)) = -½ log σ² > 0.005 nats a
 # dimension for data of unit variance.
 FAR_FROM_NOISE = 0.1
+NAMED = ("log-snr", "linear", "cosine", "vp", "sub-vp", "ve", "flow")  # that need no numbers
 MOST_LOG_SNR = 40.0  # beyond, signal or noise is lost in the rounding of float32 altogether
 
 
@@ -75,7 +76,7 @@ class LogSNRUniform(Schedule):
     def __init__(self, start: float = 13.3, end: float = -6.0) -> None:
         if not -MOST_LOG_SNR <= end < start <= MOST_LOG_SNR:
             raise InputError(
-                f"the log-SNR must fall from start to end within ±{MOST_LOG_SNR:g}, got start = {start}, end = {end}"
+                f"log_snr_start must lie above log_snr_end, and both within ±{MOST_LOG_SNR:g}, got {start:g} and {end:g}"
             )
         self.start, self.end = float(start), float(end)
 
@@ -117,6 +118,9 @@ class Linear(Betas):
     """β from 1e-4 to 0.02 over 1000 steps (Ho et al. 2020, section 4), as a continuous schedule."""
 
     def __init__(self, beta_start: float = 1e-4, beta_end: float = 0.02) -> None:
+        for name, value in (("beta_start", beta_start), ("beta_end", beta_end)):
+            if not 0 < value < 1:
+                raise InputError(f"{name} must lie strictly between 0 and 1, got {value}")
         super().__init__(torch.linspace(beta_start, beta_end, 1000, dtype=torch.float64))
 
 
@@ -219,5 +223,5 @@ def schedule_from(
         case "betas":
             raise InputError("schedule=betas needs betas, a list of numbers between 0 and 1, got none")
     raise InputError(
-        f"unknown schedule {word!r}; known schedules are log-snr, linear, cosine, betas, vp, sub-vp, ve, flow"
+        f"unknown schedule {word!r}; {did_you_mean(word, NAMED)}known schedules are {', '.join(NAMED)}, betas"
     )

@@ -308,7 +308,7 @@ def variance_from(word: str | float, log_snr: Float[Tensor, " n"], event: tuple[
     if word == "learned":
         return Learned()
     fixed = {"beta": 1.0, "beta-hat": 0.0}
-    if isinstance(word, str) and word not in fixed:
+    if (isinstance(word, str) and word not in fixed) or (not isinstance(word, str) and not 0 <= word <= 1):
         known = ", ".join((*MEASURED, "learned", *fixed))
         raise InputError(f"reverse_variance must be {known} or a number in [0, 1], got {word!r}")
     return Interpolated(fixed[word] if isinstance(word, str) else word)

@@ -38,6 +38,7 @@ from jensen.models.chain import ChainModel, unwatched
 from jensen.models.diffusion_objective import DDPMObjective
 from jensen.models.diffusion_parts import (
     BY_ENDS,
+    HEAD_FEATURES,
     MOST_STEPS,
     check_ends,
     check_levels,
@@ -78,7 +79,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
     Args:
         event_shape: (C, H, W) for images, anything else is treated as a vector.
         space: where the data live, in the model's units ([-1, 1] or standardised).
-        timesteps: T; a fit with `betas` takes as many as there are betas.
+        timesteps: T; of a fit with `betas` as many as there are betas, if not said.
         schedule: "log-snr", "linear", "cosine", "vp", "sub-vp", "ve", "flow" (`jensen.diffusion.schedule`), or "betas" with `betas` given.
         log_snr_start: λ(0) of "log-snr" and "ve"; None for 2 log(3 (k - 1)) on k levels and 9 on real values.
         log_snr_end: λ(1) of the two; None for -7 on levels and -9 on real values.
@@ -103,7 +104,8 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         fourier: numbers n, such as [6, 7], whose waves sin(2ⁿ π x_t) and cos(2ⁿ π x_t) the network is shown beside x_t.
         head_features: numbers a dimension that the network hands to the levels head; None for 8. A fit chooses 16 for grey
             images of more than 16 pixels a side.
-        dequantisation: of the probability flow on levels, "truncated-normal", or "learned", for which a small network is trained beside the denoiser.
+        dequantisation: of the probability flow on levels; None for "truncated-normal", or "learned", for which a small network is trained beside the
+            denoiser.
     """
 
     summary = "denoising diffusion: a lower bound on log p, term by term"
@@ -137,10 +139,10 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         dropout: float | None = None,
         fourier: list[int] | None = None,
         head_features: int | None = None,
-        dequantisation: Literal["truncated-normal", "learned"] = "truncated-normal",
+        dequantisation: Literal["truncated-normal", "learned"] | None = None,
     ) -> None:
         super().__init__(event_shape, space)
-        check_settings(timesteps, dropout, emphasis, loss)
+        check_settings(timesteps, dropout, emphasis, loss, head_features)
         self.loss, self.emphasis, self.adaptive = loss, emphasis or 0.0, adaptive
         self.spread = spread_of(space)
         own: dict[str, Any] = {"beta_start": beta_start, "beta_end": beta_end, "betas": betas}
@@ -158,10 +160,10 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
             variance = variance_from(reverse_variance, chain.log_snr[knots(chain.log_snr) - 1], self.event_shape)
             emission = Emission(space, first_scale(space, chain))
         waves = tuple(fourier or ())
-        if not all(0 <= n <= MOST_POWER for n in waves):
-            raise InputError(f"fourier must be whole numbers from 0 to {MOST_POWER}, got {fourier}")
+        if not all(0 <= n <= MOST_POWER for n in waves) or len(set(waves)) < len(waves):
+            raise InputError(f"fourier must be whole numbers from 0 to {MOST_POWER}, none twice, got {fourier}")
         looking = None if attention is None else tuple(attention)
-        shape = NetworkShape(self.event_shape, network, size, dropout or 0.0, head_features or 8, waves, patch, looking)
+        shape = NetworkShape(self.event_shape, network, size, dropout or 0.0, head_features, waves, patch, looking)
         denoiser = denoiser_from(shape, space, chain, parametrisation, weighs=isinstance(variance, Learned))
         check_seen(variance, denoiser)
         self.places = places_from(dequantisation, shape, space)
@@ -215,13 +217,13 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
             "emphasis": 3.0 if image and settings.get("loss", "simple") == "simple" else 0.0,
             "dropout": dropout_for(len(split.train)) if image else 0.0,
             "timesteps": len(settings["betas"]) if settings.get("betas") else 1000,
-            "head_features": 16 if image and split.event_shape[0] == 1 and max(split.event_shape) > 16 else 8,
         }
         given = {name: value for name, value in settings.items() if value not in ("auto", None)}
         if {**chosen, **given}["schedule"] in BY_ENDS:
             chosen |= {"log_snr_start": default_start(space), "log_snr_end": default_end(space)}
         if {**chosen, **given}["parametrisation"] == "levels":
-            chosen["reverse_variance"] = "by-state"
+            grey = image and split.event_shape[0] == 1 and max(split.event_shape) > 16
+            chosen |= {"reverse_variance": "by-state", "head_features": 16 if grey else HEAD_FEATURES}
         return {**chosen, **given}
 
     @classmethod

@@ -18,6 +18,7 @@ from jensen.nn.levels import LevelsHead
 MOST_LEVELS_FOR_HEAD = 256
 SPREAD_OF_LEVELS = 0.5  # of images on [-1, 1], as Karras et al. 2022 have it; real values are standardised
 MOST_STEPS = 100_000
+MOST_HEAD_FEATURES, HEAD_FEATURES = 256, 8
 BY_ENDS = ("log-snr", "ve")
 OF_SCHEDULES = {
     "log_snr_start": BY_ENDS,
@@ -28,12 +29,16 @@ OF_SCHEDULES = {
 }
 
 
-def check_settings(timesteps: int, dropout: float | None, emphasis: float | None, loss: str) -> None:
+def check_settings(
+    timesteps: int, dropout: float | None, emphasis: float | None, loss: str, head_features: int | None
+) -> None:
     """Refuse settings that cannot be, or not together."""
     if not 1 <= timesteps <= MOST_STEPS:
         raise InputError(f"timesteps must be between 1 and {MOST_STEPS}, got {timesteps}")
     if dropout is not None and not 0 <= dropout < 1:
         raise InputError(f"dropout must lie in [0, 1), got {dropout}")
+    if head_features is not None and not 1 <= head_features <= MOST_HEAD_FEATURES:
+        raise InputError(f"head_features must be from 1 to {MOST_HEAD_FEATURES}, got {head_features}")
     if emphasis is not None and not 0 <= emphasis <= 100:
         raise InputError(f"emphasis must lie in [0, 100], got {emphasis}")
     if emphasis and loss != "simple":
@@ -48,13 +53,18 @@ def check_schedule(word: str, given: Mapping[str, Any]) -> None:
         own = OF_SCHEDULES[name]
         if value is not None and word not in own:
             raise InputError(
-                f"{name} goes with schedule={' or '.join(own)}, got {brief(value)} with schedule={word}; leave one of the two out"
+                f"{name} goes with schedule={' or '.join(own)}, got {brief(value)} with schedule={word}; take schedule={own[0]}, or leave it out"
             )
 
 
 def check_levels(chain: Chain) -> None:
-    """Refuse a chain whose ends float32 can not tell from no noise or nothing but noise."""
+    """Refuse a chain whose ends float32 can not tell from no noise or nothing but noise, and one with two levels alike."""
     first, last = (float(chain.log_snr[place]) for place in (0, -1))
+    flat = (chain.log_snr.diff() >= 0).nonzero()
+    if len(flat):
+        raise InputError(
+            f"every step must add noise, and x_{int(flat[0]) + 1} and x_{int(flat[0]) + 2} have the same in float64; take a larger beta there"
+        )
     if max(first, -last) > MOST_LOG_SNR:
         raise InputError(
             f"the log-SNR of x_1 to x_T must stay within ±{MOST_LOG_SNR:g}, and this schedule's goes from {first:.3g} to {last:.3g}; "
@@ -110,14 +120,18 @@ def denoiser_from(shape: NetworkShape, space: Space, chain: Chain, parametrisati
     """The network and how its output is read; one that `weighs` puts out the weight of the learned variance besides."""
     word = default_parametrisation(space) if parametrisation == "auto" else parametrisation
     if word != "levels":
+        if shape.head_features is not None:
+            raise InputError(
+                f"head_features is for parametrisation=levels, got {shape.head_features} with parametrisation={word}; leave it out"
+            )
         return NetworkDenoiser(shape.build(1 + weighs), _parametrisation(word, chain, space), weighs=weighs)
     if not isinstance(space, Levels) or space.k > MOST_LEVELS_FOR_HEAD:
         raise InputError(
             f"parametrisation=levels needs data on at most {MOST_LEVELS_FOR_HEAD} levels, got {space}; use v"
         )
     values = space.values().float()
-    head = LevelsHead(shape.head_features, values)
-    return LevelsDenoiser(shape.build(shape.head_features + weighs), head, weighs=weighs)
+    features = HEAD_FEATURES if shape.head_features is None else shape.head_features
+    return LevelsDenoiser(shape.build(features + weighs), LevelsHead(features, values), weighs=weighs)
 
 
 def _parametrisation(word: str, chain: Chain, space: Space) -> Parametrisation:
@@ -131,15 +145,15 @@ def _parametrisation(word: str, chain: Chain, space: Space) -> Parametrisation:
     return PARAMETRISATIONS[word]()
 
 
-def places_from(word: str, shape: NetworkShape, space: Space) -> LearnedSpread | None:
+def places_from(word: str | None, shape: NetworkShape, space: Space) -> LearnedSpread | None:
     """The dequantisation that is learned, if one is: by the smallest network of the denoiser's kind."""
-    if word == "truncated-normal":
-        return None
-    if word != LEARNED:
+    if word not in (None, "truncated-normal", LEARNED):
         raise InputError(f"dequantisation of a fit must be truncated-normal or {LEARNED}, got {word!r}")
-    if not isinstance(space, Levels):
-        raise InputError("dequantisation=learned is for levels, and these are real values; leave it out")
-    plain = NetworkShape(shape.event, shape.network, "tiny", dropout=0.0, head_features=2)
+    if word is not None and not isinstance(space, Levels):
+        raise InputError(f"dequantisation={word} is for levels, and these are real values; leave it out")
+    if word != LEARNED:
+        return None
+    plain = NetworkShape(shape.event, shape.network, "tiny", dropout=0.0)
     return LearnedSpread(plain.build(2), shape.event)
 
 

@@ -39,7 +39,7 @@ class NetworkShape:
     network: str
     size: str
     dropout: float
-    head_features: int
+    head_features: int | None = None
     fourier: tuple[int, ...] = ()
     patch: int | None = None
     attention: tuple[int, ...] | None = None
@@ -84,9 +84,11 @@ class NetworkShape:
             )
         if self.attention is not None:
             stages = len(unet.PRESETS[self._preset].channels)
-            if not all(0 <= stage < stages for stage in self.attention):
+            if not all(0 <= stage < stages for stage in self.attention) or len(set(self.attention)) < len(
+                self.attention
+            ):
                 raise InputError(
-                    f"attention must name stages of the U-Net, from 0 to {stages - 1} at this size, got {list(self.attention)}"
+                    f"attention must name stages of the U-Net, from 0 to {stages - 1} at this size and none twice, got {list(self.attention)}"
                 )
         return told
 

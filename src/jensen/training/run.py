@@ -187,13 +187,9 @@ class Run:
             text = (file.metadata() or {}).get("how", "")
         how = _json_object(text)
         if how is None:
-            raise InputError(
-                f"{str(path)!r} is damaged: it does not say how it was made; remove it, or run jensen calibrate again"
-            )
+            raise InputError(f"{str(path)!r} is damaged: it does not say how it was made")
         if how.pop("weights", None) != self._weights():
-            raise InputError(
-                f"{str(path)!r} was measured of other weights than model.safetensors; remove it, then run jensen calibrate"
-            )
+            raise InputError(f"{str(path)!r} was measured of other weights than model.safetensors")
         return how
 
     def read_calibration(self, expected: dict[str, Tensor]) -> dict[str, Tensor]:

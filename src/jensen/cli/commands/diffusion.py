@@ -23,11 +23,17 @@ def noise(
 ) -> None:
     """Draw the forward process x_0 … x_T on the data, with α and σ under it."""
     from jensen.cli.inputs import load_split
+    from jensen.diffusion.schedule import NAMED
+    from jensen.errors import InputError, did_you_mean
     from jensen.evaluation.outputs import check_output
     from jensen.evaluation.plots import noise_figure, save_figure
     from jensen.models.diffusion_parts import schedule_named
 
     check_output(output, (".png",))
+    if schedule not in NAMED:
+        raise InputError(
+            f"unknown --schedule {schedule!r}; {did_you_mean(schedule, NAMED)}known are {', '.join(NAMED)}"
+        )
     split = load_split(data, size, levels, layout, label, split_seed)
     chosen = schedule_named(schedule, split.space)
     save_figure(noise_figure(split, chosen, seed=seed), output)

@@ -95,10 +95,10 @@ class Corrected(Around):
     """
 
     def __init__(self, inner: Sampler, ratio: float = 0.16, rounds: int = 1) -> None:
-        if not 0 < ratio < 0.7 or not 1 <= rounds <= 100:
-            raise InputError(
-                f"Langevin's ratio must lie between 0 and 0.7 and its rounds from 1 to 100, got {ratio} and {rounds}"
-            )
+        if not 0 < ratio < 0.7:
+            raise InputError(f"Langevin's ratio must lie above 0 and below 0.7, got {ratio}")
+        if not 1 <= rounds <= 100:
+            raise InputError(f"Langevin's rounds must be from 1 to 100, got {rounds}")
         super().__init__(inner)
         self.ratio, self.rounds, self.calls = float(ratio), rounds, inner.calls + rounds
         self.name = f"{inner.name}, each step followed by {rounds} of Langevin's, r = {ratio:g}"
