@@ -145,6 +145,17 @@ def test_numbers_of_another_schedule_are_refused() -> None:
     assert float(ends[0]) == pytest.approx(5.0)
 
 
+def test_few_dimensions_have_their_trace_exactly() -> None:
+    """Up to 32 of real values; up to 8 of levels, which are drawn in their bins all the same."""
+
+    def probes(space: Levels | Real, dims: int) -> int | None:
+        method = DDPM((dims,), space, size="tiny")._method("ode", {})
+        return method._settings(torch.zeros(1, dims), {}).probes
+
+    assert [probes(Real(), n) for n in (32, 33)] == [None, 1]
+    assert [probes(Levels(4, -1.0, 2 / 3), n) for n in (8, 9)] == [None, 1]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -22,7 +22,7 @@ from jensen.likelihood import LogLikelihood
 from jensen.noise import Noise
 
 FEW_STEPS = 64  # up to here looking at every term is among the plans; beyond, 64 well chosen ones tell as much a call
-FEW_DIMS = 8  # up to here the trace is exact
+FEW_LEVELS, FEW_REALS = 8, 32  # dimensions; up to here the trace is exact: of levels something is drawn all the same
 TOLERANCE, FINE, FINEST = 1e-2, 1e-5, 1e-7  # of a step of the equation; where the trace is exact
 SETTLED = 0.1  # of the Monte-Carlo error asked for: the most that a halved tolerance may move log p of a bound
 MOST_CALLS = 20_000  # of the flow's network, a row; where they do not reach the tolerance, the error bar says so
@@ -251,7 +251,8 @@ class Ode(Method):
         if self.reverse.chain.steps < 2:
             raise InputError("the flow needs two noise levels to go between, and this chain has 1 step")
         given = {name: value for name, value in options.items() if value is not None}
-        exact = {"exact": True, "hutchinson": False, "auto": x[0].numel() <= FEW_DIMS}
+        few = FEW_LEVELS if isinstance(self.space, Levels) else FEW_REALS
+        exact = {"exact": True, "hutchinson": False, "auto": x[0].numel() <= few}
         word, probes = given.get("divergence", "auto"), given.get("probes", 1)
         if word not in exact:
             raise InputError(f"divergence must be exact, hutchinson or auto, got {word!r}")

@@ -345,7 +345,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
             ode_tolerance: ode: of a step: so many σ(λ) a cell of x, so much times √d of log p; if None 1e-2, and 1e-5 where the divergence is
                 exact.
             ode_steps: ode: equal steps in log-SNR of six network calls each, whatever their error.
-            divergence: ode: "exact", "hutchinson"; by default exact in up to 8 dimensions.
+            divergence: ode: "exact", "hutchinson"; by default exact in up to 32 dimensions of real values and 8 of levels.
             dequantisation: ode, on levels: "truncated-normal", "uniform", or "learned", which is taken if None where the fit has learned one.
             **plan: what `plan` adds.
         """
