@@ -69,7 +69,7 @@ def test_what_has_no_gap_to_take_apart_is_refused_before_any_work():
     bound = VAE((3,), Real(), latent_dim=2, prior="diffusion", network="mlp")
     with pytest.raises(InputError, match="latent_layers=1 alone, got 2"):
         two.check_gap()
-    with pytest.raises(InputError, match="DiffusionPrior gives a bound on its log-density"):
+    with pytest.raises(InputError, match="of prior=diffusion no log p is to be had"):
         bound.check_gap()
 
 
