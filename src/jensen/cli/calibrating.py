@@ -72,7 +72,8 @@ def _own_rows(pipeline: Pipeline, rows: int) -> Tensor:
     """The validation rows that the run's calibration is from: of an earlier `jensen calibrate`, or of the fit."""
     fitted = {"seed": pipeline.config["request"]["seed"], "rows": enough_rows(pipeline.event_shape, CALIBRATION_ROWS)}
     later = pipeline.config.get("calibration", {})
-    how = {name: later[name] if isinstance(later.get(name), int) else value for name, value in fitted.items()}
+    known = {name: value for name, value in later.items() if isinstance(value, int) and value >= 0}
+    how = {name: known.get(name, value) for name, value in fitted.items()}
     return Noise(how["seed"], "calibrate").permutation(rows)[: how["rows"]]
 
 

@@ -40,7 +40,7 @@ def summed(cells: Float[Tensor, "*shape D"]) -> Float64[Tensor, "*shape"]:
 
 def summed_logs(factors: Float[Tensor, "*shape D"]) -> Float64[Tensor, "*shape"]:
     """Σ_d log of numbers from 1 to 2: of float32 ones the logarithm of the product of 64 at a time, which is at most 2⁶⁴; a logarithm takes as
-    long as twenty products.
+    long as ten products.
     """
     whole = factors.shape[-1] // BLOCK * BLOCK if factors.dtype == torch.float32 else 0
     if not whole:
