@@ -246,6 +246,7 @@ def test_samples_on_the_optimised_grid(run: Any):
         (["calibrate", "reals", "--seed", "-1"], "--seed must be a whole number from 0 to 2^63 - 1, got -1"),
         (["evaluate", "reals", "--every-step", "--set", "calls=8"], "got calls=8; leave one out"),
         (["evaluate", "reals", "--set", "calls=1"], "calls must be at least 2"),
+        (["evaluate", "reals", "--set", "calls=1e15"], "and at most 100,000, got 1000000000000000"),
         (["evaluate", "learned", "--steps", "6", "--set", "grid=optimised"], "and this model's is learned"),
         (["evaluate", "reals", "--method", "ode", "--every-step"], "--every-step is about the chain of --method vlb"),
         (["evaluate", "reals", "--method", "ode", "--steps", "50"], "--steps is about the chain of --method vlb"),

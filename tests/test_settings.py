@@ -32,9 +32,24 @@ def test_budgets_have_bounds(text: str):
 
 
 def test_pairs_are_json_or_words():
-    pairs = ["j=1e3", "a=1", "b=0.5", "c=true", "d=word", "e=[0.1, 0.2]", "f=null", "g=a=b", 'h="5"', "i="]
+    pairs = [
+        "j=1e3",
+        "k=1e20",
+        "l=[2e0]",
+        "a=1",
+        "b=0.5",
+        "c=true",
+        "d=word",
+        "e=[0.1, 0.2]",
+        "f=null",
+        "g=a=b",
+        'h="5"',
+        "i=",
+    ]
     found = {
         "j": 1000,
+        "k": 1e20,
+        "l": [2],
         "a": 1,
         "b": 0.5,
         "c": True,
@@ -46,7 +61,7 @@ def test_pairs_are_json_or_words():
         "i": "",
     }
     assert parse(pairs) == found
-    assert isinstance(parse(pairs)["j"], int)
+    assert [type(parse(pairs)[name]) for name in "jk"] == [int, float]
 
 
 @pytest.mark.parametrize("pair", ["a", "=1", ""])

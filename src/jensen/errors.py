@@ -8,6 +8,8 @@ import difflib
 from collections.abc import Iterable
 from typing import Any
 
+COPY_OR_FIT = "; put back a copy of it, or fit again with --overwrite"  # the way out of a damaged file of a run
+
 
 class InputError(ValueError):
     """A user's mistake, told in one line: what, the rule, the value, the way out."""

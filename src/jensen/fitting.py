@@ -21,7 +21,7 @@ from jensen.config import built, skeleton
 from jensen.data import LOADED_BY, NAMED, load_data, require_complete
 from jensen.data.examples import Split
 from jensen.data.space import Levels, space_to_dict
-from jensen.errors import InputError
+from jensen.errors import COPY_OR_FIT, InputError
 from jensen.models import model_class
 from jensen.models.model import (
     Calibratable,
@@ -183,7 +183,7 @@ def _of_calibration() -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        what = str(error).rpartition("; ")[0] or str(error)
+        what = str(error).removesuffix(COPY_OR_FIT)
         raise InputError(f"{what}; remove that file, and the run is as it was fitted") from error
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from jensen.errors import InputError
+from jensen.errors import COPY_OR_FIT, InputError
 
 ROUNDING = 1e-6  # how far probabilities may be from summing to one, and covariances from being symmetric
 PIECE = 1 << 22
@@ -61,7 +61,7 @@ def check(model: nn.Module, where: str) -> None:
         found = first_broken(rules | {name: FINITE for name in tensors if name not in rules}, tensors)
         if found is not None:
             part = f"{path}." if path else ""
-            raise InputError(f"{where} is damaged: {part}{found}; put back a copy of it, or fit again with --overwrite")
+            raise InputError(f"{where} is damaged: {part}{found}{COPY_OR_FIT}")
 
 
 def first_broken(rules: Mapping[str, Rule], tensors: Mapping[str, Tensor]) -> str | None:

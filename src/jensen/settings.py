@@ -38,11 +38,17 @@ def parse(pairs: list[str]) -> dict[str, Any]:
         if name in found:
             raise InputError(f"--set gives {name} twice; give it once")
         try:
-            value = json.loads(text)
-            found[name] = int(value) if isinstance(value, float) and value.is_integer() else value  # 1e3 steps are 1000
+            found[name] = _counted(json.loads(text))
         except (ValueError, RecursionError):
             found[name] = text
     return found
+
+
+def _counted(value: Any) -> Any:
+    """1e3 steps are 1000; what a float does not count one by one stays one."""
+    if isinstance(value, list):
+        return [_counted(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
 def check(settings: Mapping[str, Any], known: Mapping[str, inspect.Parameter], what: str) -> None:

@@ -22,6 +22,7 @@ from jensen.likelihood import LogLikelihood
 from jensen.noise import Noise
 
 FEW_STEPS = 64  # up to here looking at every term is among the plans; beyond, 64 well chosen ones tell as much a call
+MOST_TERMS = 100_000  # in a repetition
 FEW_LEVELS, FEW_REALS = 8, 32  # dimensions; up to here the trace is exact: of levels something is drawn all the same
 TOLERANCE, FINE, FINEST = 1e-2, 1e-5, 1e-7  # of a step of the equation; where the trace is exact
 SETTLED = 0.1  # of the Monte-Carlo error asked for: the most that a halved tolerance may move log p of a bound
@@ -162,8 +163,10 @@ class Vlb(Method):
     def _calls(self, calls: int | None) -> int | None:
         if calls is None and math.isinf(self.steps):
             raise InputError("in continuous time there is no end of terms to look at every one; give calls, such as 16")
-        if calls is not None and calls < 2:
-            raise InputError(f"calls must be at least 2 (one for L_0, one for the other terms), got {calls}")
+        if calls is not None and not 2 <= calls <= MOST_TERMS:
+            raise InputError(
+                f"calls must be at least 2 (one for L_0, one for the other terms) and at most {MOST_TERMS:,}, got {calls}"
+            )
         return calls
 
 

@@ -51,6 +51,7 @@ from jensen.models.diffusion_parts import (
     denoiser_from,
     first_scale,
     places_from,
+    refuse_idle,
     spread_of,
 )
 from jensen.models.model import (
@@ -147,7 +148,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         self.spread = spread_of(space)
         own: dict[str, Any] = {"beta_start": beta_start, "beta_end": beta_end, "betas": betas}
         word = _schedule(schedule, betas)
-        check_schedule(word, {"log_snr_start": log_snr_start, "log_snr_end": log_snr_end, **own})
+        check_schedule(word, {"betas": betas})
         with torch.device("cpu"):  # schedules are small and always here, also when only shapes are wanted (meta)
             chosen = schedule_from(
                 word,
@@ -219,6 +220,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
             "timesteps": len(settings["betas"]) if settings.get("betas") else 1000,
         }
         given = {name: value for name, value in settings.items() if value not in ("auto", None)}
+        refuse_idle({**chosen, **given}, given)
         if {**chosen, **given}["schedule"] in BY_ENDS:
             chosen |= {"log_snr_start": default_start(space), "log_snr_end": default_end(space)}
         if {**chosen, **given}["parametrisation"] == "levels":

@@ -57,6 +57,16 @@ def check_schedule(word: str, given: Mapping[str, Any]) -> None:
             )
 
 
+def refuse_idle(options: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse what a fit was told and would change nothing."""
+    check_schedule(options["schedule"], {name: given.get(name) for name in OF_SCHEDULES})
+    word = options["parametrisation"]
+    if "head_features" in given and word != "levels":
+        raise InputError(
+            f"head_features is for parametrisation=levels, got {given['head_features']} with parametrisation={word}; leave it out"
+        )
+
+
 def check_levels(chain: Chain) -> None:
     """Refuse a chain whose ends float32 can not tell from no noise or nothing but noise, and one with two levels alike."""
     first, last = (float(chain.log_snr[place]) for place in (0, -1))
@@ -120,10 +130,6 @@ def denoiser_from(shape: NetworkShape, space: Space, chain: Chain, parametrisati
     """The network and how its output is read; one that `weighs` puts out the weight of the learned variance besides."""
     word = default_parametrisation(space) if parametrisation == "auto" else parametrisation
     if word != "levels":
-        if shape.head_features is not None:
-            raise InputError(
-                f"head_features is for parametrisation=levels, got {shape.head_features} with parametrisation={word}; leave it out"
-            )
         return NetworkDenoiser(shape.build(1 + weighs), _parametrisation(word, chain, space), weighs=weighs)
     if not isinstance(space, Levels) or space.k > MOST_LEVELS_FOR_HEAD:
         raise InputError(

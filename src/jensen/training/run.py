@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from jensen.errors import InputError, brief
+from jensen.errors import COPY_OR_FIT, InputError, brief
 from jensen.files import cannot_read, cannot_write, locked, read_json, write_json, write_text, written_whole
 from jensen.settings import fits
 from jensen.training.fitter import State
@@ -319,8 +319,7 @@ def _opened(path: Path) -> Iterator[Any]:
         raise InputError(cannot_read(path, error)) from error
     except (SafetensorError, ValueError) as error:
         raise InputError(
-            f"cannot read {str(path)!r}: it is cut short, damaged or no safetensors file; put back a copy of it, or fit "
-            "again with --overwrite"
+            f"cannot read {str(path)!r}: it is cut short, damaged or no safetensors file{COPY_OR_FIT}"
         ) from error
 
 
