@@ -47,6 +47,14 @@ def test_total_is_the_standard_error_of_the_mean():
     assert ll.total == pytest.approx(math.sqrt(5 / 3 / 4), rel=1e-14)  # sample variance 5/3
 
 
+def test_a_solver_that_is_coarser_than_the_bar_says_so():
+    """The bar of these is 0.65; one row has none to compare with."""
+    for moved, told in ((0.7, True), (0.6, False)):
+        ll = make(torch.tensor([1.0, 2.0, 3.0, 4.0]), diagnostics={"halved_tolerance_change_nats": moved})
+        assert ("the solver is coarser than the bar says" in str(ll)) == told
+    assert "coarser" not in str(make(torch.ones(1), diagnostics={"halved_tolerance_change_nats": 9.0}))
+
+
 def test_errors_split_in_squares():
     """total² = monte_carlo² + test_set², and monte_carlo is the error of a mean of independent values."""
     ll = make(torch.tensor([1.0, 2.0, 3.0, 4.0]), stderr=torch.tensor([0.3, 0.4, 0.0, 1.2], dtype=F64))
