@@ -105,11 +105,12 @@ class Watching(torch.nn.Module):
 
     def __init__(self, inner: torch.nn.Module) -> None:
         super().__init__()
-        self.inner = inner
+        self.inner, self.calls = inner, 0
 
     def forward(self, x: torch.Tensor, log_snr: torch.Tensor, context: torch.Tensor | None = None) -> torch.Tensor:
         assert context is not None
         assert len(context) == len(x)
+        self.calls += 1
         return self.inner(x, log_snr)
 
 
@@ -118,17 +119,23 @@ def test_context_reaches_the_network_from_everywhere(loss: str) -> None:
     model = DDPM(
         (3,), Levels(5, -1.0, 0.5), timesteps=20, loss=loss, size="tiny", dequantisation="learned", trained_ends=True
     )
-    model.reverse.denoiser.network = Watching(model.reverse.denoiser.network)
+    network = model.reverse.denoiser.network = Watching(model.reverse.denoiser.network)
     batch = Batch(torch.randint(0, 5, (70, 3)).float() * 0.5 - 1, torch.arange(70), torch.arange(70))
-    objective = model.objective()
-    objective(batch, Noise(0)).mean().backward()
-    objective.held_out(batch, Noise(0))
-    model._train_ends(batch, Noise(0), lambda rows: None)
-    model.calibrate_on(batch, 0)
-    model.plan(batch, 70, tolerance=3.0, seed=0)
-    for options in ({}, {"timesteps": math.inf}, {"method": "ode", "ode_steps": 2}):
-        model.log_likelihood(batch.x[:5], batch.context[:5], repetitions=2, **options)
-    model.sample(4, torch.arange(4), steps=3)
+    objective, rows, context = model.objective(), batch.x[:5], torch.arange(5)
+    for asks in (
+        lambda: objective(batch, Noise(0)),
+        lambda: objective.held_out(batch, Noise(0)),
+        lambda: model._train_ends(batch, Noise(0), lambda done: None),
+        lambda: model.calibrate_on(batch, 0),
+        lambda: model.plan(batch, 70, tolerance=3.0, seed=0),
+        lambda: model.log_likelihood(rows, context, repetitions=2),
+        lambda: model.log_likelihood(rows, context, repetitions=2, timesteps=math.inf),
+        lambda: model.log_likelihood(rows, context, method="ode", repetitions=2, ode_steps=2),
+        lambda: model.sample(4, torch.arange(4), steps=3),
+    ):
+        before = network.calls
+        asks()
+        assert network.calls > before
 
 
 @pytest.mark.parametrize(
