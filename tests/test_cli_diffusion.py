@@ -151,7 +151,12 @@ def test_what_a_calibration_does_is_told_on_rows_that_neither_has_seen(run: Any,
     rows = split.valid.take(torch.tensor([i for i in order[12:].tolist() if i not in own.tolist()]))
     assert (found["seen_before"], found["scored_rows"]) == (False, len(rows))
     before = pipeline.log_likelihood(rows, timesteps=10, calls=10, repetitions=4)
-    assert found["bounds"][0]["before"]["mean_nats"] == pytest.approx(before.mean, abs=1e-9)
+    row = found["bounds"][0]
+    assert row["before"]["mean_nats"] == pytest.approx(before.mean, abs=1e-9)
+    gained = row["after"]["mean_nats"] - row["before"]["mean_nats"]
+    assert row["difference"]["mean_nats"] == pytest.approx(gained, abs=1e-9)
+    assert gained != 0
+    assert pipeline.nats_per_unit == pytest.approx(20 * math.log(2))  # of 4 × 5 cells, a bit in each
 
 
 def test_a_calibration_that_is_worse_says_so_and_which_way_is_better(world: Path):
