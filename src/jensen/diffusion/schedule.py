@@ -89,6 +89,27 @@ class LogSNRUniform(Schedule):
         return 0.0
 
 
+class Shaped(LogSNRUniform):
+    """λ(t) = start + (end - start)·s(t), s by straight lines through given places at even times.
+
+    Args:
+        start: λ(0).
+        end: λ(1).
+        shape: s at 0, …, 1, rising from 0 to 1.
+    """
+
+    def __init__(self, start: float, end: float, shape: Float[Tensor, " places"]) -> None:
+        super().__init__(start, end)
+        self.shape = shape.to(torch.float64)
+
+    def log_snr(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """λ(t)."""
+        place = t.to(torch.float64) * (len(self.shape) - 1)
+        left = place.floor().clamp(0, len(self.shape) - 2).long()
+        low, high = self.shape[left], self.shape[left + 1]
+        return super().log_snr(low + (place - left) * (high - low))
+
+
 class Betas(Schedule):
     """The schedule of given β_1 … β_N: log α² = Σ log(1 - β_i) at t = i/N, linear in t between.
 

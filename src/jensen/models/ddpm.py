@@ -21,14 +21,14 @@ from jensen.diffusion.calibration import calibrate, knots
 from jensen.diffusion.continuous import ContinuousTime
 from jensen.diffusion.denoiser import LevelsDenoiser
 from jensen.diffusion.emission import Emission
-from jensen.diffusion.ends import best_ends
 from jensen.diffusion.grid import grid_from
+from jensen.diffusion.learned_schedule import PLACES, best_ends, low_variance_shape, measured_integrand
 from jensen.diffusion.likelihood import resized_proposal, uniform_proposal
 from jensen.diffusion.methods import METHODS, Asked, Method, Ode, Vlb, refuse_others
 from jensen.diffusion.process import Chain
 from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.sampler import Sampler, Watcher, sample
-from jensen.diffusion.schedule import LogSNRUniform, schedule_from
+from jensen.diffusion.schedule import LogSNRUniform, Shaped, schedule_from
 from jensen.diffusion.solvers.words import SAMPLERS, best_for, sampler_from
 from jensen.diffusion.variance import MEASURED, Learned, Measured, ReverseVariance, variance_from
 from jensen.distributions.conditional import Conditional
@@ -40,7 +40,7 @@ from jensen.models.diffusion_parts import (
     BY_ENDS,
     HEAD_FEATURES,
     MOST_STEPS,
-    check_ends,
+    check_learned,
     check_levels,
     check_schedule,
     check_seen,
@@ -67,7 +67,7 @@ from jensen.models.model import (
 from jensen.models.networks import NetworkShape
 from jensen.nn.unet import dropout_for, preset_for
 from jensen.noise import Noise
-from jensen.rules import POSITIVE, RISING, Rule, Ruled, between, probabilities
+from jensen.rules import POSITIVE, RISING, Rule, Ruled, between, first_broken, probabilities
 from jensen.training.fitter import Objective, Rows, TrainingSettings
 
 CALIBRATION_ROWS = 256
@@ -85,6 +85,8 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         log_snr_start: λ(0) of "log-snr" and "ve"; None for 2 log(3 (k - 1)) on k levels and 9 on real values.
         log_snr_end: λ(1) of the two; None for -7 on levels and -9 on real values.
         trained_ends: whether calibration chooses, between those two, the ends with the best bound on validation rows; of "log-snr".
+        trained_shape: whether it chooses, between the ends, the levels at even times by which a random one of them says most of the bound, instead
+            of even ones; of "log-snr".
         beta_start: of "linear", over 1000 steps; None for 1e-4.
         beta_end: likewise; None for 0.02.
         betas: β_1 … β_N, any N.
@@ -125,6 +127,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         log_snr_start: float | None = None,
         log_snr_end: float | None = None,
         trained_ends: bool = False,
+        trained_shape: bool = False,
         beta_start: float | None = None,
         beta_end: float | None = None,
         betas: list[float] | None = None,
@@ -170,36 +173,52 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         self.places = places_from(dequantisation, shape, space)
         self.reverse = ReverseProcess(chain, denoiser, variance, emission)
         self.register_buffer("proposal", uniform_proposal(timesteps))
-        self.widest, self.trained_ends = chain, trained_ends
-        if trained_ends:
-            self._keep_ends()
+        self.widest, self.trained_ends, self.trained_shape = chain, trained_ends, trained_shape
+        with torch.device("cpu"):
+            self._keep_schedule()
 
     proposal: Tensor
     ends: Tensor
+    shape: Tensor
 
     def rules(self) -> dict[str, Rule]:
-        """Each term with its probability, none of them 0; ends within those that were trained."""
-        rules = {"proposal": POSITIVE & probabilities()}
-        if not self.trained_ends:
-            return rules
-        low, high = (float(self.widest.log_snr[place]) for place in (-1, 0))
-        return rules | {"ends": between(low, high, f"from {low:g} to {high:g}") & RISING}
+        """Each term with its probability, none of them 0; a schedule within that which was trained."""
+        return {"proposal": POSITIVE & probabilities(), **self._rules_of_schedule()}
 
-    def _keep_ends(self) -> None:
-        """λ_T and λ_1 with the weights, the widest before calibration."""
-        check_ends(self.widest)
-        self.register_buffer("ends", self.widest.log_snr[[-1, 0]].clone())
-        self.register_load_state_dict_post_hook(lambda model, _: model._between_ends())
+    def _rules_of_schedule(self) -> dict[str, Rule]:
+        rules = {}
+        if self.trained_ends:
+            low, high = (float(self.widest.log_snr[place]) for place in (-1, 0))
+            rules["ends"] = between(low, high, f"from {low:g} to {high:g}") & RISING
+        if self.trained_shape:
+            rules["shape"] = between(0, 1, "from 0 to 1") & RISING
+        return rules
 
-    def _said_of_ends(self) -> str:
-        """Beside a number of the chain, where they were chosen."""
-        return ", log-SNR {1:.3g} to {0:.3g}".format(*self.ends.tolist()) if self.trained_ends else ""
+    def _keep_schedule(self) -> None:
+        """What is learned of it with the weights, before calibration as it was given: λ_T and λ_1, and the shape between them."""
+        for setting in ("trained_ends", "trained_shape"):
+            if getattr(self, setting):
+                check_learned(self.widest, setting)
+        if self.trained_ends:
+            self.register_buffer("ends", self.widest.log_snr[[-1, 0]].clone())
+        if self.trained_shape:
+            self.register_buffer("shape", torch.linspace(0, 1, PLACES, dtype=torch.float64))
+        self._as_learned()  # as after loading: a resumed fit sees the same levels to the last digit
+        self.register_load_state_dict_post_hook(lambda model, _: model._as_learned())
 
-    def _between_ends(self) -> None:
-        """The chain between the ends; the widest where they are none that `rules` allow."""
-        (low, high), (least, most) = self.ends.tolist(), self.widest.log_snr[[-1, 0]].tolist()
-        inside = least <= low < high <= most
-        self.reverse.chain = Chain(LogSNRUniform(high, low), self.widest.steps) if inside else self.widest
+    def _said_of_schedule(self) -> str:
+        """Beside a number of the chain, what was chosen."""
+        ends = ", log-SNR {1:.3g} to {0:.3g}".format(*self.ends.tolist()) if self.trained_ends else ""
+        return ends + (", trained shape" if self.trained_shape else "")
+
+    def _as_learned(self) -> None:
+        """The chain of the learned schedule; the widest where its numbers are none that `rules` allow."""
+        if not (self.trained_ends or self.trained_shape):
+            return
+        allowed = first_broken(self._rules_of_schedule(), dict(self.named_buffers(recurse=False))) is None
+        low, high = (self.ends if self.trained_ends and allowed else self.widest.log_snr[[-1, 0]]).tolist()
+        learned = Shaped(high, low, self.shape) if self.trained_shape and allowed else LogSNRUniform(high, low)
+        self.reverse.chain = Chain(learned, self.widest.steps)
 
     @classmethod
     def codec(cls, split: Split) -> Affine:
@@ -251,31 +270,36 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
     def calibration_calls(self, rows: int, most: int | None = None) -> int:
         """One for each row used and each knot; in a fit as many again for ends that are trained."""
         used = enough_rows(self.event_shape, CALIBRATION_ROWS) if most is None else most
-        passes = 1 + (self.trained_ends and most is None)
+        passes = 1 + ((self.trained_ends or self.trained_shape) and most is None)
         return passes * min(rows, used) * len(knots(self.reverse.chain.log_snr))
 
     @torch.no_grad()
     def calibrate(self, valid: Rows, seed: int, on_calls: OnCalls = nothing) -> None:
-        """Ends if they are trained, then reverse variance, emission scale and proposal from at most 256 validation rows, fewer where rows are large."""
+        """The schedule if it is learned, then reverse variance, emission scale and proposal from at most 256 validation rows, fewer where rows are large."""
         pick = Noise(seed, "calibrate").permutation(len(valid))[: enough_rows(self.event_shape, CALIBRATION_ROWS)]
         batch = valid.batch(pick)
-        if self.trained_ends:
-            self._train_ends(batch, Noise(seed, "calibrate", "ends"), on_calls)
+        if self.trained_ends or self.trained_shape:
+            self._learn_schedule(batch, Noise(seed, "calibrate", "ends"), on_calls)
         self.calibrate_on(batch, seed, on_calls)
 
     @torch.no_grad()
     def calibrate_on(self, batch: Batch, seed: int, on_calls: OnCalls = nothing) -> None:
-        """From these rows, between the ends as they are."""
+        """From these rows, along the schedule as it is."""
         self.eval()
         noise = Noise(seed, "calibrate", "noise")
         self.proposal.copy_(calibrate(self.reverse, batch.x, batch.id, noise, context=batch.context, on_calls=on_calls))
 
-    def _train_ends(self, batch: Batch, noise: Noise, on_calls: OnCalls) -> None:
+    def _learn_schedule(self, batch: Batch, noise: Noise, on_calls: OnCalls) -> None:
         self.eval()
         widest = self.reverse.along(self.widest)
-        high, low = best_ends(widest, batch.x, batch.id, noise, context=batch.context, on_calls=on_calls)
-        self.ends.copy_(torch.tensor([low, high], dtype=torch.float64))
-        self._between_ends()
+        found = measured_integrand(widest, batch.x, batch.id, noise, context=batch.context, on_calls=on_calls)
+        high, low = self.widest.log_snr[[0, -1]].tolist()
+        if self.trained_ends:
+            high, low = best_ends(found, widest, batch.x)
+            self.ends.copy_(torch.tensor([low, high], dtype=torch.float64))
+        if self.trained_shape:
+            self.shape.copy_(low_variance_shape(found, high, low))
+        self._as_learned()
         if isinstance(self.reverse.variance, Measured):
             self.calibrated_by(self.reverse.variance.word)  # with its knots between them
 
@@ -379,11 +403,15 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
             if options.get("grid"):
                 raise InputError(f"continuous time has no grid, got grid={options['grid']}; leave it out")
             return Vlb(
-                ContinuousTime(self.reverse), self.proposal.cpu(), math.inf, self.space, between=self._said_of_ends()
+                ContinuousTime(self.reverse),
+                self.proposal.cpu(),
+                math.inf,
+                self.space,
+                between=self._said_of_schedule(),
             )
         grid = options.get("grid") or "time"
         reverse, proposal = self._process(timesteps, grid)
-        return Vlb(reverse, proposal, reverse.chain.steps, self.space, grid, self._said_of_ends())
+        return Vlb(reverse, proposal, reverse.chain.steps, self.space, grid, self._said_of_schedule())
 
     @torch.no_grad()
     def sample(

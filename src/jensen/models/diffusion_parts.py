@@ -102,14 +102,12 @@ def default_end(space: Space) -> float:
     return -7.0 if isinstance(space, Levels) else -9.0
 
 
-def check_ends(chain: Chain) -> None:
-    """Refuse to train the ends of a schedule that has its own, or of one step."""
+def check_learned(chain: Chain, setting: str) -> None:
+    """Refuse to learn the ends or the shape of a schedule that has its own, or of one step."""
     if chain.steps < 2:
-        raise InputError(f"trained_ends needs at least 2 steps, got timesteps={chain.steps}")
+        raise InputError(f"{setting} needs at least 2 steps, got timesteps={chain.steps}")
     if not isinstance(chain.schedule, LogSNRUniform):
-        raise InputError(
-            "trained_ends is for schedule=log-snr, whose ends are two numbers; leave it out, or take that one"
-        )
+        raise InputError(f"{setting} is for schedule=log-snr, a straight line; leave it out, or take that one")
 
 
 def check_seen(variance: ReverseVariance, denoiser: Denoiser) -> None:

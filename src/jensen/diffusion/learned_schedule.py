@@ -1,16 +1,21 @@
-"""The ends of a schedule by the bound: where in the range that a network was trained on the chain had best begin and end.
+"""A schedule learned on validation rows: its ends by the bound, its shape by the variance with which the bound is estimated.
 
 In continuous time (`jensen.diffusion.continuous`) the bound from λ_1 to λ_T is a sum of what each end costs,
 
-    -log p ≤ [L_0(λ_1) - ∫^{λ_1}_∙ …] + [L_T(λ_T) + ∫_{λ_T}^∙ …] + constant,      the integrand ½ E‖ε - ε̂‖²,
+    -log p ≤ [L_0(λ_1) - ∫^{λ_1}_∙ r] + [L_T(λ_T) + ∫_{λ_T}^∙ r] + constant,      the integrand r = ½ E‖ε - ε̂‖²,
 
-so the two ends are best chosen one by one (Kingma et al. 2021, "Variational diffusion models", section 5.2, trains them by gradient). With an exact
-denoiser the widest are the best; with a network those beyond which its errors cost more than they gain. A narrower end is taken where it is better by
-more than three standard errors of the mean over rows.
+so the two ends are best chosen one by one, and what is between them does not count. It counts in the variance: with t uniform a draw is
+r_λ |dλ/dt|, whose mean is the integral for every λ(t), and whose mean square is least where |dλ/dt| ∝ (E r_λ²)^-½ (Cauchy and Schwarz). Kingma et al.
+2021, "Variational diffusion models", section 5.2 and appendix I.2, train both by gradient, since their r changes with the network as they go;
+the network here sees λ and not t, so that both are measured once it is finished, and the shape is known in closed form.
+
+With an exact denoiser the widest ends are the best; with a network those beyond which its errors cost more than they gain. A narrower end is taken where
+it is better by more than three standard errors of the mean over rows.
 """
 
 import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Float64, Int
@@ -20,15 +25,35 @@ from jensen.diffusion.calibration import TOGETHER, knots
 from jensen.diffusion.process import Chain, diffuse
 from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.schedule import LogSNRUniform
+from jensen.diffusion.variance import interpolate
 from jensen.noise import Noise
 
 SURE = 3.0  # standard errors
 FORBIDDEN = 1e300
 FEWEST = 64  # rows
+PLACES, FINE = 257, 8  # of a shape, and how many times finer it is integrated
+UNIFORM, LEAST = 0.1, 1e-300  # a tenth of the density is even in λ, so that no level is passed over
+
+
+@dataclass(frozen=True)
+class Integrand:
+    """½‖ε - ε̂‖² of every row at the knots of the widest chain, nats a unit of λ.
+
+    Attributes:
+        levels: λ of the knots, falling.
+        rates: less its regression on the chance in ‖ε‖²: its mean over rows is that of one draw with the least error.
+        draws: as the bound's estimator draws it, with the control variate that it has.
+        begins: L_0 of a chain that began there, at the first quarter of the knots.
+    """
+
+    levels: Float64[Tensor, " n"]
+    rates: Float64[Tensor, "n B"]
+    draws: Float64[Tensor, "n B"]
+    begins: Float64[Tensor, "q B"]
 
 
 @torch.no_grad()
-def best_ends(
+def measured_integrand(
     reverse: ReverseProcess,
     x_0: Float[Tensor, "B *event"],
     ids: Int[Tensor, " B"],
@@ -36,8 +61,8 @@ def best_ends(
     *,
     context: Tensor | None = None,
     on_calls: Callable[[int], None] = lambda calls: None,
-) -> tuple[float, float]:
-    """λ_1 and λ_T with the least bound on these rows, from the first and the last quarter of the chain's knots.
+) -> Integrand:
+    """One look at each row and knot.
 
     Args:
         reverse: the process in its widest chain.
@@ -46,28 +71,55 @@ def best_ends(
         noise: the stream to draw from.
         context: what the rows are conditioned on.
         on_calls: told how many rows each network call held.
-
-    An end where too much of the data is left for samples to start from noise is none (`Schedule.warning`). Fewer than 64 rows are sure of nothing.
     """
     steps = knots(reverse.chain.log_snr)
     levels, quarter = reverse.chain.log_snr[steps - 1], -(-len(steps) // 4)
-    if len(x_0) < FEWEST:
-        on_calls(len(x_0) * len(steps))
-        return float(levels[0]), float(levels[-1])
-    rates, begins = [], []
+    rates, draws, begins = [], [], []
     for number, (i, level) in enumerate(zip(steps.tolist(), levels, strict=True)):
         eps, length = _of_even_length(noise.at("knot", i).normal(ids, tuple(x_0.shape[1:])))
         eps = eps.to(x_0)
         denoised = _denoised(reverse, diffuse(x_0, eps, level.expand(len(x_0))), level, context, on_calls)
-        error = (x_0.double() - denoised.double()).square().flatten(1).sum(1).cpu()
-        rates.append(_without(length, 0.5 * level.exp() * error))
+        rate = 0.5 * level.exp() * (x_0.double() - denoised.double()).square().flatten(1).sum(1).cpu()
+        share = min(1.0, 2 * float(rate.mean()) / x_0[0].numel())  # `ReverseProcess.noise_share`
+        rates.append(_without(length, rate))
+        draws.append(rate - 0.5 * share**2 * length)
         if number < quarter:
             begins.append(_without(length, _emission_cost(reverse, x_0, denoised)))
-    passed = _integral(levels, torch.stack(rates))
+    return Integrand(levels, torch.stack(rates), torch.stack(draws), torch.stack(begins))
+
+
+@torch.no_grad()
+def best_ends(found: Integrand, reverse: ReverseProcess, x_0: Float[Tensor, "B *event"]) -> tuple[float, float]:
+    """λ_1 and λ_T with the least bound on these rows, from the first and the last quarter of the knots.
+
+    Args:
+        found: the integrand on these rows.
+        reverse: the process in its widest chain.
+        x_0: the rows.
+
+    An end where too much of the data is left for samples to start from noise is none (`Schedule.warning`). Fewer than 64 rows are sure of nothing.
+    """
+    levels, quarter = found.levels, len(found.begins)
+    if len(x_0) < FEWEST:
+        return float(levels[0]), float(levels[-1])
+    passed = _integral(levels, found.rates)
     ends = [_prior_cost(float(levels[0]), float(level), x_0, reverse) for level in levels[-quarter:]]
-    first = _surely_least(torch.stack(begins) - passed[:quarter])
+    first = _surely_least(found.begins - passed[:quarter])
     last = _surely_least((torch.stack(ends) + passed[-quarter:]).flip(0))
     return float(levels[first]), float(levels[len(levels) - 1 - last])
+
+
+def low_variance_shape(found: Integrand, high: float, low: float) -> Float64[Tensor, " places"]:
+    """How far from λ = high to λ = low the schedule is at even times: (high - λ(t))/(high - low), from 0 to 1.
+
+    The density of levels is the root mean square over rows, and to a tenth an even one (as `proposal_from` has it). Given at 257 times.
+    """
+    gone = torch.linspace(0, 1, FINE * (PLACES - 1) + 1, dtype=torch.float64)
+    root = found.draws.square().mean(1).sqrt()
+    density = interpolate(high + (low - high) * gone, found.levels.flip(0), root.flip(0))
+    density = (1 - UNIFORM) * density + UNIFORM * density.mean().clamp(min=LEAST)
+    mass = torch.cat([density.new_zeros(1), torch.cumulative_trapezoid(density, gone)])
+    return interpolate(torch.linspace(0, 1, PLACES, dtype=torch.float64), mass / mass[-1], gone)
 
 
 def _surely_least(costs: Float64[Tensor, "n B"]) -> int:
@@ -91,7 +143,7 @@ def _of_even_length(eps: Tensor) -> tuple[Tensor, Tensor]:
 
 def _without(length: Float64[Tensor, " B"], costs: Float64[Tensor, " B"]) -> Float64[Tensor, " B"]:
     """Costs less their regression on that, with the same mean."""
-    return costs - (costs * length).mean() / length.square().mean() * length
+    return costs - (costs * length).mean() / length.square().mean().clamp(min=LEAST) * length
 
 
 def _denoised(
