@@ -1,9 +1,10 @@
-"""Networks for the same time, by held-out bound and by samples: the U-Net beside the transformer, or others by network:size[:patch].
+"""Networks for the same time, by held-out bound and by samples: the U-Net beside the transformer, or others by network[:size[:patch[:waves]]].
 
-    JENSEN_DATA=… python benchmarks/diffusion_networks.py DIR [--data mnist] [--networks unet dit:small unet:small:2] [--steps 3000] [--rows 500] [--samples 1000]
+    JENSEN_DATA=… python benchmarks/diffusion_networks.py DIR [--data mnist] [--networks unet dit:small unet:small:2 unet:small:1:6+7] [--steps 3000] [--rows 500] [--samples 1000]
+        [--parametrisation v] [--same-steps]
 
 A training step of each is timed in turn with the others', and the ratio of medians printed: the numbers of steps that follow are those of equal time, `--steps`
-for the first. Ratios and runs are kept in DIR and found there again. The bounds are of the same validation rows with the same noise, so that their difference is paired; samples
+for the first (or `--steps` for all: `--same-steps`). Ratios and runs are kept in DIR and found there again. The bounds are of the same validation rows with the same noise, so that their difference is paired; samples
 are 25 steps of dpm-2m, measured against test rows with training rows beside them. Prints one JSON object.
 """
 
@@ -30,15 +31,18 @@ SHOWN = ("frechet", "kernel distance", "classifier", "coverage")
 
 
 def settings_of(word: str) -> dict[str, Any]:
-    """network:size:patch, the last two if told."""
-    network, size, patch = (*word.split(":"), "", "")[:3]
-    return {"network": network, "size": size or "small", **({"patch": int(patch)} if patch else {})}
+    """network:size:patch:waves, the last three if told."""
+    network, size, patch, waves = (*word.split(":"), "", "", "")[:4]
+    told: dict[str, Any] = {"patch": int(patch)} if patch else {}
+    told |= {"fourier": [int(n) for n in waves.split("+")]} if waves else {}
+    return {"network": network, "size": size or "small", **told}
 
 
 def built(word: str, event: tuple[int, ...]) -> nn.Module:
     """As a fit builds it."""
     settings = settings_of(word)
-    shape = NetworkShape(event, settings["network"], settings["size"], 0.0, FEATURES, patch=settings.get("patch"))
+    waves = tuple(settings.get("fourier", ()))
+    shape = NetworkShape(event, settings["network"], settings["size"], 0.0, FEATURES, waves, settings.get("patch"))
     return shape.build(FEATURES)
 
 
@@ -80,9 +84,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--samples", type=int, default=1000)
+    parser.add_argument("--parametrisation", default="levels")
+    parser.add_argument("--same-steps", action="store_true")
     options = parser.parse_args()
     split = jensen.load_data(options.data)
-    took = ratios(options.networks, split, options.folder)
+    took = (
+        dict.fromkeys(options.networks, 1.0) if options.same_steps else ratios(options.networks, split, options.folder)
+    )
     print({word: round(ratio, 3) for word, ratio in took.items()}, "of the first's time a step", flush=True)
     rows = split.valid.take(Noise(5, "benchmark").permutation(len(split.valid))[: options.rows])
     gauge, scale = Gauge(split, options.samples), 1 / (math.log(2) * math.prod(split.event_shape))
@@ -93,6 +101,7 @@ def main() -> None:
             split,
             "diffusion",
             **settings_of(word),
+            parametrisation=options.parametrisation,
             steps=steps,
             run=options.folder / f"{word.replace(':', '-')}-{steps}",
         )

@@ -57,7 +57,13 @@ def drawn(
 def scored(pipeline: Pipeline, rows: Examples, **options: Any) -> LogLikelihood:
     """The log-likelihood of rows."""
     with bar("scoring", len(rows)) as shown:
-        return pipeline.log_likelihood(rows, on_start=shown.total, on_calls=shown.advance, **options)
+
+        def start(calls: int) -> None:
+            shown.total(calls)
+            shown.note("")
+
+        shown.note("a pilot measures how many draws it takes")
+        return pipeline.log_likelihood(rows, on_start=start, on_calls=shown.advance, **options)
 
 
 def over_redraws(pipeline: Pipeline, count: int, most: int | None, **options: Any) -> dict[str, Any]:
