@@ -3,7 +3,7 @@
     jensen fit digits -m diffusion --steps 1500 -o RUN --set trained_shape=true
     python benchmarks/schedule_shape.py RUN [--rows 200] [-o FILE.json]
 
-One network, one emission and one set of measured variances, along the schedule that is even in log-SNR and along the learned one. The first table has the Monte-Carlo variance of the
+One network along the schedule that is even in log-SNR and along the learned one, with reverse variance, emission and proposal measured anew on each, on the same validation rows. The first table has the Monte-Carlo variance of the
 bound's integral for one random level a row, t uniform and t from the proposal that calibration measured, over the least of the four; the second the bound at T = 10 to 1000, on the same
 test rows with the same noise, with the optimised grid beside it. Prints one JSON object.
 """
@@ -45,21 +45,22 @@ def main() -> None:
     pick = valid.batch(Noise(0, "calibrate").permutation(len(valid))[:256])
     learned = model.reverse.chain
     even = Chain(LogSNRUniform(*learned.log_snr[[0, -1]].tolist()), learned.steps)
+    word = model.reverse.variance.word
     scale, spread, bounds = 1 / (math.log(2) * math.prod(pipeline.event_shape)), {}, {}
     for name, chain in (("even", even), ("learned", learned)):
         model.reverse.chain = chain
-        model.calibrated_by("by-state")
+        model.calibrated_by(word)
         model.calibrate_on(pick, 0)
         proposals = {"uniform": uniform_proposal(chain.steps), "proposal": model.proposal.cpu()}
         with torch.no_grad():
-            for word, proposal in proposals.items():
+            for drawn, proposal in proposals.items():
                 plan, bound = Plan(DRAWS, 2, proposal), ContinuousTime(model.reverse)
                 found = estimate(bound, encoded.x, encoded.id, plan, Noise(1, "shape"))
-                spread[f"{name}, {word}"] = [
+                spread[f"{name}, {drawn}"] = [
                     float(found.diffusion.var(0).mean()),
                     float(found.diffusion.mean()) * scale,
                 ]
-                print(name, word, spread[f"{name}, {word}"], flush=True)
+                print(name, drawn, spread[f"{name}, {drawn}"], flush=True)
         for grid in ("time", "optimised"):
             for steps in STEPS if grid == "time" else STEPS[:4]:
                 told = {} if grid == "time" else {"grid": grid}

@@ -3,6 +3,7 @@ the least there is; kept with the weights.
 """
 
 import math
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 import jensen
 from jensen.data.examples import Batch, Examples
 from jensen.data.space import Levels, Real
+from jensen.diffusion.calibration import knots_of
 from jensen.diffusion.continuous import ContinuousTime
 from jensen.diffusion.emission import Emission
 from jensen.diffusion.learned_schedule import PLACES, best_ends, low_variance_shape, measured_integrand
@@ -20,7 +22,7 @@ from jensen.diffusion.likelihood import Plan, estimate, uniform_proposal
 from jensen.diffusion.process import Chain, diffuse
 from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.schedule import LogSNRUniform, Shaped
-from jensen.diffusion.variance import Interpolated
+from jensen.diffusion.variance import Interpolated, variance_from
 from jensen.errors import InputError
 from jensen.models.ddpm import DDPM
 from jensen.noise import Noise
@@ -146,12 +148,22 @@ def _drawn(model: DDPM) -> tuple[Tensor, Tensor]:
     return rows(200).float()[pick], torch.arange(200)[pick]
 
 
-@pytest.mark.parametrize("shape", [[-0.1, 1.0], [0.0, 1.1], [0.5, 0.5], [1.0, 0.0], [math.nan, 1.0]])
+@pytest.mark.parametrize(
+    "shape", [[-0.1, 1.0], [0.0, 1.1], [0.5, 0.5], [1.0, 0.0], [math.nan, 1.0], [0.1, 1.0], [0.0, 0.9]]
+)
 def test_a_shape_from_a_file_goes_once_from_one_end_to_the_other(shape: list[float]):
     model = model_of(trained_shape=True)
     found = torch.linspace(*shape, PLACES, dtype=torch.float64)
     with pytest.raises(InputError, match=r"shape must be"):
         model.load_state_dict({**model.state_dict(), "shape": found})
+        check(model, "the file")
+
+
+def test_a_shape_from_a_file_does_not_stand_still():
+    model, still = model_of(trained_shape=True), EVEN.clone()
+    still[1] = 1e-9
+    with pytest.raises(InputError, match="a step of 1e-09"):
+        model.load_state_dict({**model.state_dict(), "shape": still})
         check(model, "the file")
 
 
@@ -165,7 +177,49 @@ def test_calibrating_anew_leaves_them_and_another_fit_looks_at_the_whole_range()
 
 
 def test_few_rows_are_sure_of_nothing():
-    assert ends_of(process(-5.5, 5.2), rows(40)) == pytest.approx((HIGH, LOW))
+    model, told = model_of(trained_shape=True), []
+    model.calibrate(Examples(rows(63).float(), torch.arange(63)), 0, told.append)
+    assert torch.equal(model.reverse.chain.log_snr, model_of(trained_shape=True).reverse.chain.log_snr)
+    assert sum(told) == model.calibration_calls(63)
+
+
+def test_a_network_that_diverged_leaves_the_schedule():
+    model = model_of(trained_shape=True)
+    for parameter in model.reverse.denoiser.parameters():
+        parameter.data.fill_(math.nan)
+    found = measured_integrand(model.reverse, rows(64).float(), torch.arange(64), Noise(0))
+    assert bool(found.rates.isnan().any())
+    model._learn_schedule(Batch(x=rows(64).float(), id=torch.arange(64)), Noise(0), lambda calls: None)
+    assert torch.equal(model.shape, EVEN)
+
+
+@pytest.mark.parametrize("steps", [2, 64, 65, 100, 300, 700, 1000])
+@pytest.mark.parametrize("power", [1.0, 4.0, 0.2])
+def test_a_learned_shape_has_as_many_knots_as_an_even_one(steps: int, power: float):
+    """Its ends among them, falling; where levels are close enough, the nearest to even ones."""
+    chain = Chain(Shaped(9.0, -7.0, EVEN**power), steps)
+    at = knots_of(chain)
+    assert len(at) == len(knots_of(Chain(LogSNRUniform(9.0, -7.0), steps))) == min(steps, 64)
+    assert at[0] == 1
+    assert at[-1] == steps
+    assert bool((at.diff() > 0).all())
+    if power == 1:
+        assert torch.equal(at, knots_of(Chain(LogSNRUniform(9.0, -7.0), steps)))
+
+
+def test_a_fit_with_a_learned_shape_is_loaded_again(tmp_path: Path):
+    """Numbers at each of 64 knots, also where levels even in λ are further apart than those of the chain; through the files."""
+    x = torch.randint(0, 17, (900, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8).numpy()
+    settings = {"timesteps": 100, "size": "tiny", "steps": 40, "batch_size": 32, "progress": False}
+    fitted = jensen.fit(
+        jensen.load_data(x, levels=17), "diffusion", run=tmp_path / "run", trained_shape=True, **settings
+    )
+    loaded = jensen.load(tmp_path / "run")
+    assert isinstance(fitted.model, DDPM)
+    assert isinstance(loaded.model, DDPM)
+    assert float((fitted.model.shape - EVEN).abs().max()) > 0.05
+    assert torch.equal(fitted.model.reverse.chain.log_snr, loaded.model.reverse.chain.log_snr)
+    assert torch.equal(fitted.sample(3, seed=1), loaded.sample(3, seed=1))
 
 
 def test_the_flow_keeps_the_widest():
@@ -227,54 +281,76 @@ def on_levels(schedule: LogSNRUniform) -> ReverseProcess:
     return ReverseProcess(Chain(schedule, PLAIN), Exact(WORLD), Interpolated(0.0), Emission(SPACE, 0.05))
 
 
-def mean_square(log_snr: float, controlled: bool) -> float:
-    """E r² over the world's levels and the noise, by quadrature; r = ½‖ε - ε̂‖², less ½κ²(‖ε‖² - 1) if controlled, κ = 2 E r."""
+@cache
+def mean_square(log_snr: float) -> float:
+    """E r² over the world's levels and the noise, by quadrature; r = ½‖ε - ε̂‖²."""
     nodes, weights = normal_nodes(401)
     bound = ContinuousTime(on_levels(LogSNRUniform(FIRST, LAST)))
     levels = WORLD.values.repeat_interleave(401)[:, None]
     eps = nodes.repeat(WORLD.k)[:, None]
     chance = WORLD.mass.repeat_interleave(401) * weights.repeat(WORLD.k)
     r = bound.term(levels, torch.full((len(levels),), log_snr, dtype=torch.float64), eps)
-    if controlled:
-        r = r - 0.5 * float(2 * r @ chance) ** 2 * (eps[:, 0].square() - 1)
     return float(r.square() @ chance)
 
 
-def least_and_of(shape: Tensor, controlled: bool) -> tuple[float, float]:
+def least_and_of(shape: Tensor) -> tuple[float, float]:
     """The least mean square that a draw of the integral can have, (∫ root mean square)², and its mean square with t uniform along a shape."""
     at = torch.linspace(FIRST, LAST, 257, dtype=torch.float64)
-    squares = torch.tensor([mean_square(float(level), controlled) for level in at], dtype=torch.float64)
+    squares = torch.tensor([mean_square(float(level)) for level in at], dtype=torch.float64)
     edges = FIRST + (LAST - FIRST) * shape
     segment = (torch.searchsorted(-edges, -at, right=True) - 1).clamp(0, len(shape) - 2)
     density = 1 / ((len(shape) - 1) * (edges[segment] - edges[segment + 1]))
     return float(torch.trapezoid(squares.sqrt(), -at)) ** 2, float(torch.trapezoid(squares / density, -at))
 
 
-def learned_shape(n: int = 4000) -> Tensor:
-    x = WORLD.sample((n, 1), torch.Generator().manual_seed(0))
-    found = measured_integrand(on_levels(LogSNRUniform(FIRST, LAST)), x, torch.arange(n), Noise(0))
+def learned_shape(n: int = 4000, seed: int = 0) -> Tensor:
+    x = WORLD.sample((n, 1), torch.Generator().manual_seed(seed))
+    found = measured_integrand(on_levels(LogSNRUniform(FIRST, LAST)), x, torch.arange(n), Noise(seed))
     return low_variance_shape(found, FIRST, LAST)
 
 
 def test_the_shape_has_next_to_the_least_variance_there_is():
     """A tenth of even levels can cost a ninth at most; even levels cost more than half."""
-    shape = learned_shape()
-    least, reached = least_and_of(shape, True)
-    even = least_and_of(EVEN, True)[1]
+    least, reached = least_and_of(learned_shape())
     assert least < reached < least / 0.9
-    assert even > 1.5 * least
+    assert least_and_of(EVEN)[1] > 1.5 * least
+
+
+def test_as_many_rows_as_a_fit_takes_are_enough_to_gain():
+    """256 rows of a single cell, where chance is greatest."""
+    even = least_and_of(EVEN)[1]
+    assert all(least_and_of(learned_shape(256, seed))[1] < 0.8 * even for seed in range(4))
+
+
+def test_a_draw_has_the_control_variate_that_the_estimator_has():
+    """On real values with next to no noise the chance in ‖ε‖² is all there is: with it a draw of ½‖ε - ε̂‖² has next to none left."""
+    chain, x = Chain(LogSNRUniform(HIGH, LOW), STEPS), rows(500)
+    found = {
+        word: measured_integrand(
+            ReverseProcess(chain, Exact(mixture_2d()), variance, Emission(Real(), 0.05)), x, torch.arange(500), Noise(0)
+        )
+        for word, variance in (
+            ("plain", Interpolated(0.0)),
+            ("controlled", variance_from("calibrated", chain.log_snr)),
+        )
+    }
+    assert torch.equal(found["plain"].rates, found["controlled"].rates)
+    first, controlled = found["plain"].draws[0], found["controlled"].draws[0]
+    assert float(first.std()) > 0.9
+    assert float(controlled.std()) < 0.2
+    assert float(controlled.mean()) == pytest.approx(float(first.mean()), abs=1e-9)
 
 
 def test_draws_along_it_have_that_variance_and_the_same_mean():
-    """One draw of the integral a repetition, t uniform: six standard errors of the mean, a tenth of the ratio of mean squares."""
-    x = WORLD.sample((500, 1), torch.Generator().manual_seed(1))
+    """One draw of the integral a repetition, t uniform: four standard errors of the mean, a tenth of the ratio of mean squares."""
+    x = WORLD.sample((200, 1), torch.Generator().manual_seed(1))
     shape, draws = learned_shape(), []
     for schedule in (LogSNRUniform(FIRST, LAST), Shaped(FIRST, LAST, shape)):
         bound = ContinuousTime(on_levels(schedule))
-        found = estimate(bound, x, torch.arange(500), Plan(400, 2, uniform_proposal(PLAIN)), Noise(2))
+        found = estimate(bound, x, torch.arange(200), Plan(400, 2, uniform_proposal(PLAIN)), Noise(2))
         draws.append(found.diffusion)
     difference = draws[0].mean() - draws[1].mean()
     error = sum(float(d.var(0).mean()) / d.numel() for d in draws) ** 0.5
     assert abs(float(difference)) < 4 * error
     even, shaped = (float(d.square().mean()) for d in draws)
-    assert shaped / even == pytest.approx(least_and_of(shape, False)[1] / least_and_of(EVEN, False)[1], rel=0.1)
+    assert shaped / even == pytest.approx(least_and_of(shape)[1] / least_and_of(EVEN)[1], rel=0.1)

@@ -62,7 +62,7 @@ def scored(pipeline: Pipeline, rows: Examples, **options: Any) -> LogLikelihood:
             shown.total(calls)
             shown.note("")
 
-        shown.note("a pilot measures how many draws it takes")
+        shown.note("planning the draws")
         return pipeline.log_likelihood(rows, on_start=start, on_calls=shown.advance, **options)
 
 

@@ -12,12 +12,14 @@ from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
 from jensen.diffusion.likelihood import proposal_from
-from jensen.diffusion.process import diffuse
+from jensen.diffusion.process import Chain, diffuse
 from jensen.diffusion.reverse import ReverseProcess
+from jensen.diffusion.schedule import Shaped
 from jensen.diffusion.variance import Measured, interpolate
 from jensen.noise import Noise
 
 TOGETHER = 256  # rows in one network call
+MOST_KNOTS = 64
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Residuals:
     first: Float[Tensor, "B *event"]
 
 
-def knots(log_snr: Float64[Tensor, " T"], most: int = 64) -> Int[Tensor, " n"]:
+def knots(log_snr: Float64[Tensor, " T"], most: int = MOST_KNOTS) -> Int[Tensor, " n"]:
     """At most `most` of the steps 1 … T whose λ falls as given, as even in λ as they come, both ends among them: errors are interpolated in λ."""
     if len(log_snr) <= most:
         return torch.arange(1, len(log_snr) + 1)
@@ -37,6 +39,19 @@ def knots(log_snr: Float64[Tensor, " T"], most: int = 64) -> Int[Tensor, " n"]:
     after = torch.searchsorted(-log_snr, -wanted).clamp(1, len(log_snr) - 1)
     nearer = (wanted - log_snr[after]).abs() < (wanted - log_snr[after - 1]).abs()
     return (after + nearer.long()).unique()
+
+
+def knots_of(chain: Chain) -> Int[Tensor, " n"]:
+    """The knots of a chain; of one with a learned shape as many as of an even one, since a file with numbers at each is read before the shape is
+    known: where two would be one, the next step is taken.
+    """
+    found, most = knots(chain.log_snr), min(chain.steps, MOST_KNOTS)
+    if len(found) == most or not isinstance(chain.schedule, Shaped):
+        return found
+    place = torch.arange(most)
+    wanted = torch.linspace(float(chain.log_snr[0]), float(chain.log_snr[-1]), most, dtype=torch.float64)
+    apart = (torch.searchsorted(-chain.log_snr, -wanted) - place).clamp(min=0).cummax(0).values + place
+    return 1 + torch.minimum(apart, chain.steps - most + place)
 
 
 def measure(
@@ -50,7 +65,7 @@ def measure(
     on_knot: Callable[[float, Tensor, Tensor | None], None] = lambda log_snr, squares, spread: None,
 ) -> Residuals:
     """The denoiser's residuals at every knot on these rows; `on_knot` is told λ, their squares and the variance that it sees."""
-    steps, errors, first = knots(reverse.chain.log_snr), [], torch.zeros(0)
+    steps, errors, first = knots_of(reverse.chain), [], torch.zeros(0)
     for i in steps.tolist():
         log_snr, stream, parts = reverse.chain.log_snr[i - 1], noise.at("knot", i), []
         for rows in torch.arange(len(x_0)).split(TOGETHER):

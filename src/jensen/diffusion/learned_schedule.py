@@ -6,11 +6,12 @@ In continuous time (`jensen.diffusion.continuous`) the bound from λ_1 to λ_T i
 
 so the two ends are best chosen one by one, and what is between them does not count. It counts in the variance: with t uniform a draw is
 r_λ |dλ/dt|, whose mean is the integral for every λ(t), and whose mean square is least where |dλ/dt| ∝ (E r_λ²)^-½ (Cauchy and Schwarz). Kingma et al.
-2021, "Variational diffusion models", section 5.2 and appendix I.2, train both by gradient, since their r changes with the network as they go;
-the network here sees λ and not t, so that both are measured once it is finished, and the shape is known in closed form.
+2021, "Variational diffusion models", section 5.2 and appendix I.2, train both by gradient, since their r changes with the network as they go.
+Here training has a proposal of its own, and both are measured once the network is finished: then the shape is known in closed form.
 
 With an exact denoiser the widest ends are the best; with a network those beyond which its errors cost more than they gain. A narrower end is taken where
-it is better by more than three standard errors of the mean over rows.
+it is better by more than three standard errors of the mean over rows. Fewer than 64 rows are sure of nothing: not of an end, and not of a shape, which
+would come out worse than even.
 """
 
 import copy
@@ -21,16 +22,18 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from jensen.diffusion.calibration import TOGETHER, knots
+from jensen.diffusion.calibration import TOGETHER, knots_of
 from jensen.diffusion.process import Chain, diffuse
 from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.schedule import LogSNRUniform
-from jensen.diffusion.variance import interpolate
+from jensen.diffusion.variance import Measured, interpolate
 from jensen.noise import Noise
+from jensen.rules import Rule, between
 
 SURE = 3.0  # standard errors
 FORBIDDEN = 1e300
 FEWEST = 64  # rows
+LEAST_STEP = 1e-6  # of a shape
 PLACES, FINE = 257, 8  # of a shape, and how many times finer it is integrated
 UNIFORM, LEAST = 0.1, 1e-300  # a tenth of the density is even in λ, so that no level is passed over
 
@@ -42,7 +45,7 @@ class Integrand:
     Attributes:
         levels: λ of the knots, falling.
         rates: less its regression on the chance in ‖ε‖²: its mean over rows is that of one draw with the least error.
-        draws: as the bound's estimator draws it, with the control variate that it has.
+        draws: as the bound's estimator draws it, with its control variate where it has one.
         begins: L_0 of a chain that began there, at the first quarter of the knots.
     """
 
@@ -72,7 +75,7 @@ def measured_integrand(
         context: what the rows are conditioned on.
         on_calls: told how many rows each network call held.
     """
-    steps = knots(reverse.chain.log_snr)
+    steps, controls = knots_of(reverse.chain), isinstance(reverse.variance, Measured)
     levels, quarter = reverse.chain.log_snr[steps - 1], -(-len(steps) // 4)
     rates, draws, begins = [], [], []
     for number, (i, level) in enumerate(zip(steps.tolist(), levels, strict=True)):
@@ -80,7 +83,7 @@ def measured_integrand(
         eps = eps.to(x_0)
         denoised = _denoised(reverse, diffuse(x_0, eps, level.expand(len(x_0))), level, context, on_calls)
         rate = 0.5 * level.exp() * (x_0.double() - denoised.double()).square().flatten(1).sum(1).cpu()
-        share = min(1.0, 2 * float(rate.mean()) / x_0[0].numel())  # `ReverseProcess.noise_share`
+        share = min(1.0, 2 * float(rate.mean()) / x_0[0].numel()) if controls else 0.0  # `ReverseProcess.noise_share`
         rates.append(_without(length, rate))
         draws.append(rate - 0.5 * share**2 * length)
         if number < quarter:
@@ -97,11 +100,9 @@ def best_ends(found: Integrand, reverse: ReverseProcess, x_0: Float[Tensor, "B *
         reverse: the process in its widest chain.
         x_0: the rows.
 
-    An end where too much of the data is left for samples to start from noise is none (`Schedule.warning`). Fewer than 64 rows are sure of nothing.
+    An end where too much of the data is left for samples to start from noise is none (`Schedule.warning`).
     """
     levels, quarter = found.levels, len(found.begins)
-    if len(x_0) < FEWEST:
-        return float(levels[0]), float(levels[-1])
     passed = _integral(levels, found.rates)
     ends = [_prior_cost(float(levels[0]), float(level), x_0, reverse) for level in levels[-quarter:]]
     first = _surely_least(found.begins - passed[:quarter])
@@ -120,6 +121,16 @@ def low_variance_shape(found: Integrand, high: float, low: float) -> Float64[Ten
     density = (1 - UNIFORM) * density + UNIFORM * density.mean().clamp(min=LEAST)
     mass = torch.cat([density.new_zeros(1), torch.cumulative_trapezoid(density, gone)])
     return interpolate(torch.linspace(0, 1, PLACES, dtype=torch.float64), mass / mass[-1], gone)
+
+
+def _broken(shape: Tensor) -> str | None:
+    ends, least = shape[[0, -1]].tolist(), float(shape.diff().min())
+    if ends != [0, 1]:
+        return f"{ends[0]:g} to {ends[1]:g}"
+    return None if least >= LEAST_STEP else f"a step of {least:g}"
+
+
+SHAPE = between(0, 1, "from 0 to 1") & Rule(f"all the way, in steps of at least {LEAST_STEP:g}", _broken)
 
 
 def _surely_least(costs: Float64[Tensor, "n B"]) -> int:

@@ -95,12 +95,12 @@ class Shaped(LogSNRUniform):
     Args:
         start: λ(0).
         end: λ(1).
-        shape: s at 0, …, 1, rising from 0 to 1.
+        shape: s at 0, …, 1, rising from 0 to 1; copied.
     """
 
     def __init__(self, start: float, end: float, shape: Float[Tensor, " places"]) -> None:
         super().__init__(start, end)
-        self.shape = shape.to(torch.float64)
+        self.shape = shape.detach().to("cpu", torch.float64, copy=True)
 
     def log_snr(self, t: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """λ(t)."""

@@ -17,12 +17,12 @@ from jensen.data.examples import Batch, Split
 from jensen.data.histogram import level_counts
 from jensen.data.space import Levels, Space
 from jensen.diffusion import latent
-from jensen.diffusion.calibration import calibrate, knots
+from jensen.diffusion.calibration import calibrate, knots, knots_of
 from jensen.diffusion.continuous import ContinuousTime
 from jensen.diffusion.denoiser import LevelsDenoiser
 from jensen.diffusion.emission import Emission
 from jensen.diffusion.grid import grid_from
-from jensen.diffusion.learned_schedule import PLACES, best_ends, low_variance_shape, measured_integrand
+from jensen.diffusion.learned_schedule import FEWEST, PLACES, SHAPE, best_ends, low_variance_shape, measured_integrand
 from jensen.diffusion.likelihood import resized_proposal, uniform_proposal
 from jensen.diffusion.methods import METHODS, Asked, Method, Ode, Vlb, refuse_others
 from jensen.diffusion.process import Chain
@@ -84,9 +84,9 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         schedule: "log-snr", "linear", "cosine", "vp", "sub-vp", "ve", "flow" (`jensen.diffusion.schedule`), or "betas" with `betas` given.
         log_snr_start: λ(0) of "log-snr" and "ve"; None for 2 log(3 (k - 1)) on k levels and 9 on real values.
         log_snr_end: λ(1) of the two; None for -7 on levels and -9 on real values.
-        trained_ends: whether calibration chooses, between those two, the ends with the best bound on validation rows; of "log-snr".
+        trained_ends: whether calibration chooses, between those two, the ends with the best bound on validation rows; of "log-snr" and "ve".
         trained_shape: whether it chooses, between the ends, the levels at even times by which a random one of them says most of the bound, instead
-            of even ones; of "log-snr".
+            of even ones; of "log-snr" and "ve".
         beta_start: of "linear", over 1000 steps; None for 1e-4.
         beta_end: likewise; None for 0.02.
         betas: β_1 … β_N, any N.
@@ -161,7 +161,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
             )
             chain = Chain(chosen, timesteps)
             check_levels(chain)
-            variance = variance_from(reverse_variance, chain.log_snr[knots(chain.log_snr) - 1], self.event_shape)
+            variance = variance_from(reverse_variance, chain.log_snr[knots_of(chain) - 1], self.event_shape)
             emission = Emission(space, first_scale(space, chain))
         waves = tuple(fourier or ())
         if not all(0 <= n <= MOST_POWER for n in waves) or len(set(waves)) < len(waves):
@@ -191,7 +191,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
             low, high = (float(self.widest.log_snr[place]) for place in (-1, 0))
             rules["ends"] = between(low, high, f"from {low:g} to {high:g}") & RISING
         if self.trained_shape:
-            rules["shape"] = between(0, 1, "from 0 to 1") & RISING
+            rules["shape"] = SHAPE
         return rules
 
     def _keep_schedule(self) -> None:
@@ -203,7 +203,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
             self.register_buffer("ends", self.widest.log_snr[[-1, 0]].clone())
         if self.trained_shape:
             self.register_buffer("shape", torch.linspace(0, 1, PLACES, dtype=torch.float64))
-        self._as_learned()  # as after loading: a resumed fit sees the same levels to the last digit
+        self._as_learned()  # the levels of a loaded model to the last digit
         self.register_load_state_dict_post_hook(lambda model, _: model._as_learned())
 
     def _said_of_schedule(self) -> str:
@@ -268,10 +268,10 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         )
 
     def calibration_calls(self, rows: int, most: int | None = None) -> int:
-        """One for each row used and each knot; in a fit as many again for ends that are trained."""
+        """One for each row used and each knot; in a fit as many again for a schedule that is learned."""
         used = enough_rows(self.event_shape, CALIBRATION_ROWS) if most is None else most
         passes = 1 + ((self.trained_ends or self.trained_shape) and most is None)
-        return passes * min(rows, used) * len(knots(self.reverse.chain.log_snr))
+        return passes * min(rows, used) * len(knots_of(self.reverse.chain))
 
     @torch.no_grad()
     def calibrate(self, valid: Rows, seed: int, on_calls: OnCalls = nothing) -> None:
@@ -292,13 +292,17 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
     def _learn_schedule(self, batch: Batch, noise: Noise, on_calls: OnCalls) -> None:
         self.eval()
         widest = self.reverse.along(self.widest)
+        if len(batch.x) < FEWEST:
+            on_calls(len(batch.x) * len(knots_of(self.widest)))
+            return
         found = measured_integrand(widest, batch.x, batch.id, noise, context=batch.context, on_calls=on_calls)
         high, low = self.widest.log_snr[[0, -1]].tolist()
         if self.trained_ends:
             high, low = best_ends(found, widest, batch.x)
             self.ends.copy_(torch.tensor([low, high], dtype=torch.float64))
         if self.trained_shape:
-            self.shape.copy_(low_variance_shape(found, high, low))
+            shape = low_variance_shape(found, high, low)
+            self.shape.copy_(shape if bool(shape.isfinite().all()) else self.shape)  # of a network that diverged
         self._as_learned()
         if isinstance(self.reverse.variance, Measured):
             self.calibrated_by(self.reverse.variance.word)  # with its knots between them
@@ -315,7 +319,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         """
         chain = self.reverse.chain
         with torch.device("cpu"):
-            variance = variance_from(word, chain.log_snr[knots(chain.log_snr) - 1], self.event_shape)
+            variance = variance_from(word, chain.log_snr[knots_of(chain) - 1], self.event_shape)
         check_seen(variance, self.reverse.denoiser)
         return variance
 

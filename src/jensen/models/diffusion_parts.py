@@ -107,7 +107,7 @@ def check_learned(chain: Chain, setting: str) -> None:
     if chain.steps < 2:
         raise InputError(f"{setting} needs at least 2 steps, got timesteps={chain.steps}")
     if not isinstance(chain.schedule, LogSNRUniform):
-        raise InputError(f"{setting} is for schedule=log-snr, a straight line; leave it out, or take that one")
+        raise InputError(f"{setting} is for schedule=log-snr or ve, a straight line; leave it out, or take that one")
 
 
 def check_seen(variance: ReverseVariance, denoiser: Denoiser) -> None:
