@@ -189,7 +189,7 @@ def test_a_network_that_diverged_leaves_the_schedule():
         parameter.data.fill_(math.nan)
     found = measured_integrand(model.reverse, rows(64).float(), torch.arange(64), Noise(0))
     assert bool(found.rates.isnan().any())
-    model._learn_schedule(Batch(x=rows(64).float(), id=torch.arange(64)), Noise(0), lambda calls: None)
+    model.learn_schedule(Batch(x=rows(64).float(), id=torch.arange(64)), Noise(0), lambda calls: None)
     assert torch.equal(model.shape, EVEN)
 
 
@@ -233,7 +233,7 @@ def test_the_flow_keeps_the_widest():
 def test_a_run_with_the_widest_ends_is_loaded_again(k: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """λ(0) of levels is no number of float32; through the files."""
     monkeypatch.setattr(
-        "jensen.models.ddpm.best_ends", lambda found, reverse, x_0: reverse.chain.log_snr[[0, -1]].tolist()
+        "jensen.models.scheduled.best_ends", lambda found, reverse, x_0: reverse.chain.log_snr[[0, -1]].tolist()
     )
     x = torch.randint(0, k, (90, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8).numpy()
     settings = {"timesteps": 5, "size": "tiny", "steps": 2, "batch_size": 8, "progress": False, "trained_ends": True}

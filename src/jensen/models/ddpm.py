@@ -22,13 +22,12 @@ from jensen.diffusion.continuous import ContinuousTime
 from jensen.diffusion.denoiser import LevelsDenoiser
 from jensen.diffusion.emission import Emission
 from jensen.diffusion.grid import grid_from
-from jensen.diffusion.learned_schedule import FEWEST, PLACES, SHAPE, best_ends, low_variance_shape, measured_integrand
 from jensen.diffusion.likelihood import resized_proposal, uniform_proposal
 from jensen.diffusion.methods import METHODS, Asked, Method, Ode, Vlb, refuse_others
 from jensen.diffusion.process import Chain
 from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.sampler import Sampler, Watcher, sample
-from jensen.diffusion.schedule import LogSNRUniform, Shaped, schedule_from
+from jensen.diffusion.schedule import schedule_from
 from jensen.diffusion.solvers.words import SAMPLERS, best_for, sampler_from
 from jensen.diffusion.variance import MEASURED, Learned, Measured, ReverseVariance, variance_from
 from jensen.distributions.conditional import Conditional
@@ -40,7 +39,6 @@ from jensen.models.diffusion_parts import (
     BY_ENDS,
     HEAD_FEATURES,
     MOST_STEPS,
-    check_learned,
     check_levels,
     check_schedule,
     check_seen,
@@ -65,16 +63,17 @@ from jensen.models.model import (
     sample_noise,
 )
 from jensen.models.networks import NetworkShape
+from jensen.models.scheduled import Scheduled
 from jensen.nn.unet import dropout_for, preset_for
 from jensen.noise import Noise
-from jensen.rules import POSITIVE, RISING, Rule, Ruled, between, first_broken, probabilities
+from jensen.rules import POSITIVE, Rule, Ruled, probabilities
 from jensen.training.fitter import Objective, Rows, TrainingSettings
 
 CALIBRATION_ROWS = 256
 MOST_POWER = 12
 
 
-class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
+class DDPM(GradientModel, Calibratable, ChainModel, Scheduled, Ruled):
     """A DDPM.
 
     Args:
@@ -173,52 +172,14 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         self.places = places_from(dequantisation, shape, space)
         self.reverse = ReverseProcess(chain, denoiser, variance, emission)
         self.register_buffer("proposal", uniform_proposal(timesteps))
-        self.widest, self.trained_ends, self.trained_shape = chain, trained_ends, trained_shape
         with torch.device("cpu"):
-            self._keep_schedule()
+            self.keep_schedule(trained_ends=trained_ends, trained_shape=trained_shape)
 
     proposal: Tensor
-    ends: Tensor
-    shape: Tensor
 
     def rules(self) -> dict[str, Rule]:
         """Each term with its probability, none of them 0; a schedule within that which was trained."""
-        return {"proposal": POSITIVE & probabilities(), **self._rules_of_schedule()}
-
-    def _rules_of_schedule(self) -> dict[str, Rule]:
-        rules = {}
-        if self.trained_ends:
-            low, high = (float(self.widest.log_snr[place]) for place in (-1, 0))
-            rules["ends"] = between(low, high, f"from {low:g} to {high:g}") & RISING
-        if self.trained_shape:
-            rules["shape"] = SHAPE
-        return rules
-
-    def _keep_schedule(self) -> None:
-        """What is learned of it with the weights, before calibration as it was given: λ_T and λ_1, and the shape between them."""
-        for setting in ("trained_ends", "trained_shape"):
-            if getattr(self, setting):
-                check_learned(self.widest, setting)
-        if self.trained_ends:
-            self.register_buffer("ends", self.widest.log_snr[[-1, 0]].clone())
-        if self.trained_shape:
-            self.register_buffer("shape", torch.linspace(0, 1, PLACES, dtype=torch.float64))
-        self._as_learned()  # the levels of a loaded model to the last digit
-        self.register_load_state_dict_post_hook(lambda model, _: model._as_learned())
-
-    def _said_of_schedule(self) -> str:
-        """Beside a number of the chain, what was chosen."""
-        ends = ", log-SNR {1:.3g} to {0:.3g}".format(*self.ends.tolist()) if self.trained_ends else ""
-        return ends + (", trained shape" if self.trained_shape else "")
-
-    def _as_learned(self) -> None:
-        """The chain of the learned schedule; the widest where its numbers are none that `rules` allow."""
-        if not (self.trained_ends or self.trained_shape):
-            return
-        allowed = first_broken(self._rules_of_schedule(), dict(self.named_buffers(recurse=False))) is None
-        low, high = (self.ends if self.trained_ends and allowed else self.widest.log_snr[[-1, 0]]).tolist()
-        learned = Shaped(high, low, self.shape) if self.trained_shape and allowed else LogSNRUniform(high, low)
-        self.reverse.chain = Chain(learned, self.widest.steps)
+        return {"proposal": POSITIVE & probabilities(), **self.rules_of_schedule()}
 
     @classmethod
     def codec(cls, split: Split) -> Affine:
@@ -270,7 +231,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
     def calibration_calls(self, rows: int, most: int | None = None) -> int:
         """One for each row used and each knot; in a fit as many again for a schedule that is learned."""
         used = enough_rows(self.event_shape, CALIBRATION_ROWS) if most is None else most
-        passes = 1 + ((self.trained_ends or self.trained_shape) and most is None)
+        passes = 1 + (self.learns_schedule and most is None)
         return passes * min(rows, used) * len(knots_of(self.reverse.chain))
 
     @torch.no_grad()
@@ -278,8 +239,11 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         """The schedule if it is learned, then reverse variance, emission scale and proposal from at most 256 validation rows, fewer where rows are large."""
         pick = Noise(seed, "calibrate").permutation(len(valid))[: enough_rows(self.event_shape, CALIBRATION_ROWS)]
         batch = valid.batch(pick)
-        if self.trained_ends or self.trained_shape:
-            self._learn_schedule(batch, Noise(seed, "calibrate", "ends"), on_calls)
+        if self.learns_schedule:
+            self.eval()
+            self.learn_schedule(batch, Noise(seed, "calibrate", "ends"), on_calls)
+            if isinstance(self.reverse.variance, Measured):
+                self.calibrated_by(self.reverse.variance.word)  # with its knots along it
         self.calibrate_on(batch, seed, on_calls)
 
     @torch.no_grad()
@@ -288,24 +252,6 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
         self.eval()
         noise = Noise(seed, "calibrate", "noise")
         self.proposal.copy_(calibrate(self.reverse, batch.x, batch.id, noise, context=batch.context, on_calls=on_calls))
-
-    def _learn_schedule(self, batch: Batch, noise: Noise, on_calls: OnCalls) -> None:
-        self.eval()
-        widest = self.reverse.along(self.widest)
-        if len(batch.x) < FEWEST:
-            on_calls(len(batch.x) * len(knots_of(self.widest)))
-            return
-        found = measured_integrand(widest, batch.x, batch.id, noise, context=batch.context, on_calls=on_calls)
-        high, low = self.widest.log_snr[[0, -1]].tolist()
-        if self.trained_ends:
-            high, low = best_ends(found, widest, batch.x)
-            self.ends.copy_(torch.tensor([low, high], dtype=torch.float64))
-        if self.trained_shape:
-            shape = low_variance_shape(found, high, low)
-            self.shape.copy_(shape if bool(shape.isfinite().all()) else self.shape)  # of a network that diverged
-        self._as_learned()
-        if isinstance(self.reverse.variance, Measured):
-            self.calibrated_by(self.reverse.variance.word)  # with its knots between them
 
     def calibrated_by(self, word: str) -> None:
         """With another reverse variance, not measured yet."""
@@ -411,11 +357,11 @@ class DDPM(GradientModel, Calibratable, ChainModel, Ruled):
                 self.proposal.cpu(),
                 math.inf,
                 self.space,
-                between=self._said_of_schedule(),
+                between=self.said_of_schedule(),
             )
         grid = options.get("grid") or "time"
         reverse, proposal = self._process(timesteps, grid)
-        return Vlb(reverse, proposal, reverse.chain.steps, self.space, grid, self._said_of_schedule())
+        return Vlb(reverse, proposal, reverse.chain.steps, self.space, grid, self.said_of_schedule())
 
     @torch.no_grad()
     def sample(
