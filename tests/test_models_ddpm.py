@@ -125,7 +125,7 @@ def test_context_reaches_the_network_from_everywhere(loss: str) -> None:
     for asks in (
         lambda: objective(batch, Noise(0)),
         lambda: objective.held_out(batch, Noise(0)),
-        lambda: model._train_ends(batch, Noise(0), lambda done: None),
+        lambda: model.learn_schedule(batch, Noise(0), lambda done: None),
         lambda: model.calibrate_on(batch, 0),
         lambda: model.plan(batch, 70, tolerance=3.0, seed=0),
         lambda: model.log_likelihood(rows, context, repetitions=2),
