@@ -134,6 +134,7 @@ def test_a_model_keeps_the_shape_as_well(trained_ends: bool):
     assert torch.equal(model.reverse.chain.log_snr, again.reverse.chain.log_snr)
     assert torch.equal(model.sample(5, seed=1), again.sample(5, seed=1))
     assert again.log_likelihood(x, repetitions=2).of.endswith("trained shape")
+    assert "shape" not in again.log_likelihood(x, repetitions=2, timesteps=math.inf).of
     even = DDPM((2,), Real(), timesteps=40, size="tiny")
     even.load_state_dict(model.state_dict(), strict=False)
     if not trained_ends:

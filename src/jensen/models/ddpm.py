@@ -84,8 +84,8 @@ class DDPM(GradientModel, Calibratable, ChainModel, Scheduled, Ruled):
         log_snr_start: λ(0) of "log-snr" and "ve"; None for 2 log(3 (k - 1)) on k levels and 9 on real values.
         log_snr_end: λ(1) of the two; None for -7 on levels and -9 on real values.
         trained_ends: whether calibration chooses, between those two, the ends with the best bound on validation rows; of "log-snr" and "ve".
-        trained_shape: whether it chooses, between the ends, the levels at even times by which a random one of them says most of the bound, instead
-            of even ones; of "log-snr" and "ve".
+        trained_shape: whether it chooses, between the ends, the levels at even times so that a random one of them tells the bound with the least
+            variance, instead of even ones; of "log-snr" and "ve".
         beta_start: of "linear", over 1000 steps; None for 1e-4.
         beta_end: likewise; None for 0.02.
         betas: β_1 … β_N, any N.
@@ -357,7 +357,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Scheduled, Ruled):
                 self.proposal.cpu(),
                 math.inf,
                 self.space,
-                between=self.said_of_schedule(),
+                between=self.said_of_ends(),
             )
         grid = options.get("grid") or "time"
         reverse, proposal = self._process(timesteps, grid)

@@ -62,10 +62,13 @@ class Scheduled(nn.Module):
             rules["shape"] = SHAPE
         return rules
 
+    def said_of_ends(self) -> str:
+        """Beside a number in continuous time, where they were chosen."""
+        return ", log-SNR {1:.3g} to {0:.3g}".format(*self.ends.tolist()) if self.trained_ends else ""
+
     def said_of_schedule(self) -> str:
-        """Beside a number of the chain, what was learned."""
-        ends = ", log-SNR {1:.3g} to {0:.3g}".format(*self.ends.tolist()) if self.trained_ends else ""
-        return ends + (", trained shape" if self.trained_shape else "")
+        """Beside a number of a chain, which depends on the shape as well."""
+        return self.said_of_ends() + (", trained shape" if self.trained_shape else "")
 
     @torch.no_grad()
     def learn_schedule(self, batch: Batch, noise: Noise, on_calls: OnCalls) -> None:
