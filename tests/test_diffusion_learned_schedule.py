@@ -22,7 +22,7 @@ from jensen.diffusion.likelihood import Plan, estimate, uniform_proposal
 from jensen.diffusion.process import Chain, diffuse
 from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.schedule import LogSNRUniform, Shaped
-from jensen.diffusion.variance import Interpolated, variance_from
+from jensen.diffusion.variance import Calibrated, Interpolated, variance_from
 from jensen.errors import InputError
 from jensen.models.ddpm import DDPM
 from jensen.noise import Noise
@@ -129,6 +129,9 @@ def test_a_model_keeps_the_shape_as_well(trained_ends: bool):
     found = measured_integrand(model.reverse.along(model.widest), *_drawn(model), Noise(0, "calibrate", "ends"))
     expected = high + (low - high) * low_variance_shape(found, high, low)
     torch.testing.assert_close(model.reverse.chain.schedule.log_snr(torch.linspace(0, 1, PLACES).double()), expected)
+    chain, variance = model.reverse.chain, model.reverse.variance
+    assert isinstance(variance, Calibrated)
+    assert torch.equal(variance.log_snr, chain.log_snr[knots_of(chain) - 1].flip(0))
     again.load_state_dict(model.state_dict())
     check(again, "the file")
     assert torch.equal(model.reverse.chain.log_snr, again.reverse.chain.log_snr)
