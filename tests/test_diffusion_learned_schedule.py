@@ -14,7 +14,7 @@ from torch import Tensor
 import jensen
 from jensen.data.examples import Batch, Examples
 from jensen.data.space import Levels, Real
-from jensen.diffusion.calibration import knots_of
+from jensen.diffusion.calibration import calibrate, knots_of
 from jensen.diffusion.continuous import ContinuousTime
 from jensen.diffusion.emission import Emission
 from jensen.diffusion.learned_schedule import PLACES, best_ends, low_variance_shape, measured_integrand
@@ -185,6 +185,7 @@ def test_few_rows_are_sure_of_nothing():
     model.calibrate(Examples(rows(63).float(), torch.arange(63)), 0, told.append)
     assert torch.equal(model.reverse.chain.log_snr, model_of(trained_shape=True).reverse.chain.log_snr)
     assert sum(told) == model.calibration_calls(63)
+    assert "shape" not in model.log_likelihood(rows(9).float(), repetitions=2).of
 
 
 def test_a_network_that_diverged_leaves_the_schedule():
@@ -211,6 +212,13 @@ def test_a_learned_shape_has_as_many_knots_as_an_even_one(steps: int, far_apart:
     assert bool((at.diff() > 0).all())
     if far_apart == "nowhere":
         assert torch.equal(at, knots_of(Chain(LogSNRUniform(9.0, -7.0), steps)))
+
+
+def test_a_schedule_keeps_a_shape_of_its_own():
+    shape = EVEN.clone()
+    schedule = Shaped(9.0, -7.0, shape)
+    shape.zero_()
+    assert schedule.log_snr(torch.tensor([0.0, 0.5, 1.0])).tolist() == pytest.approx([9.0, 1.0, -7.0])
 
 
 def test_a_fit_with_a_learned_shape_is_loaded_again(tmp_path: Path):
@@ -345,6 +353,13 @@ def test_a_draw_has_the_control_variate_that_the_estimator_has():
     assert float(first.std()) > 0.9
     assert float(controlled.std()) < 0.2
     assert float(controlled.mean()) == pytest.approx(float(first.mean()), abs=1e-9)
+    calibrated_variance = variance_from("calibrated", chain.log_snr)
+    reverse = ReverseProcess(chain, Exact(mixture_2d()), calibrated_variance, Emission(Real(), 0.05))
+    calibrate(reverse, x, torch.arange(500), Noise(1))
+    taken = (found["plain"].draws - found["controlled"].draws).std(1)
+    share = reverse.noise_share(chain.log_snr)
+    # ‖ε‖² of two cells has standard deviation 2, of which ½κ² was taken
+    torch.testing.assert_close(taken[::8].sqrt(), share[::8], rtol=0.25, atol=0.02)
 
 
 def test_draws_along_it_have_that_variance_and_the_same_mean():

@@ -67,21 +67,34 @@ def measure(
     """The denoiser's residuals at every knot on these rows; `on_knot` is told λ, their squares and the variance that it sees."""
     steps, errors, first = knots_of(reverse.chain), [], torch.zeros(0)
     for i in steps.tolist():
-        log_snr, stream, parts = reverse.chain.log_snr[i - 1], noise.at("knot", i), []
-        for rows in torch.arange(len(x_0)).split(TOGETHER):
-            eps = stream.normal(ids[rows], tuple(x_0.shape[1:])).to(x_0)
-            level = log_snr.expand(len(rows))
-            given = None if context is None else context[rows]
-            noisy, seen = diffuse(x_0[rows], eps, level), reverse.variance.learns_by_state
-            parts.append(reverse.denoiser.moments(noisy, level, given, spread=seen))
-            on_calls(len(rows))
-        denoised = torch.cat([mean for mean, _ in parts])
-        spreads = [spread for _, spread in parts if spread is not None]
+        log_snr = reverse.chain.log_snr[i - 1]
+        eps = noise.at("knot", i).normal(ids, tuple(x_0.shape[1:])).to(x_0)
+        denoised, spread = denoised_at(reverse, x_0, eps, log_snr, context, on_calls, reverse.variance.learns_by_state)
         squares = (x_0.double() - denoised.double()).square().cpu()
         errors.append(squares.flatten(1).mean(1))
         first = denoised if i == 1 else first
-        on_knot(float(log_snr), squares, torch.cat(spreads).cpu() if spreads else None)
+        on_knot(float(log_snr), squares, None if spread is None else spread.cpu())
     return Residuals(steps, torch.stack(errors), first)
+
+
+def denoised_at(
+    reverse: ReverseProcess,
+    x_0: Float[Tensor, "B *event"],
+    eps: Float[Tensor, "B *event"],
+    log_snr: Float64[Tensor, ""],
+    context: Tensor | None,
+    on_calls: Callable[[int], None],
+    spread: bool = False,
+) -> tuple[Float[Tensor, "B *event"], Float[Tensor, "B *event"] | None]:
+    """x̂_0 of rows with this noise at one λ, so many rows a network call, and the variance that the network sees if wanted and seen."""
+    parts = []
+    for rows in torch.arange(len(x_0)).split(TOGETHER):
+        level, given = log_snr.expand(len(rows)), None if context is None else context[rows]
+        noisy = diffuse(x_0[rows], eps[rows], level)
+        parts.append(reverse.denoiser.moments(noisy, level, given, spread=spread))
+        on_calls(len(rows))
+    spreads = [seen for _, seen in parts if seen is not None]
+    return torch.cat([mean for mean, _ in parts]), torch.cat(spreads) if spreads else None
 
 
 def calibrate(

@@ -22,8 +22,8 @@ import torch
 from jaxtyping import Float, Float64, Int
 from torch import Tensor
 
-from jensen.diffusion.calibration import TOGETHER, knots_of
-from jensen.diffusion.process import Chain, diffuse
+from jensen.diffusion.calibration import denoised_at, knots_of
+from jensen.diffusion.process import Chain
 from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.schedule import LogSNRUniform
 from jensen.diffusion.variance import Measured, interpolate
@@ -80,8 +80,7 @@ def measured_integrand(
     rates, draws, begins = [], [], []
     for number, (i, level) in enumerate(zip(steps.tolist(), levels, strict=True)):
         eps, length = _of_even_length(noise.at("knot", i).normal(ids, tuple(x_0.shape[1:])))
-        eps = eps.to(x_0)
-        denoised = _denoised(reverse, diffuse(x_0, eps, level.expand(len(x_0))), level, context, on_calls)
+        denoised, _ = denoised_at(reverse, x_0, eps.to(x_0), level, context, on_calls)
         rate = 0.5 * level.exp() * (x_0.double() - denoised.double()).square().flatten(1).sum(1).cpu()
         share = min(1.0, 2 * float(rate.mean()) / x_0[0].numel()) if controls else 0.0  # `ReverseProcess.noise_share`
         rates.append(_without(length, rate))
@@ -155,17 +154,6 @@ def _of_even_length(eps: Tensor) -> tuple[Tensor, Tensor]:
 def _without(length: Float64[Tensor, " B"], costs: Float64[Tensor, " B"]) -> Float64[Tensor, " B"]:
     """Costs less their regression on that, with the same mean."""
     return costs - (costs * length).mean() / length.square().mean().clamp(min=LEAST) * length
-
-
-def _denoised(
-    reverse: ReverseProcess, x: Tensor, level: Tensor, context: Tensor | None, on_calls: Callable[[int], None]
-) -> Tensor:
-    parts = []
-    for rows in torch.arange(len(x)).split(TOGETHER):
-        given = None if context is None else context[rows]
-        parts.append(reverse.denoiser(x[rows], level.expand(len(rows)), given))
-        on_calls(len(rows))
-    return torch.cat(parts)
 
 
 def _emission_cost(reverse: ReverseProcess, x_0: Tensor, denoised: Tensor) -> Float64[Tensor, " B"]:

@@ -43,7 +43,7 @@ class Scheduled(nn.Module):
         if trained_ends:
             self.register_buffer("ends", self.widest.log_snr[[-1, 0]].clone())
         if trained_shape:
-            self.register_buffer("shape", torch.linspace(0, 1, PLACES, dtype=torch.float64))
+            self.register_buffer("shape", _straight())
         self._as_learned()  # the levels of a loaded model to the last digit
         self.register_load_state_dict_post_hook(lambda model, _: model._as_learned())
 
@@ -67,8 +67,9 @@ class Scheduled(nn.Module):
         return ", log-SNR {1:.3g} to {0:.3g}".format(*self.ends.tolist()) if self.trained_ends else ""
 
     def said_of_schedule(self) -> str:
-        """Beside a number of a chain, which depends on the shape as well."""
-        return self.said_of_ends() + (", trained shape" if self.trained_shape else "")
+        """Beside a number of a chain, which depends on the shape as well, where there was one to be learned."""
+        bent = self.trained_shape and not torch.equal(self.shape.cpu(), _straight())
+        return self.said_of_ends() + (", trained shape" if bent else "")
 
     @torch.no_grad()
     def learn_schedule(self, batch: Batch, noise: Noise, on_calls: OnCalls) -> None:
@@ -95,3 +96,8 @@ class Scheduled(nn.Module):
         low, high = (self.ends if self.trained_ends and allowed else self.widest.log_snr[[-1, 0]]).tolist()
         learned = Shaped(high, low, self.shape) if self.trained_shape and allowed else LogSNRUniform(high, low)
         self.reverse.chain = Chain(learned, self.widest.steps)
+
+
+def _straight() -> Tensor:
+    """The shape of even levels."""
+    return torch.linspace(0, 1, PLACES, dtype=torch.float64)
