@@ -13,15 +13,12 @@ same, for the bound   the same, trained on the terms of the bound as they are (`
 Each is trained for its minutes by the clock (steps are timed first), kept in DIR, and loaded from there when the command is given again. Then
 each network, behind one interface, gets its reverse variance and its emission from the same validation rows and is scored on the same test rows
 with the same noise (T = 1000, levels even in log-SNR between the ends that its own training has seen), and 1,000 samples of each by one
-solver are measured against test rows. Their step by their loop, and by ours for ε as they have it and for the levels, are timed in turn, and with them our U-Net of
-their widths, arithmetic and weights (1,158 and 1,140 million operations an image forward and backward, 1.10 and 1.11 million weights) by our loop. Prints
-one JSON object and writes diffusion_peer.json into DIR.
+solver are measured against test rows. Prints one JSON object and writes diffusion_peer.json into DIR. Their steps are timed by diffusion_steps.py.
 """
 
 import argparse
 import json
 import math
-import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -59,7 +56,7 @@ BATCH, CHANNELS, LAYERS = 64, (32, 64, 64), 1
 DEPTH = (3, 3, 3)  # blocks of our U-Net with these channels that cost what theirs costs
 CALIBRATED_ON, REPETITIONS, CALLS = 512, 4, 16
 SAMPLER, STEPS = "dpm-2m", 20
-TRIAL, ROUNDS = 20, 9
+TRIAL = 20
 
 
 def without_fused_attention(network: "TheirNetwork") -> "TheirNetwork":
@@ -75,7 +72,7 @@ def without_fused_attention(network: "TheirNetwork") -> "TheirNetwork":
 class TheirNetwork(nn.Module):
     """UNet2DModel with our call: the level it is told is the place of λ on their schedule, from 0 to 999."""
 
-    def __init__(self, outputs: int) -> None:
+    def __init__(self, outputs: int, groups: int = 8) -> None:
         super().__init__()
         from diffusers import UNet2DModel
 
@@ -89,7 +86,7 @@ class TheirNetwork(nn.Module):
             block_out_channels=CHANNELS,
             down_block_types=down,
             up_block_types=up,
-            norm_num_groups=8,
+            norm_num_groups=groups,
         )
         self.register_buffer(
             "levels", Linear().log_snr(torch.arange(1, 1001).double() / 1000).float(), persistent=False
@@ -207,34 +204,6 @@ def our_loop(model: DDPM, pipeline: Pipeline, split: Split, loss: str = "simple"
     return loop
 
 
-def side_by_side(pipeline: Pipeline, split: Split) -> dict[str, list[float]]:
-    """Images a second of their network in each loop and of ours in ours, steps taken in turn: medians, and the medians of the ratios to theirs."""
-    eps = {"parametrisation": "eps", "reverse_variance": "calibrated"}
-    steps = {
-        "their loop": their_loop(TheirNetwork(1), pipeline.codec.encode(split.train.x))(10_000),
-        "our loop, ε": our_loop(same_model(split, pipeline, **eps), pipeline, split)(10_000).try_out,
-        "our loop, our network of that size, ε": our_loop(
-            model_around(like_theirs, split, pipeline, **eps), pipeline, split
-        )(10_000).try_out,
-        "our loop, levels": our_loop(same_model(split, pipeline), pipeline, split)(10_000).try_out,
-    }
-    took: dict[str, list[float]] = {name: [] for name in steps}
-    for number in range(ROUNDS + 1):
-        for name, step in steps.items():
-            began = time.perf_counter()
-            for k in range(3):
-                step(3 * number + k)
-            took[name].append((time.perf_counter() - began) / 3)
-    first = took["their loop"][1:]
-    return {
-        name: [
-            BATCH / statistics.median(own[1:]),
-            statistics.median(a / b for a, b in zip(first, own[1:], strict=True)),
-        ]
-        for name, own in took.items()
-    }
-
-
 def scored(
     name: str, denoiser: Denoiser, ends: tuple[float, float], pipeline: Pipeline, split: Split, options: Any
 ) -> dict[str, Any]:
@@ -326,7 +295,6 @@ def main() -> None:
         "theirs": tuple(float(Linear().log_snr(torch.tensor([t]))[0]) for t in (0.001, 1.0)),
     }
     result = {
-        "images_a_second_at_equal_architecture": side_by_side(ours, split),
         "theirs": {**told, **scored("theirs", NetworkDenoiser(theirs, Eps()), ends["theirs"], ours, split, options)},
         **{
             name: {**trained, **scored(name, network, ends["ours"], ours, split, options)}
