@@ -20,7 +20,6 @@ matrix products only. By x_t itself, ∂x̂/∂(x_t/α) = SNR · Var_p(y), as Tw
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -31,8 +30,8 @@ from jensen.rules import FINITE, RISING, Rule, Ruled
 __all__ = ["LevelsHead", "posterior_mean"]
 
 CHUNK = 1024  # rows at a time: 1024 × 256 floats are one megabyte, so two buffers stay in the cache
-FLOOR = 2.5  # a level's logarithm below the likeliest's goes no lower than so many times that of the rounding error: where the SNR is high it
-# would be far less, and the arithmetic of numbers next to 0 (subnormal ones) is several times slower than any other
+FLOOR = 2.5  # no probability is below the rounding error to this power: where the SNR is high it would be far less, and the arithmetic of
+# numbers next to 0 (subnormal ones) is several times slower than any other
 
 
 class _Posterior:
@@ -43,7 +42,7 @@ class _Posterior:
     ) -> None:
         self.features, self.scale, self.u = features, scale, u
         self.weight, self.bias, self.values = weight, bias, values
-        self.floor = FLOOR * math.log(torch.finfo(u.dtype).eps)
+        self.least = torch.finfo(u.dtype).eps ** FLOOR
         self.buffers = torch.empty(2, min(CHUNK, len(u)), len(values), dtype=u.dtype, device=u.device)
 
     def __call__(self, rows: slice) -> Tensor:
@@ -51,15 +50,14 @@ class _Posterior:
         torch.addmm(self.bias, self.features[rows], self.weight, out=logits)
         torch.sub(self.values, self.u[rows], out=distance).mul_(self.scale[rows])
         logits.addcmul_(distance, distance, value=-1)
-        logits.sub_(logits.amax(1, keepdim=True)).clamp_(min=self.floor).exp_()
-        return logits.div_(logits.sum(1, keepdim=True))
+        return torch.softmax(logits, 1, out=logits).clamp_(min=self.least)
 
     def slope(self, p: Tensor) -> Tensor:
         """SNR · Var_p(y) (rows, 1) of the rows whose p was the last, which it writes over; the moments are about u, which at high SNR is nearer
         than the mean of all levels.
         """
         away = self.buffers[1, : len(p)]
-        p.sub_(1.001 * math.exp(self.floor)).clamp_(min=0)  # squares reach e^40: nothing may stand at the floor
+        p.sub_(1.001 * self.least).clamp_(min=0)  # squares reach e^40: nothing may stand at the least
         first = p.mul_(away).sum(1, keepdim=True)
         return 2 * (p.mul_(away).sum(1, keepdim=True) - first.square())
 
