@@ -1,12 +1,13 @@
 """diffusers' U-Net as the same function of the same weights, in layers that keep images channels-last.
 
-Its own layers do not: a shortcut's input is made contiguous in training, and so is what is enlarged, from 64 images on. `channels_last` has its modules compute by other ways:
+Its own layers do not: a shortcut's input is made contiguous in training, and so is what is enlarged, from 64 images on. `channels_last` has its modules compute by other ways, for
+UNet2DModel's defaults (no dropout, SiLU, sums not rescaled, the time added):
 
-residual block   as it is, but nothing is laid out anew
+residual block   the same operations, but nothing is laid out anew
 upsampling       nearest neighbours and then 3 × 3 weights are one transposed convolution by 4 × 4 of their sums, with 4/9 of the multiplications
 self-attention   one product for queries, keys and values, then ours
 
-GroupNorm stays PyTorch's: channels-last it is quick where a group has a multiple of 16 channels, and some twenty times slower elsewhere. tests/test_benchmarks_layers.py compares values and
+GroupNorm stays PyTorch's, which channels-last is slow where a group has no multiple of 16 channels. tests/test_benchmarks_layers.py compares values and
 gradients.
 """
 

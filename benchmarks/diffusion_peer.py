@@ -7,7 +7,7 @@ theirs     UNet2DModel of 1.1 million parameters, T = 1000 linear betas, squared
            gradient norm 1, batch 64, float32: the recipe of its own training example, in the loop its documentation shows
 ours       `jensen.fit(mnist, "diffusion")`, its defaults, for a tenth of that time
 same       their U-Net (with as many outputs as ours has features) trained by our loop, in our precision, for our objective, as long as ours; with
-           attention by matrix products (in bfloat16 the backward pass of the fused kernel takes half of their step)
+           attention by matrix products
 same, for the bound   the same, trained on the terms of the bound as they are (`loss=bound`)
 
 Each is trained for its minutes by the clock (steps are timed first), kept in DIR, and loaded from there when the command is given again. Then
@@ -46,21 +46,19 @@ from jensen.evaluation.two_sample.measure import as_dict
 from jensen.models.ddpm import DDPM
 from jensen.models.diffusion_objective import DDPMObjective
 from jensen.models.pipeline import Pipeline
-from jensen.nn.unet import UNet
 from jensen.noise import Noise
 from jensen.training.device import precision
 from jensen.training.fitter import GradientFitter, TrainingSettings
 from jensen.training.loop import Loop, evaluation_interval
 
 BATCH, CHANNELS, LAYERS = 64, (32, 64, 64), 1
-DEPTH = (3, 3, 3)  # blocks of our U-Net with these channels that cost what theirs costs
 CALIBRATED_ON, REPETITIONS, CALLS = 512, 4, 16
 SAMPLER, STEPS = "dpm-2m", 20
 TRIAL = 20
 
 
 def without_fused_attention(network: "TheirNetwork") -> "TheirNetwork":
-    """Attention by matrix products, as our own layers have it."""
+    """Attention by matrix products, as our own layers have it: in bfloat16 the backward pass of the fused kernel takes half of a step."""
     from diffusers.models.attention_processor import Attention, AttnProcessor
 
     for module in network.modules():
@@ -156,11 +154,6 @@ def their_loop(network: TheirNetwork, rows: Tensor) -> Callable[[int], Callable[
 def same_model(split: Split, pipeline: Pipeline, **other: Any) -> DDPM:
     """Our model around their network."""
     return model_around(lambda outputs: without_fused_attention(TheirNetwork(outputs)), split, pipeline, **other)
-
-
-def like_theirs(outputs: int) -> UNet:
-    """Our U-Net, as large as theirs."""
-    return UNet(1, outputs, channels=CHANNELS, depth=DEPTH, patch=1)
 
 
 def model_around(network: Callable[[int], nn.Module], split: Split, pipeline: Pipeline, **other: Any) -> DDPM:

@@ -3,17 +3,18 @@
     pip install diffusers
     JENSEN_DATA=… python benchmarks/diffusion_steps.py DIR [--rounds 15] [--profiled 12]
 
-Contenders, each in a process of its own (what one leaves in memory helps no other), 64 images a step:
+Contenders, each in a process of its own (what one leaves in memory helps no other), 64 images a step, for ε, and but for the first all by our loop, in its precision:
 
 their network, their loop    UNet2DModel and the loop of diffusion_peer.py, in groups of at least 16 channels
-their network, our loop      the same modules in our loop and precision, for ε as they have it, attention by matrix products (in bfloat16 the backward pass of the fused kernel takes half
-                             of their step)
-the same, channels-last      the same function of the same weights in the layers of diffusers_layers.py
-the same, levels             their modules with our levels head
-ours of that size            our U-Net of their widths, arithmetic and weights, for ε (1,158 and 1,140 million operations an image forward and backward, 1.10 and 1.11 million weights)
+their network                the same modules, attention by matrix products
+set channels-last            the same modules with their weights channels-last
+kept channels-last           the same function of the same weights in the layers of diffusers_layers.py
+with the levels head         their modules as the body of our default
+ours of that size            our U-Net of their widths, arithmetic and weights (1,158 million operations an image forward and backward against their 1,140, 1.10 million weights against 1.11)
 
-DIR is that of diffusion_peer.py, or empty: then a model is fitted there in two steps, since weights do not matter here. Times are medians of three steps by the clock, ratios medians of
-those of one round; milliseconds by operator are the operators' own under the profiler. Prints one JSON object and writes diffusion_steps.json into DIR.
+DIR is that of diffusion_peer.py, or empty: then a model is fitted there in two steps, since weights do not matter here. A round times three steps of each; images a second and milliseconds
+are medians over rounds, and a ratio is the median over rounds of the first contender's time by this one's: above 1 is faster. Milliseconds by operator are the operators' own in later
+steps under the profiler, which slows them. Prints one JSON object and writes diffusion_steps.json into DIR.
 """
 
 import argparse
@@ -29,22 +30,25 @@ from typing import Any
 
 import torch
 from diffusers_layers import channels_last
-from diffusion_peer import BATCH, TheirNetwork, like_theirs, model_around, our_loop, their_loop, without_fused_attention
+from diffusion_peer import BATCH, CHANNELS, TheirNetwork, model_around, our_loop, their_loop, without_fused_attention
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 import jensen
+from jensen.nn.unet import UNet
 from jensen.training.device import precision
 
 Step = Callable[[int], Any]
 
-GROUPS, TAKEN, MANY = 2, 3, 10_000
+GROUPS, STEPS_A_ROUND, MANY = 2, 3, 10_000
+DEPTH = (3, 3, 3)  # blocks of our U-Net with their channels that cost what theirs costs
 EPS = {"parametrisation": "eps", "reverse_variance": "calibrated"}
 NETWORKS: dict[str, tuple[Callable[[int], nn.Module], dict[str, str]]] = {
-    "their network, our loop": (lambda outputs: without_fused_attention(TheirNetwork(outputs, GROUPS)), EPS),
-    "the same, channels-last": (lambda outputs: channels_last(TheirNetwork(outputs, GROUPS)), EPS),
-    "the same, levels": (lambda outputs: without_fused_attention(TheirNetwork(outputs, GROUPS)), {}),
-    "ours of that size": (like_theirs, EPS),
+    "their network": (lambda outputs: their_modules(outputs), EPS),
+    "set channels-last": (lambda outputs: their_modules(outputs).to(memory_format=torch.channels_last), EPS),
+    "kept channels-last": (lambda outputs: channels_last(TheirNetwork(outputs, GROUPS)), EPS),
+    "with the levels head": (lambda outputs: their_modules(outputs), {}),
+    "ours of that size": (lambda outputs: UNet(1, outputs, channels=CHANNELS, depth=DEPTH, patch=1), EPS),
 }
 THEIRS = "their network, their loop"
 KINDS = {
@@ -52,10 +56,15 @@ KINDS = {
     "matrix products": ("mm", "linear", "dot_product"),
     "norms": ("norm",),
     "activations": ("silu", "softmax", "sigmoid"),
-    "copies": ("copy", "clone", "contiguous", "cat", "to_copy"),
+    "copies": ("copy", "clone", "contiguous", "cat"),
     "optimiser": ("_foreach", "_fused", "lerp", "addcdiv"),
     "sums and products": ("add", "mul", "sub", "div", "sum", "mean"),
 }
+
+
+def their_modules(outputs: int) -> nn.Module:
+    """Their network for our loop."""
+    return without_fused_attention(TheirNetwork(outputs, GROUPS))
 
 
 def kind_of(operator: str) -> str:
@@ -77,10 +86,10 @@ def contend(name: str, run: Path, profiled: int, asked: Connection) -> None:
     step, taken = step_of(name, run), 0
     while asked.recv():
         began = time.perf_counter()
-        for k in range(TAKEN):
+        for k in range(STEPS_A_ROUND):
             step(taken + k)
-        taken += TAKEN
-        asked.send((time.perf_counter() - began) / TAKEN)
+        taken += STEPS_A_ROUND
+        asked.send((time.perf_counter() - began) / STEPS_A_ROUND)
     spent: dict[str, float] = defaultdict(float)
     with profile(activities=[ProfilerActivity.CPU]) as found:
         for k in range(profiled):
@@ -99,12 +108,16 @@ def side_by_side(run: Path, rounds: int, profiled: int) -> dict[str, dict[str, A
         here, there = context.Pipe()
         process = context.Process(target=contend, args=(name, run, profiled, there), daemon=True)
         process.start()
+        there.close()
         contenders[name] = here, process
 
     def said(name: str, more: bool) -> Any:
         pipe, process = contenders[name]
-        pipe.send(more)
-        told = pipe.recv()
+        try:
+            pipe.send(more)
+            told = pipe.recv()
+        except (EOFError, OSError):
+            raise SystemExit(f"the process of {name!r} has ended") from None
         if not more:
             process.join()
         return told
@@ -130,6 +143,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--profiled", type=int, default=12)
     options = parser.parse_args()
+    if min(options.rounds, options.profiled) < 1:
+        parser.error("--rounds and --profiled must be at least 1")
     run = options.folder / "ours"
     if not (run / "config.json").is_file():
         jensen.fit(jensen.load_data("mnist"), "diffusion", steps=2, run=run)

@@ -1,6 +1,5 @@
 """diffusers' U-Net in the layers of benchmarks/diffusers_layers.py: the same function of the same weights, values and gradients."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -30,6 +29,7 @@ def test_layers_that_keep_the_layout_compute_the_same(groups: int, monkeypatch: 
             torch.nn.init.normal_(weight, 0.5 if weight.dim() == 1 else 0.0, 0.3)
         return made
 
+    torch.manual_seed(1)
     images, levels = torch.randn(3, 1, 12, 20, dtype=torch.float64), torch.tensor([0.0, 37.0, 999.0])
     theirs, ours = network(), channels_last(network())
     assert {type(m) for m in ours.modules()} >= {Residual, Enlarged, Attended}
@@ -42,4 +42,3 @@ def test_layers_that_keep_the_layout_compute_the_same(groups: int, monkeypatch: 
         strict=True,
     ):
         torch.testing.assert_close(own, their, rtol=1e-7, atol=1e-7)
-    sys.modules.pop("diffusers_layers", None)

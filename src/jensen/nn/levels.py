@@ -50,6 +50,7 @@ class _Posterior:
         torch.addmm(self.bias, self.features[rows], self.weight, out=logits)
         torch.sub(self.values, self.u[rows], out=distance).mul_(self.scale[rows])
         logits.addcmul_(distance, distance, value=-1)
+        # in place: the kernel takes a row's maximum before it writes, then goes element by element
         return torch.softmax(logits, 1, out=logits).clamp_(min=self.least)
 
     def slope(self, p: Tensor) -> Tensor:
