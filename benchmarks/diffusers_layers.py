@@ -4,7 +4,7 @@ Its own layers do not: a shortcut's input is made contiguous in training, and so
 UNet2DModel's defaults (no dropout, SiLU, sums not rescaled, the time added):
 
 residual block   the same operations, but nothing is laid out anew
-upsampling       nearest neighbours and then 3 × 3 weights are one transposed convolution by 4 × 4 of their sums, with 4/9 of the multiplications
+upsampling       the same operations (`Repeated`); or, with 4/9 of the multiplications, nearest neighbours and then 3 × 3 weights as one transposed convolution by 4 × 4 of their sums (`Transposed`)
 self-attention   one product for queries, keys and values, then ours
 
 GroupNorm stays PyTorch's, which channels-last is slow where a group has no multiple of 16 channels. tests/test_benchmarks_layers.py compares values and
@@ -41,8 +41,16 @@ class Residual(ResnetBlock2D):
         return h + (input_tensor if self.conv_shortcut is None else self.conv_shortcut(input_tensor))
 
 
-class Enlarged(Upsample2D):
+class Repeated(Upsample2D):
     """Twice as high and wide by nearest neighbours, then a convolution."""
+
+    def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """`(B, C, H, W)` → `(B, C', 2H, 2W)`."""
+        return self.conv(F.interpolate(hidden_states, scale_factor=2.0))
+
+
+class Transposed(Upsample2D):
+    """Both at once."""
 
     def forward(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """`(B, C, H, W)` → `(B, C', 2H, 2W)`."""
@@ -65,11 +73,9 @@ class Attended(Attention):
         return hidden_states + mixed.permute(0, 3, 1, 2)
 
 
-WAYS = {ResnetBlock2D: Residual, Upsample2D: Enlarged, Attention: Attended}
-
-
-def channels_last(network: nn.Module) -> nn.Module:
+def channels_last(network: nn.Module, upsampling: type[Upsample2D] = Repeated) -> nn.Module:
     """The network, whose modules compute so from now on."""
+    ways = {ResnetBlock2D: Residual, Upsample2D: upsampling, Attention: Attended}
     for module in network.modules():
-        module.__class__ = WAYS.get(type(module), type(module))
+        module.__class__ = ways.get(type(module), type(module))
     return network.to(memory_format=torch.channels_last)

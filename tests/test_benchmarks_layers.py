@@ -8,10 +8,12 @@ import torch
 diffusers = pytest.importorskip("diffusers")
 
 
-@pytest.mark.parametrize("groups", [2, 8])
-def test_layers_that_keep_the_layout_compute_the_same(groups: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("groups", "upsampling"), [(2, "Repeated"), (8, "Transposed")])
+def test_layers_that_keep_the_layout_compute_the_same(
+    groups: int, upsampling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
-    from diffusers_layers import Attended, Enlarged, Residual, channels_last
+    import diffusers_layers as layers
 
     def network() -> torch.nn.Module:
         torch.manual_seed(0)
@@ -31,8 +33,8 @@ def test_layers_that_keep_the_layout_compute_the_same(groups: int, monkeypatch: 
 
     torch.manual_seed(1)
     images, levels = torch.randn(3, 1, 12, 20, dtype=torch.float64), torch.tensor([0.0, 37.0, 999.0])
-    theirs, ours = network(), channels_last(network())
-    assert {type(m) for m in ours.modules()} >= {Residual, Enlarged, Attended}
+    theirs, ours = network(), layers.channels_last(network(), getattr(layers, upsampling))
+    assert {type(m) for m in ours.modules()} >= {layers.Residual, getattr(layers, upsampling), layers.Attended}
     found, expected = ours(images, levels).sample, theirs(images, levels).sample
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
     way = torch.randn_like(expected)
