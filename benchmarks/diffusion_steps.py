@@ -25,6 +25,7 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import nullcontext
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 import jensen
+from jensen.memory import freed_memory_kept
 from jensen.nn.unet import UNet
 from jensen.training.device import precision
 
@@ -85,13 +87,19 @@ def step_of(name: str, run: Path) -> Step:
 
 def contend(name: str, run: Path, profiled: int, asked: Connection) -> None:
     """Take three steps and tell their seconds whenever True comes; on False tell milliseconds by operator, and end."""
-    step, taken = step_of(name, run), 0
-    while asked.recv():
-        began = time.perf_counter()
-        for k in range(STEPS_A_ROUND):
-            step(taken + k)
-        taken += STEPS_A_ROUND
-        asked.send((time.perf_counter() - began) / STEPS_A_ROUND)
+    with freed_memory_kept() if name != THEIRS else nullcontext():  # as `jensen.fit` has it
+        step, taken = step_of(name, run), 0
+        while asked.recv():
+            began = time.perf_counter()
+            for k in range(STEPS_A_ROUND):
+                step(taken + k)
+            taken += STEPS_A_ROUND
+            asked.send((time.perf_counter() - began) / STEPS_A_ROUND)
+        asked.send(by_operator(step, taken, profiled))
+
+
+def by_operator(step: Step, taken: int, profiled: int) -> dict[str, float]:
+    """Milliseconds of a step by the kind of operator."""
     spent: dict[str, float] = defaultdict(float)
     with profile(activities=[ProfilerActivity.CPU]) as found:
         for k in range(profiled):
@@ -99,7 +107,7 @@ def contend(name: str, run: Path, profiled: int, asked: Connection) -> None:
     for event in found.key_averages():
         kind = kind_of(event.key) if event.key.startswith(("aten::", "mkldnn")) else "others"
         spent[kind] += event.self_cpu_time_total / 1000 / profiled
-    asked.send({kind: round(spent[kind], 1) for kind in (*KINDS, "others")})
+    return {kind: round(spent[kind], 1) for kind in (*KINDS, "others")}
 
 
 def side_by_side(run: Path, rounds: int, profiled: int) -> dict[str, dict[str, Any]]:

@@ -31,7 +31,7 @@ def fit(data: Any, model: str = "independent", **options: Any) -> Any:
 
 def test_a_finished_run_is_loaded_and_not_fitted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     first = fit(ROWS, run=tmp_path / "run")
-    monkeypatch.setattr(fitting, "_learn", None)
+    monkeypatch.setattr(fitting, "_made", None)
     again = fit(ROWS, run=tmp_path / "run")
     assert torch.equal(first.model.mean, again.model.mean)
 

@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1] / "src" / "jensen"
 LAYERS = (
     ("errors",),
-    ("noise", "files", "rules", "settings", "threads", "blocks"),
+    ("noise", "files", "rules", "settings", "threads", "blocks", "memory"),
     ("likelihood",),
     ("distributions",),
     ("nn",),

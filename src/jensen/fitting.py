@@ -22,6 +22,7 @@ from jensen.data import LOADED_BY, NAMED, load_data, require_complete
 from jensen.data.examples import Split
 from jensen.data.space import Levels, space_to_dict
 from jensen.errors import COPY_OR_FIT, InputError
+from jensen.memory import freed_memory_kept
 from jensen.models import model_class
 from jensen.models.model import (
     Calibratable,
@@ -133,7 +134,11 @@ def _made(
     _describe(config, pipeline, split, say)
     if folder and new and isinstance(pipeline.model, Trained):
         folder.write_config(config)  # before step 1, and after everything a user may have got wrong was checked
-    _learn(pipeline, config, split, folder, progress, say)
+    if isinstance(pipeline.model, ClosedForm):
+        _learn_at_once(pipeline.model, pipeline, config, split, progress, say)
+    else:
+        assert isinstance(pipeline.model, Trained)
+        _learn_in_steps(pipeline.model, pipeline, config, split, folder, progress, say)
     if folder:
         if new and not isinstance(pipeline.model, Trained):
             folder.write_config(config)
@@ -298,6 +303,7 @@ def _resolve(kind: type[Model], split: Split, request: dict[str, Any], say: Say)
     return config
 
 
+@freed_memory_kept()
 def _training(
     kind: type[Trained], config: dict[str, Any], split: Split, request: dict[str, Any], say: Say
 ) -> dict[str, Any]:
@@ -357,12 +363,17 @@ def _fitter(pipeline: Pipeline, training: dict[str, Any], split: Split) -> tuple
     return fitter, pipeline.encoded(split.train)
 
 
-def _learn(pipeline: Pipeline, config: dict[str, Any], split: Split, run: Run | None, progress: bool, say: Say) -> None:
-    model = pipeline.model
-    if isinstance(model, ClosedForm):
-        _learn_at_once(model, pipeline, config, split, progress, say)
-        return
-    assert isinstance(model, Trained)
+@freed_memory_kept()
+def _learn_in_steps(
+    model: Trained,
+    pipeline: Pipeline,
+    config: dict[str, Any],
+    split: Split,
+    run: Run | None,
+    progress: bool,
+    say: Say,
+) -> None:
+    """Train, or go on with it, and calibrate."""
     fitter, rows = _fitter(pipeline, config["training"], split)
     steps = config["training"]["steps"]
     loop = Loop(

@@ -19,6 +19,7 @@ from jensen.evaluation.report import write_report
 from jensen.evaluation.two_sample import TwoSamples, two_samples
 from jensen.files import write_json
 from jensen.likelihood import LogLikelihood
+from jensen.memory import freed_memory_kept
 from jensen.models.chain import ChainModel
 from jensen.models.model import DensityModel
 from jensen.models.pipeline import Pipeline
@@ -26,6 +27,7 @@ from jensen.training.progress import bar
 from jensen.training.run import Run
 
 
+@freed_memory_kept()
 def drawn(
     pipeline: Pipeline,
     n: int,
@@ -54,6 +56,7 @@ def drawn(
     return rows, f"{solver.describe(count, pipeline.space)}{on}"
 
 
+@freed_memory_kept()
 def scored(pipeline: Pipeline, rows: Examples, **options: Any) -> LogLikelihood:
     """The log-likelihood of rows."""
     with bar("scoring", len(rows)) as shown:
