@@ -323,14 +323,11 @@ def _training(
     if request["steps"] is not None:
         return {**resolved, "steps": request["steps"]}
     budget = request["budget"] or DEFAULT_BUDGET
+    trial = {**resolved, "steps": TRIAL}
+    fitter, rows = _fitter(_initialised({**config, "training": trial}, split), trial, split)
     say(f"timing a few steps to turn the budget of {budget} into a number of steps …")
-    trial = _fitter(
-        _initialised({**config, "training": {**resolved, "steps": TRIAL}}, split),
-        {**resolved, "steps": TRIAL},
-        split,
-    )
-    loop = Loop(trial[0], trial[1], seed=request["seed"], every=TRIAL)
-    count = steps_within(seconds(budget), loop.try_out, lambda: trial[0].evaluate(0), trial[0].evaluation_cost)
+    loop = Loop(fitter, rows, seed=request["seed"], every=TRIAL)
+    count = steps_within(seconds(budget), loop.try_out, lambda: fitter.evaluate(0), fitter.evaluation_cost)
     return {**resolved, "steps": count}
 
 
