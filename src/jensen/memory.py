@@ -21,7 +21,7 @@ _blocks = 0  # that this process is inside of
 def freed_memory_kept() -> Iterator[None]:
     """Freed memory stays with this process inside the block, and goes back at the end of the outermost one.
 
-    Nothing is changed where the C library is not glibc.
+    Nothing is changed where the C library is not glibc, nor gained by threads other than the main one, whose large blocks are the system's.
     """
     global _blocks
     glibc = ctypes.CDLL(None) if os.name == "posix" else None
