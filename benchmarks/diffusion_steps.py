@@ -3,7 +3,8 @@
     pip install diffusers
     JENSEN_DATA=… python benchmarks/diffusion_steps.py DIR [--rounds 15] [--profiled 12]
 
-Contenders, each in a process of its own (what one leaves in memory helps no other), 64 images a step, for ε (but the levels head), and but for the first all by our loop, in its precision:
+Contenders, each in a process of its own (what one leaves in memory helps no other), 64 images a step, for ε (but the levels head), and but for the first all by our loop, in its precision and, as `jensen.fit` does,
+with freed memory kept:
 
 their network, their loop    UNet2DModel and the loop of diffusion_peer.py, in groups of at least 16 channels
 their network                the same modules, attention by matrix products
@@ -159,6 +160,7 @@ def main() -> None:
     if not (run / "config.json").is_file():
         jensen.fit(jensen.load_data("mnist"), "diffusion", steps=2, run=run)
     result = {
+        "rounds": options.rounds,
         "images a step": BATCH,
         "precision of our loop": precision().name,
         "threads": torch.get_num_threads(),

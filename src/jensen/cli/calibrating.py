@@ -11,6 +11,7 @@ from jensen.diffusion.variance import Learned
 from jensen.errors import InputError, did_you_mean
 from jensen.evaluation.likelihood import difference_dict, summary
 from jensen.likelihood import BITS, LogLikelihood, plus_minus
+from jensen.memory import freed_memory_kept
 from jensen.models.chain import ChainModel
 from jensen.models.ddpm import CALIBRATION_ROWS, DDPM
 from jensen.models.model import enough_rows
@@ -23,6 +24,7 @@ LENGTHS, ROUNDING = (10, 25, 50, 100), 1e-9
 MOST_ROWS, SCORED, CALLS, REPETITIONS = 1024, 64, 16, 4
 
 
+@freed_memory_kept()
 def calibrated_anew(
     folder: Run, pipeline: Pipeline, split: Split, by: str | None, count: int | None, seed: int
 ) -> dict[str, Any]:

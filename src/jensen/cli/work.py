@@ -87,6 +87,7 @@ def keep_scores(path: Path, pipeline: Pipeline, rows: Examples, ll: LogLikelihoo
     write_scores(path, rows, ll, clusters)
 
 
+@freed_memory_kept()
 def finish(folder: Run, pipeline: Pipeline, split: Split) -> dict[str, Any]:
     """What follows a fit, as far as it is not there: samples, the likelihood beside the controls, the report."""
     result = folder.evaluation()
@@ -113,6 +114,7 @@ def pictured(pipeline: Pipeline) -> Drawing:
     return drawing
 
 
+@freed_memory_kept()
 def measured(pipeline: Pipeline, split: Split, rows: int | None = None, seed: int = 0) -> TwoSamples:
     """Two-sample measures of the model's samples."""
     with bar("measuring samples", None) as shown:

@@ -19,6 +19,7 @@ from jensen.evaluation.compare.scores import read_scores, write_scores
 from jensen.files import read_json, write_json
 from jensen.fitting import fit, load
 from jensen.likelihood import LogLikelihood
+from jensen.memory import freed_memory_kept
 from jensen.models import model_class
 from jensen.models.model import DensityModel
 from jensen.models.pipeline import Pipeline
@@ -104,6 +105,7 @@ def _begun(run: Path | None) -> tuple[bool, bool]:
     return not folder.finished, folder.finished
 
 
+@freed_memory_kept()
 def _scored(pipeline: Pipeline, attempt: Attempt, seed: int, split: Split, run: Path | None, progress: bool) -> Attempt:
     """The log-likelihood of the test rows and of a sample of training rows, where the model has one."""
     if not isinstance(pipeline.model, DensityModel):
@@ -116,6 +118,7 @@ def _scored(pipeline: Pipeline, attempt: Attempt, seed: int, split: Split, run: 
     return replace(attempt, test=scores["test"], train=scores["train"])
 
 
+@freed_memory_kept()
 def _measured(pipeline: Pipeline, attempt: Attempt, gauging: Gauging, run: Path | None, progress: bool) -> Attempt:
     """What the model draws, measured; what goes wrong with that is told in its place."""
     with bar("measuring samples", None, shown=progress):
