@@ -24,7 +24,7 @@ import jensen
 from jensen import memory
 from jensen.training.device import precision
 
-FITS = ("diffusion:30", "ar:60", "flow:40", "vae:150")
+FITS = ("diffusion:20", "ar:60", "flow:20", "vae:40")
 WAYS = ("kept", "returned")
 
 

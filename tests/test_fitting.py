@@ -29,6 +29,12 @@ def fit(data: Any, model: str = "independent", **options: Any) -> Any:
     return jensen.fit(data, model, progress=False, **options)
 
 
+def test_a_setting_that_the_model_refuses_is_refused_before_steps_are_timed(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(InputError, match="trained_shape"):
+        jensen.fit(ROWS, "diffusion", trained_shape=True, schedule="linear", budget="1m")
+    assert "timing" not in capsys.readouterr().err
+
+
 def test_a_finished_run_is_loaded_and_not_fitted_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     first = fit(ROWS, run=tmp_path / "run")
     monkeypatch.setattr(fitting, "_made", None)

@@ -12,11 +12,8 @@ from contextlib import contextmanager
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # parameters of mallopt(3)
 NEVER = -1
 KEEPING = {TRIM_THRESHOLD: NEVER, MMAP_MAX: 0}
-RETURNING = {
-    MMAP_MAX: 65_536,
-    MMAP_THRESHOLD: 32 * 2**20,
-    TRIM_THRESHOLD: 64 * 2**20,
-}  # the most that glibc's own rule comes to
+# the most that glibc's own rule comes to:
+RETURNING = {MMAP_MAX: 65_536, MMAP_THRESHOLD: 32 * 2**20, TRIM_THRESHOLD: 64 * 2**20}
 OF_THE_USER = ("MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
 
 _depth = 0  # how many uses this process is inside of
