@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from jensen.nn.layers import FourierFeatures, PositionEmbedding, zero_init
+from jensen.nn.layers import FourierFeatures, PositionEmbedding, add_to_each, zero_init
 from jensen.nn.masked import Masked
 
 __all__ = ["Causal", "Raster", "Recurrent", "Vector"]
@@ -185,7 +185,7 @@ class Raster(Causal):
     def forward(self, x: Tensor) -> Tensor:
         """x (B, C, H, W) → (B, C, H, W, outputs)."""
         lifted = self.lift(x.permute(0, 2, 3, 1)).flatten(3)  # (B, H, W, C·features)
-        h = self.stem(lifted.permute(0, 3, 1, 2)) + self.position(*self.event[1:])
+        h = add_to_each(self.stem(lifted.permute(0, 3, 1, 2)), self.position(*self.event[1:]))
         h = h.permute(0, 2, 3, 1)
         for block in self.blocks:
             h = block(h)

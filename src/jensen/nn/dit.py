@@ -29,6 +29,7 @@ from torch.nn import functional as F
 from jensen.nn.layers import (
     LogSNREmbedding,
     PositionEmbedding,
+    add_to_each,
     largest_divisor,
     pad_to_multiple,
     self_attention,
@@ -173,7 +174,7 @@ class DiT(nn.Module):
     def _answers(self, cut: Tensor, embedding: Tensor) -> Tensor:
         """What the tokens (B, width, rows, columns) answer for each pixel (B, 2 · local, rows · patch, columns · patch)."""
         rows, columns = cut.shape[-2:]
-        h = (cut + self.position(rows, columns)).flatten(2).mT
+        h = add_to_each(cut, self.position(rows, columns)).flatten(2).mT
         for block in self.blocks:
             h = block(h, embedding)
         answers = self.answer(self.norm(h, embedding)).mT.unflatten(2, (rows, columns))

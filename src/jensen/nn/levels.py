@@ -10,12 +10,12 @@ The network only supplies the prior, from the context: ℓ = f W + b, with f the
 W (c, k) and b (k) learned, b starting at the log-histogram of the data. At high SNR the posterior snaps to the grid
 exactly, which a network that outputs x̂_0 would have to learn; at low SNR x̂_0 is the mean of the predicted prior.
 
-k numbers a pixel are never stored for the whole batch. Rows are worked in chunks that fit the cache, and the backward
-pass computes the posterior again. With p fixed, ∂x̂/∂ℓ_v = p_v (y_v − x̂), so for g = ∂L/∂x̂
+Rows are worked in chunks that fit the cache. With p fixed, ∂x̂/∂ℓ_v = p_v (y_v − x̂) = r_v, so for g = ∂L/∂x̂
 
-    ∂L/∂f = g · (p (y W)ᵀ − x̂ · p Wᵀ),   ∂L/∂W = (g f)ᵀ p · y − (g x̂ f)ᵀ p,   ∂L/∂b likewise with f = 1:
+    ∂L/∂f = g · r Wᵀ,   ∂L/∂W = (g f)ᵀ r,   ∂L/∂b = gᵀ r:
 
-matrix products only. By x_t itself, ∂x̂/∂(x_t/α) = SNR · Var_p(y), as Tweedie has it. SNR reaches e^13: feed the head float32 or float64, and let the loss form x̂_0 − x_0 directly.
+matrix products only. r, k numbers a pixel in the precision of f, is kept for the backward pass up to 128 MiB and computed
+again beyond. By x_t itself, ∂x̂/∂(x_t/α) = SNR · Var_p(y), as Tweedie has it. SNR reaches e^13: feed the head float32 or float64, and let the loss form x̂_0 − x_0 directly.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from jensen.rules import FINITE, RISING, Rule, Ruled
 
 __all__ = ["LevelsHead", "posterior_mean"]
 
+KEPT = 1 << 27  # bytes that may be kept for the backward pass
 CHUNK = 1024  # rows at a time: 1024 × 256 floats are one megabyte, so two buffers stay in the cache
 FLOOR = 2.5  # no probability is below the rounding error to this power: where the SNR is high it would be far less, and the arithmetic of
 # numbers next to 0 (subnormal ones) is several times slower than any other
@@ -37,70 +38,77 @@ FLOOR = 2.5  # no probability is below the rounding error to this power: where t
 class _Posterior:
     """p (rows, k) of a slice of rows, worked in two buffers that stay in the cache."""
 
-    def __init__(
-        self, features: Tensor, scale: Tensor, u: Tensor, weight: Tensor, bias: Tensor, values: Tensor
-    ) -> None:
-        self.features, self.scale, self.u = features, scale, u
+    def __init__(self, features: Tensor, u: Tensor, snr: Tensor, weight: Tensor, bias: Tensor, values: Tensor) -> None:
+        self.features, self.u, self.scale = features, u, (0.5 * snr).sqrt()
         self.weight, self.bias, self.values = weight, bias, values
         self.least = torch.finfo(u.dtype).eps ** FLOOR
         self.buffers = torch.empty(2, min(CHUNK, len(u)), len(values), dtype=u.dtype, device=u.device)
 
     def __call__(self, rows: slice) -> Tensor:
-        logits, distance = self.buffers[:, : rows.stop - rows.start].unbind(0)
-        torch.addmm(self.bias, self.features[rows], self.weight, out=logits)
-        torch.sub(self.values, self.u[rows], out=distance).mul_(self.scale[rows])
-        logits.addcmul_(distance, distance, value=-1)
+        logits, away = self.buffers[0, : rows.stop - rows.start], self._away(rows)
+        torch.addmm(self.bias, self.features[rows].to(logits), self.weight, out=logits)
+        logits.addcmul_(away, away, value=-1)
         # in place: the kernel takes a row's maximum before it writes, then goes element by element
         return torch.softmax(logits, 1, out=logits).clamp_(min=self.least)
 
-    def slope(self, p: Tensor) -> Tensor:
-        """SNR · Var_p(y) (rows, 1) of the rows whose p was the last, which it writes over; the moments are about u, which at high SNR is nearer
-        than the mean of all levels.
+    def mean(self, *, pull: Tensor | None = None, slope: Tensor | None = None) -> Tensor:
+        """x̂ (n, 1) of all rows; the derivatives are written into `pull` (n, k) and `slope` (n, 1) where they are given."""
+        mean = torch.empty_like(self.u)
+        for rows in _chunks(len(mean)):
+            p = self(rows)
+            torch.mm(p, self.values[:, None], out=mean[rows])
+            if pull is not None:
+                pull[rows] = self.pull(p, mean[rows])
+            if slope is not None:
+                slope[rows] = self.slope(rows, p)
+        return mean
+
+    def pull(self, p: Tensor, mean: Tensor) -> Tensor:
+        """∂x̂/∂ℓ = p (y − x̂) (rows, k)."""
+        return torch.sub(self.values, mean, out=self.buffers[1, : len(p)]).mul_(p)
+
+    def slope(self, rows: slice, p: Tensor) -> Tensor:
+        """∂x̂/∂(x_t/α) = SNR · Var_p(y) (rows, 1), which writes over p; the moments are about u, which at high SNR is nearer than the mean of
+        all levels.
         """
-        away = self.buffers[1, : len(p)]
+        away = self._away(rows)
         p.sub_(1.001 * self.least).clamp_(min=0)  # squares reach e^40: nothing may stand at the least
         first = p.mul_(away).sum(1, keepdim=True)
         return 2 * (p.mul_(away).sum(1, keepdim=True) - first.square())
 
+    def _away(self, rows: slice) -> Tensor:
+        """(y − u) √(SNR/2) (rows, k)."""
+        away = self.buffers[1, : rows.stop - rows.start]
+        return torch.sub(self.values, self.u[rows], out=away).mul_(self.scale[rows])
+
 
 class _PosteriorMean(torch.autograd.Function):
-    """x̂ (n,) from features (n, c), u (n,), SNR (n,), weight (c, k), bias (k,), values (k,); SNR and values constant."""
+    """x̂ (n, 1) from features (n, c), u (n, 1), SNR (n, 1), weight (c, k), bias (k,), values (k,); SNR and values constant."""
 
     @staticmethod
     def forward(
         ctx: Any, features: Tensor, u: Tensor, snr: Tensor, weight: Tensor, bias: Tensor, values: Tensor
     ) -> Tensor:
-        u, scale = u[:, None], (0.5 * snr).sqrt()[:, None]
-        mean = torch.empty_like(u)
-        posterior = _Posterior(features, scale, u, weight, bias, values)
-        for rows in _chunks(len(u)):
-            torch.mm(posterior(rows), values[:, None], out=mean[rows])
-        ctx.save_for_backward(features, u, scale, weight, bias, values, mean)
-        return mean.squeeze(1)
+        keeps = len(u) * len(values) * features.element_size() <= KEPT
+        kept = features.new_empty(len(u), len(values)) if keeps else None
+        slope = torch.empty_like(u) if ctx.needs_input_grad[1] else None
+        mean = _Posterior(features, u, snr, weight, bias, values).mean(pull=kept, slope=slope)
+        ctx.save_for_backward(features, u, snr, weight, bias, values, mean, kept, slope)
+        return mean
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        features, u, scale, weight, bias, values, mean = ctx.saved_tensors
-        ones = torch.ones_like(u)
-        scaled = grad[:, None] * torch.cat((features, ones), dim=1)
-        left = torch.cat((scaled, scaled * mean), dim=1)
-        right = torch.cat((weight * values, weight)).T.contiguous()
-        outer = torch.zeros(left.shape[1], len(values), dtype=left.dtype, device=left.device)
-        inner = torch.empty(len(u), right.shape[1], dtype=left.dtype, device=left.device)
-        posterior = _Posterior(features, scale, u, weight, bias, values)
-        slope = torch.empty_like(u) if ctx.needs_input_grad[1] else None
-        for rows in _chunks(len(u)):
-            p = posterior(rows)
-            torch.mm(p, right, out=inner[rows])
-            outer.addmm_(left[rows].T, p)
-            if slope is not None:
-                slope[rows] = posterior.slope(p)
-        first, second = outer.chunk(2)
-        joint = first * values - second
-        along, across = inner.chunk(2, dim=1)
-        by_u = None if slope is None else grad * slope.squeeze(1)
-        return grad[:, None] * (along - mean * across), by_u, None, joint[:-1], joint[-1], None
+        features, u, snr, weight, bias, values, mean, kept, slope = ctx.saved_tensors
+        posterior = _Posterior(features, u, snr, weight, bias, values)
+        left = (grad * torch.cat((features, torch.ones_like(features[:, :1])), dim=1)).to(features)
+        along, across = torch.empty_like(features), torch.zeros(left.shape[1], len(values)).to(u)
+        for rows in _chunks(len(u)) if kept is None else [slice(len(u))]:
+            pull = posterior.pull(posterior(rows), mean[rows]).to(features) if kept is None else kept
+            torch.mm(pull, weight.T.to(pull), out=along[rows])
+            across += left[rows].T @ pull
+        by_u = None if slope is None else grad * slope
+        return (grad * along).to(features), by_u, None, across[:-1], across[-1], None
 
 
 def _chunks(n: int) -> list[slice]:
@@ -110,13 +118,13 @@ def _chunks(n: int) -> list[slice]:
 def posterior_mean(features: Tensor, u: Tensor, snr: Tensor, weight: Tensor, bias: Tensor, values: Tensor) -> Tensor:
     """E[y | x_t] (...) for features (..., c), u = x_t/α (...), SNR (...), weight (c, k), bias (k,), values (k,).
 
-    Differentiable once in features, u, weight and bias; the posteriors (..., k) are not stored.
+    Differentiable once in features, u, weight and bias.
     """
-    dtype = torch.promote_types(u.dtype, torch.float32)
     with torch.autocast(u.device.type, enabled=False):
-        flat = features.to(dtype).reshape(-1, features.shape[-1])
-        arguments = (t.to(dtype) for t in (u.reshape(-1), snr.expand_as(u).reshape(-1), weight, bias, values))
-        return _PosteriorMean.apply(flat, *arguments).view(u.shape)
+        given = _flat(features, u, snr, weight, bias, values)
+        mean = _PosteriorMean.apply(*given) if torch.is_grad_enabled() else _Posterior(*given).mean()
+        assert isinstance(mean, Tensor)
+        return mean.view(u.shape)
 
 
 @torch.no_grad()
@@ -124,18 +132,19 @@ def posterior_moments(
     features: Tensor, u: Tensor, snr: Tensor, weight: Tensor, bias: Tensor, values: Tensor
 ) -> tuple[Tensor, Tensor]:
     """E[y | x_t] and Var[y | x_t] (...), as `posterior_mean`, in one pass; not differentiable."""
-    dtype = torch.promote_types(u.dtype, torch.float32)
     with torch.autocast(u.device.type, enabled=False):
-        flat = features.to(dtype).reshape(-1, features.shape[-1])
-        rows, snr = u.to(dtype).reshape(-1, 1), snr.to(dtype).expand_as(u).reshape(-1, 1)
-        weight, bias, values = (t.to(dtype) for t in (weight, bias, values))
-        posterior = _Posterior(flat, (0.5 * snr).sqrt(), rows, weight, bias, values)
-        mean, slope = torch.empty_like(rows), torch.empty_like(rows)
-        for chunk in _chunks(len(rows)):
-            p = posterior(chunk)
-            torch.mm(p, values[:, None], out=mean[chunk])
-            slope[chunk] = posterior.slope(p)
-    return mean.view(u.shape), (slope / snr).clamp(min=0).view(u.shape)
+        given = _flat(features, u, snr, weight, bias, values)
+        slope = torch.empty_like(given[1])
+        mean = _Posterior(*given).mean(slope=slope)
+    return mean.view(u.shape), (slope / given[2]).clamp(min=0).view(u.shape)
+
+
+def _flat(features: Tensor, u: Tensor, snr: Tensor, *others: Tensor) -> list[Tensor]:
+    """Features (n, c), in bfloat16 or the type of the others; u and SNR (n, 1), weight, bias and values, all in float32 or float64."""
+    dtype = torch.promote_types(u.dtype, torch.float32)
+    kind = torch.bfloat16 if features.dtype == torch.bfloat16 else dtype
+    columns = (t.to(dtype).reshape(-1, 1) for t in (u, snr.expand_as(u)))
+    return [features.to(kind).reshape(-1, features.shape[-1]), *columns, *(t.to(dtype) for t in others)]
 
 
 class LevelsHead(nn.Module, Ruled):

@@ -24,6 +24,7 @@ from jensen.nn.layers import (
     LogSNREmbedding,
     PositionEmbedding,
     ResidualBlock,
+    add_to_each,
     group_norm,
     pad_to_multiple,
     zero_init,
@@ -46,12 +47,31 @@ class Stage(nn.Module):
     def forward(self, h: Tensor, embedding: Tensor) -> Tensor:
         """h (B, C, H, W), embedding (B, E) → (B, C, H, W)."""
         if self.position is not None:
-            h = h + self.position(*h.shape[-2:])
+            h = add_to_each(h, self.position(*h.shape[-2:]))
         for index, block in enumerate(self.blocks):
             h = block(h, embedding)
             if self.attentions:
                 h = self.attentions[index](h)
         return h
+
+
+class Enlarge(nn.Conv2d):
+    """A 1×1 convolution to four times the channels, then `pixel_shuffle`, which is slow backward: here the four pixels' outputs come one
+    after the other, as an image that is channels-last has them.
+    """
+
+    def __init__(self, coarse: int, fine: int) -> None:
+        super().__init__(coarse, 4 * fine, 1)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, coarse, H, W) → (B, fine, 2H, 2W)."""
+        batch, _, height, width = h.shape
+        assert self.bias is not None
+        weight, bias = (
+            t.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1) for t in (self.weight.flatten(1), self.bias)
+        )
+        out = F.linear(h.permute(0, 2, 3, 1), weight, bias).view(batch, height, width, 2, 2, -1)
+        return out.transpose(2, 3).reshape(batch, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
 
 
 class UNet(nn.Module):
@@ -110,7 +130,7 @@ class UNet(nn.Module):
         pairs = list(pairwise(channels))
         self.down = nn.ModuleList(stage(level) for level in range(len(channels)))
         self.reduce = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
-        self.expand = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in pairs)
+        self.expand = nn.ModuleList(Enlarge(coarse, fine) for fine, coarse in pairs)
         self.up = nn.ModuleList(stage(level) for level in range(len(channels) - 1))
         self.norm = group_norm(channels[0])
         self.head = zero_init(nn.Conv2d(channels[0], out_channels * patch**2, 3, padding=1))
@@ -120,7 +140,8 @@ class UNet(nn.Module):
         """x (B, in_channels, H, W), log_snr (B,), context (B, context_dim) or None → (B, out_channels, H, W)."""
         height, width = x.shape[-2:]
         embedding = self.embed(log_snr, context)
-        h = F.pixel_unshuffle(pad_to_multiple(x, self.multiple), self.patch)
+        h = pad_to_multiple(x, self.multiple)
+        h = F.pixel_unshuffle(h, self.patch) if self.patch > 1 else h
         h = self.stem(h.contiguous(memory_format=torch.channels_last))
         skips = []
         for stage, reduce in zip(self.down, self.reduce, strict=False):
@@ -129,9 +150,10 @@ class UNet(nn.Module):
             h = reduce(h)
         h = self.down[-1](h, embedding)
         for level in reversed(range(len(self.up))):
-            h = skips[level] + F.pixel_shuffle(self.expand[level](h), 2)
+            h = skips[level] + self.expand[level](h)
             h = self.up[level](h, embedding)
-        out = F.pixel_shuffle(self.head(F.silu(self.norm(h))), self.patch)
+        out = self.head(F.silu(self.norm(h)))
+        out = F.pixel_shuffle(out, self.patch) if self.patch > 1 else out
         return out[..., :height, :width]
 
 
