@@ -24,7 +24,7 @@ from jensen.evaluation.images import save_grid
 from jensen.evaluation.two_sample.gauge import Gauge
 from jensen.evaluation.two_sample.measure import Measure, as_dict
 from jensen.files import written_whole
-from jensen.fitting import reload_data
+from jensen.loading import reload_data
 from jensen.models.ddpm import DDPM
 from jensen.models.pipeline import Pipeline
 

@@ -20,8 +20,8 @@ from jensen.cli.inputs import some_of
 from jensen.data.examples import Examples
 from jensen.evaluation.likelihood import difference_dict, summary
 from jensen.files import write_json
-from jensen.fitting import reload_data
 from jensen.likelihood import BITS
+from jensen.loading import reload_data
 from jensen.models.ddpm import DDPM
 from jensen.models.pipeline import Pipeline
 from jensen.noise import Noise

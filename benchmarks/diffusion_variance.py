@@ -17,7 +17,7 @@ import torch
 
 import jensen
 from jensen.diffusion.variance import Learned
-from jensen.fitting import reload_data
+from jensen.loading import reload_data
 from jensen.models.ddpm import DDPM
 from jensen.noise import Noise
 

@@ -16,7 +16,7 @@ import time
 import torch
 
 import jensen
-from jensen.fitting import reload_data
+from jensen.loading import reload_data
 from jensen.noise import Noise
 
 

@@ -20,8 +20,8 @@ from jensen.diffusion.continuous import ContinuousTime
 from jensen.diffusion.likelihood import Plan, estimate, uniform_proposal
 from jensen.diffusion.process import Chain
 from jensen.diffusion.schedule import LogSNRUniform
-from jensen.fitting import reload_data
 from jensen.likelihood import LogLikelihood
+from jensen.loading import reload_data
 from jensen.models.ddpm import DDPM
 from jensen.noise import Noise
 

@@ -20,10 +20,10 @@ from jensen.config import built
 from jensen.data.examples import Batch, Examples, Split, as_examples
 from jensen.data.space import Levels, Real
 from jensen.errors import InputError
-from jensen.fitting import proposed
 from jensen.models import MODELS, model_class
 from jensen.models.model import ClosedForm, DensityModel, Trained
 from jensen.models.pipeline import Pipeline
+from jensen.resolving import proposed
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,15 @@ import pytest
 import torch
 
 import jensen
-from jensen import fitting
+from jensen import fitting, resolving
 from jensen.config import built
 from jensen.data.space import Levels
 from jensen.errors import FitError, InputError
-from jensen.fitting import checked, reload_data
+from jensen.loading import reload_data
 from jensen.models.ddpm import DDPM
 from jensen.models.model import ClosedForm, DensityModel, GradientModel
 from jensen.models.pipeline import Pipeline
+from jensen.resolving import checked
 from jensen.training.fitter import GradientFitter
 
 ROWS = np.random.default_rng(0).normal(size=(60, 3))
@@ -123,7 +124,7 @@ def test_a_budget_is_turned_into_steps_once_and_written_before_the_first(
     def stop(self: Any, done: int = 0) -> None:
         raise FitError("stopped before the first step")
 
-    monkeypatch.setattr(fitting, "steps_within", timed)
+    monkeypatch.setattr(resolving, "steps_within", timed)
     request = {"run": tmp_path / "run", "budget": "1m", **TINY}
     with monkeypatch.context() as patch:
         patch.setattr(fitting.Loop, "go", stop)

@@ -207,7 +207,7 @@ def test_cells_of_levels_are_filled_in_after_a_fit_to_complete_ones(word: str):
 
 
 def test_a_saved_conditional_says_that_its_rows_are_those_of_no_file(tmp_path):
-    from jensen.fitting import reload_data
+    from jensen.loading import reload_data
 
     model = jensen.fit(jensen.load_data(ROWS), "gmm", n_components=1, progress=False)
     model.conditional({0: 0.0}).save(tmp_path / "c")

@@ -22,6 +22,7 @@ LAYERS = (
     ("estimation", "vae"),
     ("models",),
     ("config",),
+    ("resolving", "loading"),
     ("fitting",),
     ("evaluation",),
     ("cli", "sklearn"),

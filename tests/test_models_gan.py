@@ -12,12 +12,12 @@ from jensen.data.examples import Batch
 from jensen.data.space import Levels, Real
 from jensen.distributions.divergence import between_samples
 from jensen.errors import InputError
-from jensen.fitting import checked
 from jensen.models.gan import GAN, CriticLoss, Game, Generator, GeneratorLoss, distance, with_square_slope
 from jensen.models.model import DensityModel
 from jensen.nn.perceptron import Perceptron
 from jensen.nn.players import ImageCritic, ImageGenerator
 from jensen.noise import Noise
+from jensen.resolving import checked
 from jensen.training.device import precision
 
 MODES = torch.tensor([[2.0, 2.0], [-2.0, 2.0], [2.0, -2.0], [-2.0, -2.0]])

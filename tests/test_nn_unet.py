@@ -49,10 +49,8 @@ def test_a_patch_is_answered_where_it_was_cut(patch: int):
     cells = patch**2
     torch.nn.init.zeros_(net.stem.weight)
     torch.nn.init.zeros_(net.stem.bias)
-    net.norm, net.stem.weight.data[:cells, :, 1, 1], net.head.weight.data[:, :cells, 1, 1] = (
-        torch.nn.Identity(),
-        torch.eye(cells),
-        torch.eye(cells),
-    )
+    net.stem.weight.data[:cells, :, 1, 1] = torch.eye(cells)
+    net.head.weight.data[:, :cells, 1, 1] = torch.eye(cells)
+    net.norm = torch.nn.Identity()
     x = torch.rand(2, 1, 5, 7)
     torch.testing.assert_close(net(x, torch.zeros(2)), F.silu(x))

@@ -26,7 +26,7 @@ _NAMES = {
     "fit": "jensen.fitting",
     "fit_mle": "jensen.estimation.mle",
     "fit_variational": "jensen.estimation.variational",
-    "load": "jensen.fitting",
+    "load": "jensen.loading",
     "load_data": "jensen.data.sources",
 }
 
@@ -55,8 +55,9 @@ if TYPE_CHECKING:
     from jensen.estimation.mle import fit_mle
     from jensen.estimation.variational import fit_variational
     from jensen.evaluation.compare import Comparison, compare
-    from jensen.fitting import fit, load
+    from jensen.fitting import fit
     from jensen.likelihood import LogLikelihood
+    from jensen.loading import load
     from jensen.models.pipeline import Pipeline
 
 

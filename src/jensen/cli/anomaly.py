@@ -7,8 +7,8 @@ from jensen.cli.work import scored
 from jensen.data import Examples
 from jensen.errors import InputError
 from jensen.evaluation.anomaly import anomaly
-from jensen.fitting import reload_data
 from jensen.likelihood import LogLikelihood
+from jensen.loading import reload_data
 from jensen.models.pipeline import Pipeline
 
 

@@ -16,7 +16,7 @@ from jensen.data.sources import is_table
 from jensen.data.space import Levels
 from jensen.data.tables import holds_label
 from jensen.errors import InputError
-from jensen.fitting import loaded_again, reload_data
+from jensen.loading import loaded_again, reload_data
 from jensen.models.chain import ChainModel
 from jensen.models.model import ClassConditional, keywords
 from jensen.models.pipeline import Pipeline

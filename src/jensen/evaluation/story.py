@@ -12,7 +12,7 @@ from jensen.evaluation.drawing import Drawing, draw
 from jensen.evaluation.images import is_image
 from jensen.evaluation.numbers import Unit, part, unit_of, word
 from jensen.files import read_json
-from jensen.fitting import load
+from jensen.loading import load
 from jensen.models.pipeline import Pipeline
 from jensen.training.run import Run
 

@@ -65,11 +65,11 @@ def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
 
 
 def add_to_each(h: Tensor, shared: Tensor) -> Tensor:
-    """h (B, C, H, W) + shared (1, C, H, W), as a matrix product: then the derivative by `shared` is one too, and not PyTorch's sum over a
-    batch, which is several times slower on a CPU.
+    """h (B, C, H, W) + shared (1, C, H, W), channels-last, as a matrix product: then the derivative by `shared` is one too, and not PyTorch's
+    sum over a batch, which is several times slower on a CPU.
     """
     batch, channels, height, width = h.shape
-    flat, each = (t.permute(0, 2, 3, 1).flatten(1) for t in (h, shared))
+    flat, each = (t.permute(0, 2, 3, 1).flatten(1) for t in (h, shared.expand_as(h[:1])))
     out = torch.addmm(flat, each.new_ones(batch, 1), each)
     return out.view(batch, height, width, channels).permute(0, 3, 1, 2)
 

@@ -10,12 +10,14 @@ The network only supplies the prior, from the context: ℓ = f W + b, with f the
 W (c, k) and b (k) learned, b starting at the log-histogram of the data. At high SNR the posterior snaps to the grid
 exactly, which a network that outputs x̂_0 would have to learn; at low SNR x̂_0 is the mean of the predicted prior.
 
-Rows are worked in chunks that fit the cache. With p fixed, ∂x̂/∂ℓ_v = p_v (y_v − x̂) = r_v, so for g = ∂L/∂x̂
+Rows are worked in chunks that fit the cache. As ∂p_w/∂ℓ_v = p_v (δ_vw − p_w), ∂x̂/∂ℓ_v = p_v (y_v − x̂) = r_v, so for g = ∂L/∂x̂
 
     ∂L/∂f = g · r Wᵀ,   ∂L/∂W = (g f)ᵀ r,   ∂L/∂b = gᵀ r:
 
-matrix products only. r, k numbers a pixel in the precision of f, is kept for the backward pass up to 128 MiB and computed
-again beyond. By x_t itself, ∂x̂/∂(x_t/α) = SNR · Var_p(y), as Tweedie has it. SNR reaches e^13: feed the head float32 or float64, and let the loss form x̂_0 − x_0 directly.
+matrix products only. Σ_v r_v = 0, so that r Wᵀ is a difference of like numbers: it is taken in the forward pass, in full precision. For ∂W
+and ∂b the k numbers r of each row are kept, in bfloat16 where the features are, if those of the batch take at most 128 MiB; else they are
+computed again. By x_t itself, ∂x̂/∂(x_t/α) = SNR · Var_p(y), as Tweedie has it. SNR reaches e^13: feed x_t, α and σ in float32 or float64,
+and let the loss form x̂_0 − x_0 directly.
 """
 
 from __future__ import annotations
@@ -29,14 +31,14 @@ from jensen.rules import FINITE, RISING, Rule, Ruled
 
 __all__ = ["LevelsHead", "posterior_mean"]
 
-KEPT = 1 << 27  # bytes that may be kept for the backward pass
+KEPT = 1 << 27  # bytes of r that are kept for the backward pass of one call
 CHUNK = 1024  # rows at a time: 1024 × 256 floats are one megabyte, so two buffers stay in the cache
 FLOOR = 2.5  # no probability is below the rounding error to this power: where the SNR is high it would be far less, and the arithmetic of
 # numbers next to 0 (subnormal ones) is several times slower than any other
 
 
 class _Posterior:
-    """p (rows, k) of a slice of rows, worked in two buffers that stay in the cache."""
+    """p (rows, k) of a slice of rows and what follows from it, in two buffers that stay in the cache and are written over by the next."""
 
     def __init__(self, features: Tensor, u: Tensor, snr: Tensor, weight: Tensor, bias: Tensor, values: Tensor) -> None:
         self.features, self.u, self.scale = features, u, (0.5 * snr).sqrt()
@@ -51,14 +53,12 @@ class _Posterior:
         # in place: the kernel takes a row's maximum before it writes, then goes element by element
         return torch.softmax(logits, 1, out=logits).clamp_(min=self.least)
 
-    def mean(self, *, pull: Tensor | None = None, slope: Tensor | None = None) -> Tensor:
-        """x̂ (n, 1) of all rows; the derivatives are written into `pull` (n, k) and `slope` (n, 1) where they are given."""
+    def mean(self, *, slope: Tensor | None = None) -> Tensor:
+        """x̂ (n, 1) of all rows; ∂x̂/∂(x_t/α) is written into `slope` (n, 1) where it is given."""
         mean = torch.empty_like(self.u)
         for rows in _chunks(len(mean)):
             p = self(rows)
             torch.mm(p, self.values[:, None], out=mean[rows])
-            if pull is not None:
-                pull[rows] = self.pull(p, mean[rows])
             if slope is not None:
                 slope[rows] = self.slope(rows, p)
         return mean
@@ -89,24 +89,38 @@ class _PosteriorMean(torch.autograd.Function):
     def forward(
         ctx: Any, features: Tensor, u: Tensor, snr: Tensor, weight: Tensor, bias: Tensor, values: Tensor
     ) -> Tensor:
+        posterior = _Posterior(features, u, snr, weight, bias, values)
+        mean, along = torch.empty_like(u), u.new_empty(features.shape)
         keeps = len(u) * len(values) * features.element_size() <= KEPT
         kept = features.new_empty(len(u), len(values)) if keeps else None
         slope = torch.empty_like(u) if ctx.needs_input_grad[1] else None
-        mean = _Posterior(features, u, snr, weight, bias, values).mean(pull=kept, slope=slope)
-        ctx.save_for_backward(features, u, snr, weight, bias, values, mean, kept, slope)
+        for rows in _chunks(len(u)):
+            p = posterior(rows)
+            torch.mm(p, values[:, None], out=mean[rows])
+            pull = posterior.pull(p, mean[rows])
+            torch.mm(pull, weight.T, out=along[rows])
+            if kept is not None:
+                kept[rows] = pull
+            if slope is not None:
+                slope[rows] = posterior.slope(rows, p)
+        ctx.save_for_backward(features, u, snr, weight, bias, values, mean, along, kept, slope)
         return mean
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        features, u, snr, weight, bias, values, mean, kept, slope = ctx.saved_tensors
-        posterior = _Posterior(features, u, snr, weight, bias, values)
-        left = (grad * torch.cat((features, torch.ones_like(features[:, :1])), dim=1)).to(features)
-        along, across = torch.empty_like(features), torch.zeros(left.shape[1], len(values)).to(u)
-        for rows in _chunks(len(u)) if kept is None else [slice(len(u))]:
-            pull = posterior.pull(posterior(rows), mean[rows]).to(features) if kept is None else kept
-            torch.mm(pull, weight.T.to(pull), out=along[rows])
-            across += left[rows].T @ pull
+        features, u, snr, weight, bias, values, mean, along, kept, slope = ctx.saved_tensors
+        with torch.autocast(grad.device.type, enabled=False):
+            left = (grad * torch.cat((features, torch.ones_like(features[:, :1])), dim=1)).to(features).T
+            if kept is not None:
+                across = (left @ kept).to(u)
+            else:
+                posterior, across = (
+                    _Posterior(features, u, snr, weight, bias, values),
+                    u.new_zeros(len(left), len(values)),
+                )
+                for rows in _chunks(len(u)):
+                    across += left[:, rows] @ posterior.pull(posterior(rows), mean[rows]).to(left)
         by_u = None if slope is None else grad * slope
         return (grad * along).to(features), by_u, None, across[:-1], across[-1], None
 
@@ -122,7 +136,8 @@ def posterior_mean(features: Tensor, u: Tensor, snr: Tensor, weight: Tensor, bia
     """
     with torch.autocast(u.device.type, enabled=False):
         given = _flat(features, u, snr, weight, bias, values)
-        mean = _PosteriorMean.apply(*given) if torch.is_grad_enabled() else _Posterior(*given).mean()
+        differentiated = torch.is_grad_enabled() and any(t.requires_grad for t in given)
+        mean = _PosteriorMean.apply(*given) if differentiated else _Posterior(*given).mean()
         assert isinstance(mean, Tensor)
         return mean.view(u.shape)
 

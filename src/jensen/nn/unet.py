@@ -57,7 +57,7 @@ class Stage(nn.Module):
 
 class Enlarge(nn.Conv2d):
     """A 1×1 convolution to four times the channels, then `pixel_shuffle`, which is slow backward: here the four pixels' outputs come one
-    after the other, as an image that is channels-last has them.
+    after the other, as an image that is channels-last has them. It has the weights of the convolution it stands for.
     """
 
     def __init__(self, coarse: int, fine: int) -> None:
@@ -70,8 +70,8 @@ class Enlarge(nn.Conv2d):
         weight, bias = (
             t.unflatten(0, (-1, 4)).transpose(0, 1).flatten(0, 1) for t in (self.weight.flatten(1), self.bias)
         )
-        out = F.linear(h.permute(0, 2, 3, 1), weight, bias).view(batch, height, width, 2, 2, -1)
-        return out.transpose(2, 3).reshape(batch, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
+        out = F.linear(h.permute(0, 2, 3, 1), weight, bias).view(batch, height, width, 2, 2, self.out_channels // 4)
+        return out.transpose(2, 3).reshape(batch, 2 * height, 2 * width, self.out_channels // 4).permute(0, 3, 1, 2)
 
 
 class UNet(nn.Module):

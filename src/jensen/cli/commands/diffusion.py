@@ -65,7 +65,7 @@ def calibrate(
     from jensen.cli.inputs import own_data
     from jensen.cli.printing import print_json
     from jensen.errors import InputError
-    from jensen.fitting import load
+    from jensen.loading import load
     from jensen.training.run import Run
 
     pipeline = load(run)

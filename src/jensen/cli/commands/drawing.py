@@ -51,7 +51,7 @@ def sample(
     from jensen.cli.work import drawn
     from jensen.errors import InputError
     from jensen.evaluation.outputs import SAMPLE_SUFFIXES, check_format, check_not_data, check_output, write_samples
-    from jensen.fitting import load
+    from jensen.loading import load
     from jensen.models.model import ClassConditional
     from jensen.settings import parse
 
@@ -93,7 +93,7 @@ def impute(
     from jensen.cli.inputs import rows_to_fill
     from jensen.errors import InputError
     from jensen.evaluation.outputs import check_format, check_not_data, check_output, write_samples
-    from jensen.fitting import load
+    from jensen.loading import load
 
     check_output(output, (".csv", ".npy", ".npz"))
     pipeline = load(run)
@@ -139,7 +139,7 @@ def latent(
     from jensen.cli.inputs import rows_to_code
     from jensen.evaluation.latents import Gallery, chosen
     from jensen.evaluation.outputs import check_not_data, check_output, picture_paths
-    from jensen.fitting import load
+    from jensen.loading import load
     from jensen.models.latents import check_kind
 
     words = chosen(what)
@@ -170,7 +170,7 @@ def encode(
     """Write the code of every row of DATA, in its order: features for other programs."""
     from jensen.cli.inputs import rows_to_fill
     from jensen.evaluation.outputs import check_not_data, check_output, write_codes
-    from jensen.fitting import load
+    from jensen.loading import load
 
     check_output(output, (".npy", ".npz", ".csv"))
     pipeline = load(run)

@@ -39,11 +39,12 @@ def fit(
     from jensen.cli.inputs import load_split
     from jensen.cli.printing import print_result
     from jensen.cli.work import finish
+    from jensen.resolving import checked
     from jensen.settings import parse
     from jensen.training.run import Run
 
     chosen = parse(settings or [])
-    fitting.checked(model, chosen, budget=budget, steps=steps, seed=seed)
+    checked(model, chosen, budget=budget, steps=steps, seed=seed)
     split = load_split(data, size, levels, layout, label, split_seed, binarise, binarise_seed)
     pipeline = fitting.fit(split, model, run=run, budget=budget, steps=steps, seed=seed, overwrite=overwrite, **chosen)
     print_result(Run(run), finish(Run(run), pipeline, split), as_json)

@@ -81,7 +81,7 @@ def evaluate(
     from jensen.cli.work import keep_scores, over_redraws, scored
     from jensen.evaluation.calibration import classification
     from jensen.evaluation.outputs import check_not_data, check_output
-    from jensen.fitting import load
+    from jensen.loading import load
     from jensen.models.model import DensityModel
     from jensen.training.run import Run
 

@@ -63,7 +63,7 @@ def report(run: RunFolder) -> None:
     """Write the run's report.html again: one self-contained page with pictures."""
     from jensen.cli.inputs import own_data
     from jensen.cli.work import evaluated, keep_picture, pictured, write_page
-    from jensen.fitting import load
+    from jensen.loading import load
     from jensen.training.run import Run
 
     folder = Run(run)
@@ -82,7 +82,7 @@ def report(run: RunFolder) -> None:
 def info(run: RunFolder, as_json: Json = False) -> None:
     """What a run is: data, model, options, versions, result."""
     from jensen.cli.printing import print_json
-    from jensen.fitting import problem_of
+    from jensen.loading import problem_of
     from jensen.training.run import Run
 
     folder = Run(run)

@@ -17,8 +17,9 @@ from jensen.evaluation.compare.plan import Plan
 from jensen.evaluation.compare.samples import Gauging
 from jensen.evaluation.compare.scores import read_scores, write_scores
 from jensen.files import read_json, write_json
-from jensen.fitting import fit, load
+from jensen.fitting import fit
 from jensen.likelihood import LogLikelihood
+from jensen.loading import load
 from jensen.memory import freed_memory_kept
 from jensen.models import model_class
 from jensen.models.model import DensityModel

@@ -22,7 +22,7 @@ from jensen.evaluation.compare.samples import Gauging
 from jensen.evaluation.compare.table import Entry, table
 from jensen.evaluation.figures import save_figure
 from jensen.files import check_writable, write_text
-from jensen.fitting import proposed
+from jensen.resolving import proposed
 
 Say = Callable[[str], None]
 

@@ -7,9 +7,9 @@ from typing import Any
 from jensen.data.examples import Split
 from jensen.errors import InputError, did_you_mean
 from jensen.evaluation.likelihood import CONTROLS
-from jensen.fitting import checked
 from jensen.models import model_class
 from jensen.models.model import ClassConditional, ClassGiven, Trained
+from jensen.resolving import checked
 
 ALWAYS = (*CONTROLS, "jittered")
 MOST_SEEDS = 100
