@@ -13,7 +13,7 @@ same, for the bound   the same, trained on the terms of the bound as they are (`
 Each is trained for its minutes by the clock (steps are timed first), kept in DIR, and loaded from there when the command is given again. Then
 each network, behind one interface, gets its reverse variance and its emission from the same validation rows and is scored on the same test rows
 with the same noise (T = 1000, levels even in log-SNR between the ends that its own training has seen), and 1,000 samples of each by one
-solver are measured against test rows. Prints one JSON object and writes diffusion_peer.json into DIR. Their steps are timed by diffusion_steps.py.
+solver are measured against test rows. How far a bound is above ours is paired over rows, with one standard error. Prints one JSON object and writes diffusion_peer.json into DIR. Their steps are timed by diffusion_steps.py.
 """
 
 import argparse
@@ -231,6 +231,7 @@ def scored(
         "stderr": float(costs.std()) * scale / len(costs) ** 0.5,
         "prior": float(found.prior.mean()) * scale,
         "reconstruction": float(found.reconstruction.mean()) * scale,
+        "rows": (costs * scale).tolist(),
         "parameters": sum(p.numel() for p in denoiser.parameters()),
         "measures": as_dict(options.gauge.measures(pipeline.decode(torch.cat(parts)))),
     }
@@ -299,8 +300,15 @@ def main() -> None:
             "steps": ours.config["training"]["steps"],
             **scored("ours", ours.model.reverse.denoiser, ends["ours"], ours, split, options),
         },
-        "training_rows_against_test": as_dict(options.gauge.ceiling),
     }
+    rows = {name: torch.tensor(told.pop("rows")) for name, told in result.items()}
+    for name in ("theirs", *same):
+        above = rows[name] - rows["ours"]
+        result[name]["above_ours"] = {
+            "bits_per_dim": float(above.mean()),
+            "stderr": float(above.std()) / len(above) ** 0.5,
+        }
+    result["training_rows_against_test"] = as_dict(options.gauge.ceiling)
     (options.folder / "diffusion_peer.json").write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
 

@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 import jensen
 from jensen.__main__ import main
 from jensen.cli.calibrating import lines
+from jensen.cli.inputs import count_or_default
+from jensen.data.examples import Examples
 from jensen.noise import Noise
 from jensen.training.run import Run
 
@@ -109,6 +111,10 @@ def test_the_flow_is_an_estimate_and_on_levels_a_bound_where_its_solver_is_settl
         "0.001",
     )
     assert coarse["kind"] == "estimate"
+    options = ["--set", "divergence=exact", "--set", "draws=3", "--set", "repetitions=2", "--set", "ode_steps=1"]
+    several = scored(run, "levels", "--method", "ode", "-n", "1", *options, "--tolerance", "1")
+    assert several["terms"]["importance"]["mean_nats"] > 0
+    assert several["diagnostics"]["draws"] == 3
     assert levels["diagnostics"]["steps"] == 5
     assert sum(term["mean_nats"] for term in levels["terms"].values()) == pytest.approx(levels["mean_nats"])
 
@@ -202,6 +208,14 @@ def test_a_tolerance_that_is_not_reached_is_told(run: Any, monkeypatch: pytest.M
     assert "--tolerance" not in run("evaluate", "reals", "--tolerance", "10")[2]
 
 
+def test_the_equation_is_solved_for_a_thousand_images_where_no_number_is_said():
+    images, rows = (Examples(torch.zeros(1001, *event), torch.arange(1001)) for event in ((1, 2, 2), (4,)))
+    assert count_or_default(images, None, "ode") == 1000
+    assert count_or_default(images, 7, "ode") == 7
+    for kept in (images, None, "vlb"), (rows, None, "ode"), (images.take(torch.arange(1000)), None, "ode"):
+        assert count_or_default(*kept) is None
+
+
 def test_a_grid_of_the_bound_is_named(run: Any):
     assert (
         scored(run, "reals", "--steps", "6", "--set", "grid=optimised", "--tolerance", "1")["of"]
@@ -247,6 +261,10 @@ def test_samples_on_the_optimised_grid(run: Any):
         (["evaluate", "reals", "--set", "timesteps=20"], "the length of the chain is --steps here, got timesteps=20"),
         (["evaluate", "reals", "--method", "ode", "--set", "repetitions=3"], "nothing is drawn of real values"),
         (["evaluate", "reals", "--method", "ode", "--set", "ode_tolerance=1e-12"], "from 1e-07 to 1, got 1e-12"),
+        (["evaluate", "reals", "--method", "ode", "--set", "draws=3"], "places in the bin of a level"),
+        (["evaluate", "levels", "--method", "ode", "--set", "draws=3"], "say divergence=exact"),
+        (["evaluate", "levels", "--method", "ode", "--set", "draws=0"], "draws must be from 1 to 10,000, got 0"),
+        (["evaluate", "reals", "--set", "draws=3"], "draws is no option of method=vlb"),
         (["noise", "t.csv", "-o", "n.png", "--schedule", "betas"], "known are log-snr, linear, cosine, vp, sub-vp"),
         (["calibrate", "reals", "--seed", "-1"], "--seed must be a whole number from 0 to 2^63 - 1, got -1"),
         (["evaluate", "reals", "--every-step", "--set", "calls=8"], "got calls=8; leave one out"),

@@ -19,7 +19,7 @@ from jensen.diffusion.sampler import Leap, Point, Sampler, sample
 from jensen.diffusion.schedule import Betas, LogSNRUniform
 from jensen.diffusion.solvers.ancestral import DDIM, Ancestral
 from jensen.diffusion.solvers.words import sampler_from
-from jensen.diffusion.variance import Interpolated
+from jensen.diffusion.variance import Calibrated, Interpolated
 from jensen.errors import InputError
 from jensen.noise import Noise
 
@@ -49,10 +49,21 @@ def assert_law(x: Tensor, mean: Tensor, covariance: Tensor) -> None:
         assert stats.kstest(row.numpy(), "norm").pvalue > 1e-5
 
 
-@pytest.mark.parametrize(("steps", "weight"), [(1, 1.0), (2, 0.0), (10, 0.0), (10, 1.0)])
-def test_ancestral_samples_follow_the_models_own_law(steps: int, weight: float):
-    """W2: p_θ(x_0) propagated through the affine chain; 6000 samples."""
-    reverse = affine(steps, weight)
+def optimal(levels: Tensor) -> Calibrated:
+    """σ*² of W2: E ‖x_0 - x̂_0‖²/d = tr Cov[x_0 | x_t]/d at every level."""
+    variance = Calibrated(levels)
+    for level in levels.tolist():
+        alpha, gain = levels_of(level)[0].sqrt(), PCA.gain(level)[0]
+        variance.calibrate(level, (PCA.covariance - alpha * gain @ PCA.covariance).diag().mean().expand(8, 3))
+    return variance
+
+
+@pytest.mark.parametrize(("steps", "weight"), [(1, 1.0), (2, 0.0), (10, 0.0), (10, 1.0), (10, None)])
+def test_ancestral_samples_follow_the_models_own_law(steps: int, weight: float | None):
+    """W2: p_θ(x_0) propagated through the affine chain, with σ*² (None) as well; 6000 samples."""
+    reverse = affine(steps, 0.0 if weight is None else weight)
+    if weight is None:
+        reverse.variance = optimal(reverse.chain.log_snr)
     law = AffineChain(PCA, reverse.chain.log_snr, reverse.variances(), 0.3).law()
     assert_law(draw(reverse, (3,), 6000, 1, Ancestral()), law.mean, law.covariance_matrix)
 
@@ -68,13 +79,27 @@ def test_on_levels_ancestral_samples_have_the_grids_masses():
     assert stats.chisquare(counts.numpy(), (mass / mass.sum() * 6000).numpy()).pvalue > 1e-5
 
 
-@pytest.mark.parametrize("name", ["ancestral", "ddim", "ddim, η = 1"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "ancestral",
+        "ddim",
+        "ddim, η = 1",
+        "dpm-2m",
+        "dpm-2m-sde",
+        "dpm-3m-sde",
+        "unipc-3",
+        "adams-4",
+        "churn",
+        "langevin",
+    ],
+)
 def test_many_steps_give_the_data(name: str):
     """W1, exact denoiser, 150 steps: two-sample Kolmogorov–Smirnov of 4000 samples against the world, p > 1e-3, seed 3."""
     world = Columns(mixture_1d())
     schedule = LogSNRUniform(9.0, -8.0)
     reverse = ReverseProcess(Chain(schedule, 150), Exact(world), Interpolated(0.5), Emission(Real(), math.exp(-4.5)))
-    sampler = {"ancestral": Ancestral(), "ddim": DDIM(0.0), "ddim, η = 1": DDIM(1.0)}[name]
+    sampler = DDIM(1.0) if name == "ddim, η = 1" else sampler_from(name, {})
     x = draw(reverse, (20,), 200, 3, sampler).flatten()
     truth = world.sample((4000,), torch.Generator().manual_seed(0))
     assert stats.ks_2samp(x.numpy(), truth.numpy()).pvalue > 1e-3

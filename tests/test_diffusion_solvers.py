@@ -6,6 +6,7 @@ The reference for the flow is scipy's DOP853 on dx/dλ at tolerance 1e-12, with 
 import json
 import math
 import re
+import weakref
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,12 +25,12 @@ from jensen.diffusion.process import Chain
 from jensen.diffusion.reverse import ReverseProcess
 from jensen.diffusion.sampler import Sampler, sample
 from jensen.diffusion.schedule import Cosine, Linear, LogSNRUniform, Schedule
-from jensen.diffusion.solvers.ancestral import DDIM
+from jensen.diffusion.solvers.ancestral import DDIM, Ancestral
 from jensen.diffusion.solvers.langevin import Churned, Corrected
 from jensen.diffusion.solvers.multistep import AdamsBashforth, DPMSolver2M, Exponential
 from jensen.diffusion.solvers.singlestep import DPMSolver2S, Heun
 from jensen.diffusion.solvers.words import SAMPLERS, best_for, sampler_from
-from jensen.diffusion.variance import Interpolated
+from jensen.diffusion.variance import Calibrated, Interpolated
 from jensen.errors import InputError
 from jensen.noise import Noise
 
@@ -206,12 +207,21 @@ def started(sampler: Sampler, start: Tensor) -> Sampler:
     return sampler
 
 
-def variance_error(sampler: Sampler, steps: int, spread: float = 1.0) -> float:
-    """Of x_1, without any sampling: x_T has `spread` times the variance in which the process leaves it; relative."""
+def optimal(levels: Tensor) -> Calibrated:
+    """σ*² of N(m, s²): E (x_0 - x̂_0)² = s² σ²/(α² s² + σ²) at every level."""
+    variance, s2 = Calibrated(levels), Coefficients.variance
+    for level in levels.tolist():
+        alpha2, sigma2 = levels_of(level)
+        variance.calibrate(level, (s2 * sigma2 / (alpha2 * s2 + sigma2)).expand(8, 1))
+    return variance
+
+
+def variance_error(sampler: Sampler, steps: int, spread: float = 1.0, *, best: bool = False) -> float:
+    """Of x_1, without any sampling: x_T has `spread` times the variance in which the process leaves it; relative. With β̂, or σ*² if best."""
     denoiser, size = Coefficients(), 2 + 4 * steps
-    reverse = ReverseProcess(
-        Chain(LogSNRUniform(START, END), steps), denoiser, Interpolated(0.0), Emission(Real(), 0.1)
-    )
+    chain = Chain(LogSNRUniform(START, END), steps)
+    variance = optimal(chain.log_snr) if best else Interpolated(0.0)
+    reverse = ReverseProcess(chain, denoiser, variance, Emission(Real(), 0.1))
     true = [float(a * denoiser.variance + s) for a, s in (levels_of(START), levels_of(END))]
     alpha = float(levels_of(END)[0].sqrt())
     start = alpha * denoiser.mean * unit(size, 0) + math.sqrt(spread * true[1]) * unit(size, 1)
@@ -236,6 +246,13 @@ def test_moments_of_solvers_with_noise_fall_with_the_weak_order(word: str, order
     """Data N(m, s²): the mean of x_1 is right in any number of steps, its variance by the order."""
     coarse, fine = (abs(variance_error(SAMPLERS[word](), n)) for n in (65, 129))
     assert math.log2(coarse / fine) == pytest.approx(order, abs=0.25)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 17])
+def test_ancestral_sampling_with_the_optimal_variance_is_exact_at_the_gaussian(steps: int):
+    """Every marginal of N(m, s²), isotropic, in any number of steps; with β̂ it is off by far."""
+    assert variance_error(Ancestral(), steps, best=True) == pytest.approx(0, abs=1e-9)
+    assert abs(variance_error(Ancestral(), steps)) > 1e-3
 
 
 def test_a_parabola_is_better_than_a_line_also_with_noise():
@@ -421,3 +438,44 @@ def test_the_default_is_the_best_that_was_measured():
         least = min(found.values(), key=lambda measure: measure["value"])
         assert found[best_for(calls)]["value"] < least["value"] + least["stderr"]
     assert best_for(1000) == "ancestral"
+
+
+class Remembered(Exact):
+    """Which of the states it was asked and of its answers are still alive?"""
+
+    def __init__(self) -> None:
+        super().__init__(WORLD)
+        self.seen: list[weakref.ref[Tensor]] = []
+
+    def forward(self, x_t: Tensor, log_snr: Tensor, context: Tensor | None = None) -> Tensor:
+        """As the exact one."""
+        answer = super().forward(x_t, log_snr, context)
+        self.seen += [weakref.ref(x_t), weakref.ref(answer)]
+        return answer
+
+    @property
+    def alive(self) -> int:
+        """How many."""
+        return sum(one() is not None for one in self.seen)
+
+
+@pytest.mark.parametrize("word", sorted(SAMPLERS))
+def test_memory_does_not_grow_with_steps(word: str):
+    most = []
+    for steps in (20, 60):
+        denoiser, counts = Remembered(), []
+        reverse = ReverseProcess(
+            Chain(LogSNRUniform(START, END), steps), denoiser, Interpolated(0.5), Emission(Real(), 0.1)
+        )
+        sampler, like = sampler_from(word, {}), torch.zeros((), dtype=F64)
+        sample(
+            reverse,
+            (2,),
+            torch.arange(7),
+            Noise(0),
+            sampler,
+            like=like,
+            watch=lambda i, x, denoised: counts.append(denoiser.alive),  # noqa: B023
+        )
+        most.append(max(counts))
+    assert most[0] == most[1] > 1

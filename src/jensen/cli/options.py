@@ -61,7 +61,7 @@ MethodSettings = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="An option of the method: grid, calls of vlb; repetitions of vlb, ode, elbo; probes, ode_tolerance, ode_steps, divergence, dequantisation of ode; "
+        help="An option of the method: grid, calls of vlb; repetitions of vlb, ode, elbo; probes, ode_tolerance, ode_steps, divergence, dequantisation, draws of ode; "
         "draws, repetitions of iwae; temperatures, chains, leapfrogs of ais. Again for more.",
     ),
 ]

@@ -26,6 +26,7 @@ MOST_TERMS = 100_000  # in a repetition
 FEW_LEVELS, FEW_REALS = 8, 32  # dimensions; up to here the trace is exact: of levels something is drawn all the same
 TOLERANCE, FINE, FINEST = 1e-2, 1e-5, 1e-7  # of a step of the equation; where the trace is exact
 SETTLED = 0.1  # of the Monte-Carlo error asked for: the most that a halved tolerance may move log p of a bound
+MOST_DRAWS = 10_000  # of a place in the bin, a repetition
 MOST_CALLS = 20_000  # of the flow's network, a row; where they do not reach the tolerance, the error bar says so
 
 
@@ -176,7 +177,7 @@ class Ode(Method):
     bound where a pilot finds that error small beside the Monte-Carlo error that was asked for.
     """
 
-    own = ("repetitions", "probes", "ode_tolerance", "ode_steps", "divergence", "dequantisation")
+    own = ("repetitions", "draws", "probes", "ode_tolerance", "ode_steps", "divergence", "dequantisation")
 
     reverse: ReverseProcess
     space: Space
@@ -240,6 +241,7 @@ class Ode(Method):
                 "end_prior_nats": self.reverse.prior_term(x),
                 "seed": seed,
                 **({"dequantisation": settings.dequantisation} if isinstance(self.space, Levels) else {}),
+                **({"draws": settings.draws} if settings.draws > 1 else {}),
                 **told,
             },
             precision="float32 network, float64 solver",
@@ -273,13 +275,27 @@ class Ode(Method):
         dequantisation = given.get("dequantisation", "truncated-normal" if self.learned is None else LEARNED)
         if not FINEST <= tolerance <= 1:  # finer, the rounding of a network in float32 is all that is seen
             raise InputError(f"ode_tolerance must be from {FINEST:g} to 1, got {tolerance:g}")
-        for name, value, most in (("probes", probes, 1000), ("ode_steps", steps, 100_000)):
+        draws = given.get("draws", 1)
+        for name, value, most in (
+            ("probes", probes, 1000),
+            ("ode_steps", steps, 100_000),
+            ("draws", draws, MOST_DRAWS),
+        ):
             if value is not None and not 1 <= value <= most:
                 raise InputError(f"{name} must be from 1 to {most:,}, got {value}")
         spread_from(dequantisation, self.learned)  # refused before any work, if at all
         if "dequantisation" in given and not isinstance(self.space, Levels):
             raise InputError(
                 f"dequantisation is for levels, and these are real values, got {dequantisation}; leave it out"
+            )
+        if "draws" in given and not isinstance(self.space, Levels):
+            raise InputError(
+                f"draws are places in the bin of a level, and these are real values, got {draws}; leave it out"
+            )
+        if draws > 1 and not exact[word]:
+            raise InputError(
+                f"draws={draws} averages weights inside a logarithm, and the noise of Hutchinson's divergence there would raise the number above "
+                "log p; say divergence=exact (a backward pass a dimension), or leave draws out"
             )
         accuracy = Accuracy(float(tolerance), None if steps is None else int(steps))
         drawn = not exact[word] or isinstance(self.space, Levels)
@@ -288,7 +304,7 @@ class Ode(Method):
                 f"nothing is drawn of real values with the exact divergence, got repetitions={given['repetitions']}; leave it out"
             )
         repetitions = int(given.get("repetitions", 1 + drawn))
-        return Settings(repetitions, None if exact[word] else int(probes), accuracy, dequantisation)
+        return Settings(repetitions, None if exact[word] else int(probes), accuracy, dequantisation, int(draws))
 
 
 METHODS: dict[str, type[Method]] = {"vlb": Vlb, "ode": Ode}

@@ -6,7 +6,12 @@ The flow starts in N(0, I) at the last level and is followed to the first, λ_1.
     levels        the one nearest to x_{λ_1}/α_1      log P(x) ≥ E_q[log p_{λ_1}(α_1 (x + u)) + d log α_1 - log q(u | x)]
 
 So the number belongs to a sampler that could be run, the flow with that ending. It is not the density of the data at λ_1 taken for that of
-the data, nor the bound of the chain. One repetition is one draw of u and one of the probes.
+the data, nor the bound of the chain. One repetition is one draw of u and one of the probes. With K draws of u a repetition
+
+    log P(x) ≥ E log (1/K) Σ_k w_k,     w_k = p_{λ_1}(α_1 (x + u_k)) α_1^d / q(u_k | x)
+
+(Ho et al. 2019, "Flow++", section 3.1; Burda et al. 2016), which is no lower in mean, and nears log P. Its w_k must be exact: probes that are unbiased
+for log w_k are not for w_k, and their noise inside the logarithm would raise the number above log P.
 """
 
 import math
@@ -22,6 +27,7 @@ from jensen.data.space import Levels, Space
 from jensen.diffusion.dequantisation import Spread, spread_from
 from jensen.diffusion.flow import Accuracy, ProbabilityFlow
 from jensen.diffusion.reverse import ReverseProcess
+from jensen.importance import log_mean_exp
 from jensen.noise import Noise
 
 TOGETHER = 64  # rows whose backward pass is held at a time
@@ -36,6 +42,7 @@ class Settings:
         repetitions: independent estimates a row, at least 2 where anything is drawn.
         probes: random vectors a repetition for the trace; None for the exact trace, by one backward pass a dimension.
         accuracy: of the solution.
+        draws: places in the bin a repetition, for levels; more than 1 need the exact trace.
         dequantisation: a word of `jensen.diffusion.dequantisation`, for levels.
     """
 
@@ -43,6 +50,7 @@ class Settings:
     probes: int | None
     accuracy: Accuracy
     dequantisation: str
+    draws: int = 1
 
 
 @dataclass(frozen=True)
@@ -115,9 +123,22 @@ class FlowLikelihood:
     ) -> Float64[Tensor, " B"]:
         """log p as in the first repetition, with probes of its own."""
         stream = noise.at("repetition", 0)
-        return self._repetition(x, ids, settings, stream, context, probes=stream.at("others")).total[0]
+        return self._draw(x, ids, settings, stream, context, probes=stream.at("others")).total[0]
 
     def _repetition(
+        self, x: Tensor, ids: Tensor, settings: Settings, noise: Noise, context: Tensor | None
+    ) -> FlowEstimate:
+        """One draw; or the mean of the weights of several, and how far its logarithm is above that of their logarithms."""
+        first = self._draw(x, ids, settings, noise, context)
+        if settings.draws == 1:
+            return first
+        others = [self._draw(x, ids, settings, noise.at("draw", k), context) for k in range(1, settings.draws)]
+        log_w = torch.cat([one.total for one in (first, *others)])
+        terms = {name: torch.cat([one.terms[name] for one in (first, *others)]).mean(0)[None] for name in first.terms}
+        gained = log_mean_exp(log_w) - log_w.mean(0)
+        return FlowEstimate({**terms, "importance": gained[None]}, sum((one.calls for one in others), first.calls))
+
+    def _draw(
         self,
         x: Tensor,
         ids: Tensor,

@@ -174,7 +174,8 @@ class Calibrated(Measured):
     word = "calibrated"
 
     def _take(self, knot: int, squares: Tensor, spread: Tensor | None, least: float) -> None:
-        self.log_error[knot] = squares.mean().clamp(min=least).log()
+        # many cells have told it; where the noise is large the data may vary less than that share of it
+        self.log_error[knot] = squares.mean().clamp(min=min(least, LEAST)).log()
 
 
 class Diagonal(Measured):

@@ -297,6 +297,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Scheduled, Ruled):
         calls: int | None = 4,
         timesteps: int | float | None = None,
         grid: str | None = None,
+        draws: int | None = None,
         probes: int | None = None,
         ode_tolerance: float | None = None,
         ode_steps: int | None = None,
@@ -317,6 +318,8 @@ class DDPM(GradientModel, Calibratable, ChainModel, Scheduled, Ruled):
             calls: vlb: network calls a repetition, one of them for L_0; None looks at every one of the T terms.
             timesteps: vlb: the length of the chain, `math.inf` for continuous time; another length is another model.
             grid: vlb: the noise levels of the chain, a word of `jensen.diffusion.grid`; "time" if None.
+            draws: ode, on levels: places in the bin a repetition, whose weights are averaged inside the logarithm; 1 if None. More need the exact
+                divergence.
             probes: ode: random vectors a repetition, for Hutchinson's estimate of the divergence; 1 if None.
             ode_tolerance: ode: of a step: so many σ(λ) a cell of x, so much times √d of log p; if None 1e-2, and 1e-5 where the divergence is
                 exact.
@@ -326,6 +329,7 @@ class DDPM(GradientModel, Calibratable, ChainModel, Scheduled, Ruled):
             **plan: what `plan` adds.
         """
         asked = {
+            "draws": draws,
             "probes": probes,
             "ode_tolerance": ode_tolerance,
             "ode_steps": ode_steps,
