@@ -202,8 +202,8 @@ def scored(
 ) -> dict[str, Any]:
     """Bound and samples of a network, now or before."""
     record = options.folder / f"{name}-scores.json"
-    if record.is_file():
-        return dict(json.loads(record.read_text()))
+    if record.is_file() and "rows" in (before := json.loads(record.read_text())):
+        return dict(before)
     space, denoiser = pipeline.model.space, denoiser.eval()
     chain = Chain(LogSNRUniform(*ends), 1000)
     variance = Calibrated(chain.log_snr[knots(chain.log_snr) - 1])

@@ -127,12 +127,9 @@ def test_the_bias_falls_as_one_over_draws_only_while_the_variance_is_finite(rati
 
 
 def test_a_noisy_bound_inside_a_mean_of_weights_is_no_bound():
-    """Law 26, which is why bounds are refused there: log w with normal noise of 5 nats and mean log p, ten draws, comes 5.6 nats above log p.
-    Unbiased in exp, the same noise stays below.
-    """
+    """Law 26, which is why bounds are refused there: log w with normal noise of 5 nats and mean log p, ten draws, comes 5.6 nats above log p."""
     noise = 5 * torch.randn(10, 20_000, generator=torch.Generator().manual_seed(0), dtype=F64)
     assert float(log_mean_exp(noise).mean()) == pytest.approx(5.6, abs=0.1)
-    assert float(log_mean_exp(noise - 12.5).mean()) < 0
 
 
 def test_bounds_are_refused_inside_a_mean_of_weights():

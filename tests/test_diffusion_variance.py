@@ -159,15 +159,12 @@ def test_between_the_knots_of_a_long_chain():
 
 def test_an_error_too_small_to_have_been_seen_is_held_at_a_floor():
     chain = Chain(LogSNRUniform(6.0, -4.0), 5)
-    variance = Calibrated(chain.log_snr)
-    for level in chain.log_snr.tolist():
-        variance.calibrate(level, torch.zeros(3, 2, dtype=F64))
-    noise = torch.exp(-chain.log_snr)
-    torch.testing.assert_close(variance.error(chain.log_snr), 1e-4 * noise.clamp(max=1), rtol=1e-10, atol=0)
-    each = Diagonal(chain.log_snr, (2,))
-    for level in chain.log_snr.tolist():
-        each.calibrate(level, torch.zeros(3, 2, dtype=F64))
-    torch.testing.assert_close(each.error(chain.log_snr), 1e-4 * noise[:, None].expand(5, 2), rtol=1e-10, atol=0)
+    least = 1e-4 * torch.exp(-chain.log_snr).clamp(max=1)
+    for variance in (Calibrated(chain.log_snr), Diagonal(chain.log_snr, (2,))):
+        for level in chain.log_snr.tolist():
+            variance.calibrate(level, torch.zeros(3, 2, dtype=F64))
+        error = variance.error(chain.log_snr).reshape(5, -1)
+        torch.testing.assert_close(error, least[:, None].expand_as(error), rtol=1e-10, atol=0)
 
 
 def test_knots_reach_both_ends_and_never_repeat():

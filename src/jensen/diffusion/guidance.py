@@ -4,7 +4,8 @@
 
 (Ho and Salimans 2022, equation 6, with w for their 1 + w.) A score is affine in x̂_0, so that at each noise level this one's is
 ∇ log p_t(x)^{1-w} p_t(x | c)^w: w = 1 is the plain conditional model, w = 0 the unconditional one. For any other w these are not the marginals
-of a diffusion: samples follow the law of the solver that drew them, which is not p(x | c), and no bound of the chain speaks of it.
+of a diffusion of anything: samples follow a law of their own, that of the chain or the flow with this x̂_0 in it. A bound of that chain is a bound for that
+law, and not for p(x | c).
 """
 
 from jaxtyping import Float

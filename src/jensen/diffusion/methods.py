@@ -26,8 +26,8 @@ MOST_TERMS = 100_000  # in a repetition
 FEW_LEVELS, FEW_REALS = 8, 32  # dimensions; up to here the trace is exact: of levels something is drawn all the same
 TOLERANCE, FINE, FINEST = 1e-2, 1e-5, 1e-7  # of a step of the equation; where the trace is exact
 SETTLED = 0.1  # of the Monte-Carlo error asked for: the most that a halved tolerance may move log p of a bound
-MOST_DRAWS = 10_000  # of a place in the bin, a repetition
-MOST_CALLS = 20_000  # of the flow's network, a row; where they do not reach the tolerance, the error bar says so
+MOST_DRAWS = 100  # of a place in the bin, a repetition
+MOST_CALLS = 20_000  # of the flow's network, a row, in more than two repetitions; where they do not reach the tolerance, the error bar says so
 
 
 @dataclass(frozen=True)
@@ -281,8 +281,8 @@ class Ode(Method):
             ("ode_steps", steps, 100_000),
             ("draws", draws, MOST_DRAWS),
         ):
-            if value is not None and not 1 <= value <= most:
-                raise InputError(f"{name} must be from 1 to {most:,}, got {value}")
+            if value is not None and (isinstance(value, bool) or value != int(value) or not 1 <= value <= most):
+                raise InputError(f"{name} must be a whole number from 1 to {most:,}, got {value}")
         spread_from(dequantisation, self.learned)  # refused before any work, if at all
         if "dequantisation" in given and not isinstance(self.space, Levels):
             raise InputError(
@@ -294,7 +294,7 @@ class Ode(Method):
             )
         if draws > 1 and not exact[word]:
             raise InputError(
-                f"draws={draws} averages weights inside a logarithm, and the noise of Hutchinson's divergence there would raise the number above "
+                f"draws={draws} averages weights inside a logarithm, and the noise of Hutchinson's divergence there can raise the number above "
                 "log p; say divergence=exact (a backward pass a dimension), or leave draws out"
             )
         accuracy = Accuracy(float(tolerance), None if steps is None else int(steps))

@@ -10,8 +10,9 @@ the data, nor the bound of the chain. One repetition is one draw of u and one of
 
     log P(x) ≥ E log (1/K) Σ_k w_k,     w_k = p_{λ_1}(α_1 (x + u_k)) α_1^d / q(u_k | x)
 
-(Ho et al. 2019, "Flow++", section 3.1; Burda et al. 2016), which is no lower in mean, and nears log P. Its w_k must be exact: probes that are unbiased
-for log w_k are not for w_k, and their noise inside the logarithm would raise the number above log P.
+(Hoogeboom et al. 2020, "Learning discrete distributions by dequantization"; Burda et al. 2016), which is no lower in mean, and nears log P where q
+covers the bin. Its w_k must be exact: probes that are unbiased for log w_k are not for w_k, and their noise inside the logarithm can raise the number above
+log P.
 """
 
 import math

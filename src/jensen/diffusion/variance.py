@@ -26,7 +26,7 @@ from jensen.rules import RISING, Rule, Ruled, between
 
 SHARES = (1.0, 0.5, 0.25, 0.1, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001, 5e-4, 2e-4, 1e-4)
 QUANTILES = 128
-LEAST = 1e-4  # of the noise σ²/α²: an error below was seen on too few rows
+LEAST = 1e-4  # of the noise σ²/α², or of the data's unit where that is smaller: an error below was seen on too few rows
 HELD = "from -80 to 80"
 
 
@@ -139,7 +139,8 @@ class Measured(ReverseVariance, Ruled):
             spread: Var[x_0 | x_t] as the denoiser sees it, for those that go by the state.
         """
         knot = int((self.log_snr - log_snr).abs().argmin())
-        self._take(knot, squares.double(), None if spread is None else spread.double(), LEAST * math.exp(-log_snr))
+        least = LEAST * min(math.exp(-log_snr), 1.0)
+        self._take(knot, squares.double(), None if spread is None else spread.double(), least)
 
     @abstractmethod
     def _take(self, knot: int, squares: Float64[Tensor, "B *event"], spread: Tensor | None, least: float) -> None:
@@ -174,8 +175,7 @@ class Calibrated(Measured):
     word = "calibrated"
 
     def _take(self, knot: int, squares: Tensor, spread: Tensor | None, least: float) -> None:
-        # many cells have told it; where the noise is large the data may vary less than that share of it
-        self.log_error[knot] = squares.mean().clamp(min=min(least, LEAST)).log()
+        self.log_error[knot] = squares.mean().clamp(min=least).log()
 
 
 class Diagonal(Measured):
