@@ -115,10 +115,8 @@ class _PosteriorMean(torch.autograd.Function):
             if kept is not None:
                 across = (left @ kept).to(u)
             else:
-                posterior, across = (
-                    _Posterior(features, u, snr, weight, bias, values),
-                    u.new_zeros(len(left), len(values)),
-                )
+                posterior = _Posterior(features, u, snr, weight, bias, values)
+                across = u.new_zeros(len(left), len(values))
                 for rows in _chunks(len(u)):
                     across += left[:, rows] @ posterior.pull(posterior(rows), mean[rows]).to(left)
         by_u = None if slope is None else grad * slope
