@@ -3,6 +3,7 @@
 import itertools
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from jensen.diffusion.denoiser import LevelsDenoiser
 from jensen.diffusion.dequantisation import spread_from
 from jensen.diffusion.emission import Emission
 from jensen.diffusion.flow import Accuracy, ProbabilityFlow
+from jensen.diffusion.methods import Asked, Ode
 from jensen.diffusion.ode import FlowLikelihood, Settings, pilot
 from jensen.diffusion.process import Chain
 from jensen.diffusion.reverse import ReverseProcess
@@ -272,6 +274,15 @@ def test_uniform_places_are_exact_under_a_density_that_is_flat_in_every_bin():
     placed, log_q = spread_from("uniform")(x, Noise(0).uniform(range(5), (1,)), SPACE, 0.1)
     log_p = (mass / SPACE.step).log()[SPACE.index(placed)][:, 0]
     torch.testing.assert_close(log_p - log_q, mass.log(), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan, 2.5, True, "3", [2], 0, -1, 101])
+def test_draws_are_a_whole_number(value: Any):
+    world, likelihood = levels_likelihood()
+    x, options = world.values[:3, None], {"draws": value, "divergence": "exact"}
+    asked = Asked(x, None, torch.arange(3), 0, lambda rows: None, options)
+    with pytest.raises(InputError, match="draws must be a whole number from 1 to 100, got"):
+        Ode(likelihood.reverse, likelihood.space).score(asked)
 
 
 def test_an_unknown_word_is_told():

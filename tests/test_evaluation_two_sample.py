@@ -363,3 +363,5 @@ def test_ceiling_rows_are_strangers_to_units_and_features():
     with pytest.raises(InputError, match="half of the training rows, 30, got 31"):
         parts = [Examples(part, torch.arange(len(part))) for part in (train, test, test)]
         enough(Split(*parts, Real()), 31)
+    with pytest.raises(InputError, match="at least 20 test rows and 40 training rows, and there are 12 and 60"):
+        enough(Split(parts[0], parts[1], parts[2].take(torch.arange(12)), Real()), None)

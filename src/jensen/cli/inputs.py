@@ -179,6 +179,8 @@ def _like_the_runs(
         to_fit=False,
     )
     _check_columns(facts.get("columns") or [], split.facts.get("columns") or [], data)
+    for note in split.facts.get("notes", []):
+        print(f"note    {note}", file=sys.stderr)
     protocol = facts.get("binarise")
     if protocol and isinstance(split.space, Levels) and split.space.k > 2:
         return binarised(split, protocol, facts.get("binarise_seed", 0))

@@ -26,7 +26,7 @@ MOST_TERMS = 100_000  # in a repetition
 FEW_LEVELS, FEW_REALS = 8, 32  # dimensions; up to here the trace is exact: of levels something is drawn all the same
 TOLERANCE, FINE, FINEST = 1e-2, 1e-5, 1e-7  # of a step of the equation; where the trace is exact
 SETTLED = 0.1  # of the Monte-Carlo error asked for: the most that a halved tolerance may move log p of a bound
-MOST_DRAWS = 100  # of a place in the bin, a repetition
+MOST = {"probes": 1000, "ode_steps": 100_000, "draws": 100, "repetitions": 1_000_000}
 MOST_CALLS = 20_000  # of the flow's network, a row, in more than two repetitions; where they do not reach the tolerance, the error bar says so
 
 
@@ -121,7 +121,9 @@ class Vlb(Method):
     def score(self, asked: Asked) -> LogLikelihood:
         """The mean of the repetitions."""
         plan, seed = asked.plan, asked.seed
-        wanted = 2 if plan.get("repetitions") is None else int(plan["repetitions"])
+        wanted = (
+            2 if plan.get("repetitions") is None else _whole("repetitions", plan["repetitions"], MOST["repetitions"])
+        )
         if wanted < 2:
             raise InputError(f"an error bar needs at least 2 repetitions, got {wanted}")
         chosen = Plan(wanted, self._calls(plan.get("calls", 4)), self.proposal)
@@ -276,13 +278,9 @@ class Ode(Method):
         if not FINEST <= tolerance <= 1:  # finer, the rounding of a network in float32 is all that is seen
             raise InputError(f"ode_tolerance must be from {FINEST:g} to 1, got {tolerance:g}")
         draws = given.get("draws", 1)
-        for name, value, most in (
-            ("probes", probes, 1000),
-            ("ode_steps", steps, 100_000),
-            ("draws", draws, MOST_DRAWS),
-        ):
-            if value is not None and (isinstance(value, bool) or value != int(value) or not 1 <= value <= most):
-                raise InputError(f"{name} must be a whole number from 1 to {most:,}, got {value}")
+        for name, most in MOST.items():
+            if name in given:
+                _whole(name, given[name], most)
         spread_from(dequantisation, self.learned)  # refused before any work, if at all
         if "dequantisation" in given and not isinstance(self.space, Levels):
             raise InputError(
@@ -305,6 +303,14 @@ class Ode(Method):
             )
         repetitions = int(given.get("repetitions", 1 + drawn))
         return Settings(repetitions, None if exact[word] else int(probes), accuracy, dequantisation, int(draws))
+
+
+def _whole(name: str, value: Any, most: int) -> int:
+    """A number of things, checked."""
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or value != int(value) or not 1 <= value <= most:
+        raise InputError(f"{name} must be a whole number from 1 to {most:,}, got {value}")
+    return int(value)
 
 
 METHODS: dict[str, type[Method]] = {"vlb": Vlb, "ode": Ode}

@@ -42,6 +42,10 @@ def enough(split: Split, wanted: int | None, most: int = ROWS) -> int:
             raise InputError("two-sample measures count every row once, and these have weights; leave the weights out")
     have = min(len(split.test), len(split.train) // 2)
     count = min(have, most) if wanted is None else wanted
+    if have < LEAST:
+        raise InputError(
+            f"two-sample measures need at least {LEAST} test rows and {2 * LEAST} training rows, and there are {len(split.test)} and {len(split.train)}"
+        )
     if not LEAST <= count <= have:
         raise InputError(
             f"two-sample measures need from {LEAST} rows to as many as the test rows and half of the training rows, {have}, got {count}"
