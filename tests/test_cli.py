@@ -635,3 +635,16 @@ def test_compare_takes_a_label(run: Any):
     found = one_object(run(*words)[1])
     assert found["data"]["options"]["label"] == "tall"
     assert {m["model"] for m in found["models"]} == {"naive-bayes", "independent", "gaussian", "jittered"}
+
+
+def test_what_was_done_to_other_images_is_told(run: Any, tmp_path: Path):
+    for folder, shape, count in ("own", (4, 4), 20), ("other", (6, 5), 3):
+        (tmp_path / folder).mkdir()
+        for k in range(count):
+            pixels = np.random.default_rng(k).integers(0, 256, shape, dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{k}.png")
+    assert run("fit", str(tmp_path / "own"), "-m", "independent", "--size", "4x4", "-o", str(tmp_path / "run"))[0] == 0
+    code, out, err = run("evaluate", str(tmp_path / "run"), str(tmp_path / "other"))
+    assert code == 0
+    assert "3 examples × 16 dims" in out
+    assert "note    images resized to 4x4 by Lanczos: 3" in err
