@@ -239,7 +239,7 @@ def test_a_fit_of_few_rows_ends_without_measures(tmp_path: Path, capsys: pytest.
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, 3)))
     run = tmp_path / "run"
     assert main(["fit", str(tmp_path / "x.npy"), "-m", "autoencoder", "-o", str(run), "--steps", "5"]) == 0
-    assert "its samples were not measured: two-sample measures need from 20 rows" in capsys.readouterr().out
+    assert "its samples were not measured: two-sample measures need at least 20 test rows" in capsys.readouterr().out
     assert (run / "report.html").is_file()
     assert main(["evaluate", str(run)]) == 0
     assert "its samples were not measured" in capsys.readouterr().out
