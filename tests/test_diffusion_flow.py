@@ -16,7 +16,7 @@ from jensen.diffusion.denoiser import LevelsDenoiser
 from jensen.diffusion.dequantisation import spread_from
 from jensen.diffusion.emission import Emission
 from jensen.diffusion.flow import Accuracy, ProbabilityFlow
-from jensen.diffusion.methods import Asked, Ode
+from jensen.diffusion.methods import Asked, Ode, Vlb
 from jensen.diffusion.ode import FlowLikelihood, Settings, pilot
 from jensen.diffusion.process import Chain
 from jensen.diffusion.reverse import ReverseProcess
@@ -276,13 +276,17 @@ def test_uniform_places_are_exact_under_a_density_that_is_flat_in_every_bin():
     torch.testing.assert_close(log_p - log_q, mass.log(), rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("value", [math.inf, math.nan, 2.5, True, "3", [2], 0, -1, 101])
-def test_draws_are_a_whole_number(value: Any):
-    world, likelihood = levels_likelihood()
-    x, options = world.values[:3, None], {"draws": value, "divergence": "exact"}
-    asked = Asked(x, None, torch.arange(3), 0, lambda rows: None, options)
-    with pytest.raises(InputError, match="draws must be a whole number from 1 to 100, got"):
-        Ode(likelihood.reverse, likelihood.space).score(asked)
+@pytest.mark.parametrize("value", [math.inf, math.nan, 2.5, True, "3", [2], 0, -1, 2_000_000])
+@pytest.mark.parametrize("name", ["draws", "probes", "ode_steps", "repetitions"])
+def test_numbers_of_things_are_whole(name: str, value: Any):
+    """Of the flow, and the repetitions of the chain's bound as well."""
+    _, likelihood = levels_likelihood()
+    x, chain = torch.zeros(3, 1, dtype=F64), Vlb(likelihood.reverse, torch.ones(10), 10, likelihood.space)
+    divergence = "hutchinson" if name == "probes" else "exact"
+    asked = Asked(x, None, torch.arange(3), 0, lambda rows: None, {name: value, "divergence": divergence})
+    for method in (Ode(likelihood.reverse, likelihood.space), *([chain] if name == "repetitions" else [])):
+        with pytest.raises(InputError, match=f"{name} must be a whole number from 1 to [0-9,]+, got"):
+            method.score(asked)
 
 
 def test_an_unknown_word_is_told():

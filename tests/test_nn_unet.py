@@ -13,7 +13,7 @@ from jensen.nn.unet import Enlarge, UNet
 F64 = torch.float64
 
 
-def close(ours: Callable[..., Tensor], theirs: Callable[..., Tensor], *given: Tensor) -> None:
+def assert_same(ours: Callable[..., Tensor], theirs: Callable[..., Tensor], *given: Tensor) -> None:
     values = ours(*given), theirs(*given)
     assert values[0].shape == values[1].shape
     weights = torch.randn(values[0].shape, dtype=F64)
@@ -26,13 +26,13 @@ def close(ours: Callable[..., Tensor], theirs: Callable[..., Tensor], *given: Te
 def test_the_same_is_added_to_each(layout: torch.memory_format):
     torch.manual_seed(0)
     h, shared = torch.randn(3, 4, 5, 6, dtype=F64), torch.randn(1, 4, 5, 6, dtype=F64)
-    close(add_to_each, torch.add, h.contiguous(memory_format=layout).requires_grad_(), shared.requires_grad_())
+    assert_same(add_to_each, torch.add, h.contiguous(memory_format=layout).requires_grad_(), shared.requires_grad_())
 
 
 def test_enlarging_is_pixel_shuffle_of_a_convolution_and_stays_channels_last():
     torch.manual_seed(0)
     layer, h = Enlarge(6, 5).double(), torch.randn(2, 6, 3, 4, dtype=F64).contiguous(memory_format=torch.channels_last)
-    close(
+    assert_same(
         lambda h, weight, bias: torch.func.functional_call(layer, {"weight": weight, "bias": bias}, (h,)),
         lambda h, weight, bias: F.pixel_shuffle(F.conv2d(h, weight, bias), 2),
         h.requires_grad_(),
